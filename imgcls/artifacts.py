@@ -1,0 +1,157 @@
+"""Every file in a run folder: its name, how it is read, and how it is written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from imgcls.errors import RunError
+
+OPTIONS = "options.yaml"
+SPLIT = "split.csv"
+EXCLUDE = "exclude.csv"
+HISTORY = "history.jsonl"
+METRICS = "metrics.json"
+PREDICTIONS = "predictions.csv"
+LOGITS = "logits.npz"
+DIAGNOSIS = "diagnosis.json"
+CHECKPOINTS = "checkpoints"
+PARTIAL = "checkpoints/.partial"  # the checkpoint that is being written
+BATCH = "checkpoints/batch.json"  # batch and accumulation, once memory was short
+SPLIT_COLUMNS = ("path", "label", "split", "group")
+EXCLUDE_COLUMNS = ("path", "reason")
+PREDICTION_COLUMNS = ("path", "split", "label", "predicted", "confidence", "correct")
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[io.BufferedWriter]:
+    """Open a file that appears under `path` only when the block ends well; after an error nothing is left."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(beside, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+class RunFolder:
+    """One run's files under `path`; nothing is created before the first write."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    @property
+    def finished(self) -> bool:
+        """metrics.json is written last, so it tells that the run is whole."""
+        return (self / METRICS).is_file()
+
+    def check_writable(self, needed_bytes: int = 0) -> None:
+        """Create the folder and try a file in it; raises RunError when that fails or the disk is too full."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with whole_file(self / ".writable") as file:
+                file.write(b"imgcls")
+            (self / ".writable").unlink()
+        except FileExistsError as error:
+            raise RunError(
+                f"Expected a folder for the run, got the file {error.filename or self.path}. "
+                "Give another --output_dir."
+            ) from error
+        except OSError as error:
+            raise RunError(
+                f"Expected a folder that can be written, got {self.path}: {error.strerror}. "
+                "Give another --output_dir."
+            ) from error
+        free = shutil.disk_usage(self.path).free
+        if free < needed_bytes:
+            raise RunError(
+                f"Expected about {needed_bytes / 1e9:.1f} GB free for model and checkpoints in {self.path}, "
+                f"got {free / 1e9:.1f} GB. Make room, or give an --output_dir on another disk."
+            )
+
+    def write_json(self, name: str, content) -> None:
+        """Write JSON, readable by people; floats as they are, NaN as JavaScript's NaN."""
+        with whole_file(self / name) as file:
+            file.write((json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+
+    def read_json(self, name: str):
+        """Content of a JSON file; None when it is absent. Raises RunError when it is damaged."""
+        try:
+            return json.loads((self / name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise RunError(
+                f"Expected JSON in {self / name}, got {error}. Remove the file or start over with --fresh."
+            ) from error
+
+    def write_lines(self, name: str, entries: Iterable[dict]) -> None:
+        """JSON lines, one entry each."""
+        with whole_file(self / name) as file:
+            for entry in entries:
+                file.write((json.dumps(entry, ensure_ascii=False) + "\n").encode())
+
+    def write_csv(self, name: str, columns: tuple[str, ...], rows: Iterable[tuple]) -> None:
+        """CSV with a header, UTF-8, quoted where needed."""
+        with whole_file(self / name) as file:
+            text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+            writer = csv.writer(text, lineterminator="\n")
+            writer.writerow(columns)
+            writer.writerows(rows)
+            text.detach()  # flushes; the file itself is closed by whole_file
+
+    def read_csv(self, name: str) -> list[dict[str, str]]:
+        """Rows as dicts; an absent file has none."""
+        try:
+            with open(self / name, encoding="utf-8", newline="") as file:
+                return list(csv.DictReader(file))
+        except FileNotFoundError:
+            return []
+
+    def write_options(self, options: dict) -> None:
+        """options.yaml, one option a line, usable again as --config."""
+        with whole_file(self / OPTIONS) as file:
+            file.write(yaml.safe_dump(options, sort_keys=False, allow_unicode=True).encode())
+
+    def read_options(self) -> dict | None:
+        """Options of the run that this folder holds; None when it holds none."""
+        try:
+            return yaml.safe_load((self / OPTIONS).read_text(encoding="utf-8")) or {}
+        except FileNotFoundError:
+            return None
+        except yaml.YAMLError as error:
+            raise RunError(
+                f"Expected YAML in {self / OPTIONS}, got {error}. Start over with --fresh."
+            ) from error
+
+    def write_logits(self, **splits: np.ndarray) -> None:
+        """logits.npz: float32 (N, K) for each evaluated split, in the order of predictions.csv."""
+        with whole_file(self / LOGITS) as file:
+            np.savez_compressed(file, **splits)
+
+    def last_checkpoint(self) -> Path | None:
+        """The whole checkpoint with the most steps; those still being written have another name."""
+        found = [p for p in (self / CHECKPOINTS).glob("checkpoint-*") if p.name[11:].isdigit()]
+        return max(found, key=lambda p: int(p.name[11:]), default=None)
+
+    def clear(self) -> None:
+        """Remove a former run's checkpoints and results, so that nothing of it is taken for the new one's."""
+        shutil.rmtree(self / CHECKPOINTS, ignore_errors=True)
+        for name in (METRICS, OPTIONS, SPLIT, EXCLUDE, HISTORY, PREDICTIONS, LOGITS, DIAGNOSIS):
+            (self / name).unlink(missing_ok=True)

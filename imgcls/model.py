@@ -1,0 +1,320 @@
+"""From a name to a network that fits the task: where its weights are, its head, its input size, its processor."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import transformers
+from huggingface_hub import errors as hub_errors
+from huggingface_hub import get_hf_file_metadata, hf_hub_url, snapshot_download, try_to_load_from_cache
+from torch import nn
+from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
+
+from imgcls import checkpoints
+from imgcls.errors import ModelError, shorten
+
+log = logging.getLogger(__name__)
+
+HUB_WAIT_S = 5  # a model that is not cached and a Hub that does not answer: said after this, not after 47 s
+FILES = ["config.json", "preprocessor_config.json", "model.safetensors", "model*.safetensors*"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model comes from. `folder` holds its files; None for a table row built from random weights."""
+
+    name: str
+    checkpoint: checkpoints.Checkpoint | None = None
+    folder: Path | None = None
+
+    @property
+    def hub_id(self) -> str:
+        return self.checkpoint.hub_id if self.checkpoint else self.name
+
+    @property
+    def revision(self) -> str:
+        return self.checkpoint.revision if self.checkpoint else "main"
+
+
+@dataclass
+class Classifier:
+    """A network with its image processor, ready to train. `notes` say in words what was changed to fit."""
+
+    network: nn.Module
+    processor: object
+    family: str  # "vit" or "cnn"
+    initialised: str  # "pretrained" or "random"
+    image_px: int
+    notes: list[str]
+
+
+class HubUnreachable(ModelError):
+    """The Hub does not answer and the checkpoint is not cached."""
+
+
+def locate(name: str) -> Source:
+    """Find out what `name` means, without network: a local model folder, a table row, or a Hub id.
+
+    Raises ModelError for an unknown short name or a folder without config.json.
+    """
+    folder = Path(name).expanduser()
+    if (folder / "config.json").is_file():
+        return Source(name, folder=folder)
+    if folder.is_dir() and ("/" in name or name not in checkpoints.CHECKPOINTS):
+        raise ModelError(f"Expected a model folder with config.json, got {name} without one. Give a run folder.")
+    return Source(name, checkpoints.find(name))
+
+
+def fetch(source: Source, weights: bool = True) -> Source:
+    """The same source with its files in a local folder: as it is, from the cache, or downloaded.
+
+    Raises HubUnreachable within HUB_WAIT_S seconds when the Hub does not answer, ModelError when it says no.
+    """
+    if source.folder is not None:
+        return source
+    try:
+        if _cached(source, weights):
+            path = snapshot_download(source.hub_id, revision=source.revision, local_files_only=True)
+        else:
+            _within(HUB_WAIT_S, lambda: _ask(source))
+            log.info("downloading %s", source.hub_id)
+            path = snapshot_download(
+                source.hub_id, revision=source.revision, allow_patterns=FILES if weights else FILES[:2]
+            )
+    except (hub_errors.RepositoryNotFoundError, hub_errors.RevisionNotFoundError) as error:
+        raise ModelError(
+            f"Expected a model on the Hub, got {source.hub_id}, which it does not know (or which is private). "
+            "Check the name; for a private model log in with: hf auth login"
+        ) from error
+    except hub_errors.EntryNotFoundError as error:
+        raise ModelError(f"Expected config.json in {source.hub_id}, got none. It is no transformers model.") from error
+    except Exception as error:  # httpx errors, OSError, RuntimeError, TimeoutError: the client has no common class
+        raise HubUnreachable(
+            f"Expected to download {source.hub_id}, got no answer from the Hub ({type(error).__name__}). "
+            f"Three ways on: download it once where there is a network (hf download {source.hub_id}), "
+            "give a local model folder as --model, or start from random weights with --from_scratch."
+        ) from error
+    return Source(source.name, source.checkpoint, Path(path))
+
+
+def _cached(source: Source, weights: bool) -> bool:
+    def has(file: str) -> bool:
+        return isinstance(try_to_load_from_cache(source.hub_id, file, revision=source.revision), str)
+
+    return has("config.json") and (
+        not weights or has("model.safetensors") or has("model.safetensors.index.json")
+    )
+
+
+def _ask(source: Source) -> None:
+    url = hf_hub_url(source.hub_id, "config.json", revision=source.revision)
+    get_hf_file_metadata(url, timeout=HUB_WAIT_S)
+
+
+def _within(seconds: float, ask: Callable[[], None]) -> None:
+    """Run `ask` in a thread and wait at most `seconds`: looking a name up has no time-out of its own."""
+    outcome: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            ask()
+        except Exception as error:  # handed to the caller below
+            outcome.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        raise TimeoutError(f"no answer within {seconds} s")
+    if outcome:
+        raise outcome[0]
+
+
+def build(
+    source: Source, classes: list[str], *, from_scratch: bool = False, image_px: int | None = None
+) -> Classifier:
+    """A network for `classes`, from `source`'s weights or from random ones.
+
+    classes: names in label order. image_px: side of the input; None keeps the checkpoint's own. Rows of the old
+    head whose class names return are kept, all others are fresh; ViT position embeddings are interpolated. The
+    torch seed decides fresh weights. Raises ModelError when anything but the head does not fit.
+    """
+    config, processor = _settings(source)
+    old = None if from_scratch else _load(source.folder, config)
+    _set_classes(config, classes)
+    old_px = _image_px(config, processor)
+    if image_px is not None and image_px != old_px:
+        processor = _resized(config, processor, image_px)
+    try:
+        network = AutoModelForImageClassification.from_config(config, dtype=torch.float32)
+    except (ValueError, ImportError) as error:
+        raise ModelError(f"{source.name} cannot classify images: {' '.join(str(error).split())[:300]}") from error
+    notes = [] if old is None else _transfer(old, network, source.name)
+    if image_px not in (None, old_px):
+        notes.append(f"input {image_px} px instead of {old_px}")
+    _check_forward(network, _image_px(config, processor), source.name)
+    return Classifier(
+        network,
+        processor,
+        family(config),
+        "random" if from_scratch else "pretrained",
+        _image_px(config, processor),
+        notes,
+    )
+
+
+def family(config) -> str:
+    """ "vit" for networks that cut the image into patch tokens, else "cnn"."""
+    architecture = getattr(config, "architecture", "")  # timm's name, inside the wrapper
+    tokens = hasattr(config, "num_attention_heads") or any(
+        word in architecture for word in ("vit", "deit", "beit", "swin", "eva")
+    )
+    return "vit" if tokens else "cnn"
+
+
+def _settings(source: Source) -> tuple[object, object]:
+    """Configuration and image processor, from the source's folder or else from the table."""
+    if source.folder is None:
+        config = AutoConfig.for_model(**source.checkpoint.config)
+        kind = source.checkpoint.processor["image_processor_type"]
+        settings = {k: v for k, v in source.checkpoint.processor.items() if k != "image_processor_type"}
+        if kind == "TimmWrapperImageProcessor":
+            settings = {"pretrained_cfg": config.pretrained_cfg, "architecture": config.architecture}
+        return config, getattr(transformers, kind)(**settings)
+    try:
+        config = AutoConfig.from_pretrained(source.folder)
+        if getattr(config, "model_args", None):  # timm.save_for_hf writes these; the wrapper sets them itself
+            config.model_args = {k: v for k, v in config.model_args.items() if k != "num_classes"}
+        return config, AutoImageProcessor.from_pretrained(source.folder)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ModelError(
+            f"Expected an image model that transformers knows, got {source.name}: "
+            f"{' '.join(str(error).split())[:300]}"
+        ) from error
+
+
+def _load(folder: Path, config) -> nn.Module:
+    """The source's own network. Raises ModelError when weights other than the head's are missing or misshapen."""
+    if not list(folder.glob("*.safetensors")):
+        raise ModelError(f"Expected weights as safetensors in {folder}, got none. Other formats can run code.")
+    try:
+        network, info = AutoModelForImageClassification.from_pretrained(
+            folder, config=config, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        raise ModelError(f"{folder} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
+    missing = set(info["missing_keys"]) - _head_keys(config)
+    if missing:
+        raise ModelError(
+            f"Expected all weights but the head's in {folder}, got none for {shorten(missing)}. "
+            "The file does not belong to this config.json."
+        )
+    return network
+
+
+def _head_keys(config) -> set[str]:
+    """Names of the weights whose shape depends on the number of classes."""
+    shapes = []
+    for extra in (1, 2):
+        other = type(config).from_dict(config.to_dict())
+        other.num_labels = config.num_labels + extra
+        with torch.device("meta"):
+            network = AutoModelForImageClassification.from_config(other)
+        shapes.append({name: tensor.shape for name, tensor in network.state_dict().items()})
+    return {name for name, shape in shapes[0].items() if shapes[1][name] != shape}
+
+
+def _set_classes(config, classes: list[str]) -> None:
+    config.num_labels = len(classes)
+    config.id2label = dict(enumerate(classes))
+    config.label2id = {name: i for i, name in enumerate(classes)}
+    config.problem_type = "single_label_classification"
+
+
+def _image_px(config, processor) -> int:
+    """Side of the square that the processor hands to the network."""
+    if hasattr(processor, "data_config"):
+        return processor.data_config["input_size"][-1]
+    crop = getattr(processor, "crop_size", None) if getattr(processor, "do_center_crop", False) else None
+    size = dict(crop or processor.size)
+    return size.get("height") or size.get("shortest_edge") or getattr(config, "image_size", 224)
+
+
+def _resized(config, processor, image_px: int):
+    """Set another input size in configuration and processor, so that `pipeline` uses it too."""
+    patch = getattr(config, "patch_size", None)
+    if isinstance(patch, int) and image_px % patch:
+        low = image_px // patch * patch
+        raise ModelError(
+            f"Expected --image_px a multiple of the patch size {patch}, got {image_px}. "
+            f"Use {max(low, patch)} or {low + patch}."
+        )
+    if hasattr(config, "image_size"):
+        config.image_size = image_px
+    if hasattr(processor, "data_config"):
+        config.pretrained_cfg = {**config.pretrained_cfg, "input_size": [3, image_px, image_px]}
+        return type(processor)(pretrained_cfg=config.pretrained_cfg, architecture=config.architecture)
+    scale = image_px / _image_px(config, processor)
+    settings = processor.to_dict()
+    for key in ("size", "crop_size"):
+        if settings.get(key):
+            settings[key] = {k: round(v * scale) if isinstance(v, int) else v for k, v in settings[key].items()}
+    return type(processor).from_dict(settings)
+
+
+def _transfer(old: nn.Module, new: nn.Module, name: str) -> list[str]:
+    """Copy weights from `old` to `new`: head rows by class name, position embeddings interpolated.
+
+    Returns notes in words. Raises ModelError for any other difference in shape.
+    """
+    head = _head_keys(new.config)
+    old_weights, new_weights = old.state_dict(), new.state_dict()
+    known = {c: i for i, c in old.config.id2label.items()}
+    rows = [(i, known[c]) for i, c in new.config.id2label.items() if c in known]
+    for key, target in new_weights.items():
+        value = old_weights[key]
+        if key in head:
+            for i, j in rows:
+                target[i] = value[j]
+        elif value.shape == target.shape:
+            target.copy_(value)
+        elif key.endswith("position_embeddings"):
+            target.copy_(_interpolate(value, target.shape[1]))
+        else:
+            raise ModelError(
+                f"Expected weights of {name} to fit, got {tuple(value.shape)} instead of {tuple(target.shape)} "
+                f"for {key}. Keep the checkpoint's own --image_px."
+            )
+    new.load_state_dict(new_weights)
+    if len(rows) == len(known) == new.config.num_labels:
+        return ["head kept: the same classes"]
+    kept = f", {len(rows)} known classes kept" if rows else ""
+    return [f"new head for {new.config.num_labels} classes{kept} (the checkpoint's had {old.config.num_labels})"]
+
+
+def _interpolate(embeddings: torch.Tensor, tokens: int) -> torch.Tensor:
+    """Position embeddings (1, extra + n*n, D) for another grid: bicubic, class token kept (Dosovitskiy 2021, 3.2)."""
+    old_side = int((embeddings.shape[1] - 1) ** 0.5)
+    extra = embeddings.shape[1] - old_side**2
+    side = int((tokens - extra) ** 0.5)
+    grid = embeddings[:, extra:].reshape(1, old_side, old_side, -1).permute(0, 3, 1, 2)
+    grid = nn.functional.interpolate(grid, size=(side, side), mode="bicubic", align_corners=False)
+    return torch.cat([embeddings[:, :extra], grid.permute(0, 2, 3, 1).flatten(1, 2)], dim=1)
+
+
+def _check_forward(network: nn.Module, image_px: int, name: str) -> None:
+    """Try one image, so that a size the network cannot take is found before any data is read."""
+    network.eval()
+    try:
+        with torch.no_grad():
+            network(pixel_values=torch.zeros(1, 3, image_px, image_px))
+    except (ValueError, RuntimeError) as error:
+        raise ModelError(
+            f"Expected {name} to take {image_px} px, got: {' '.join(str(error).split())[:200]}. "
+            "Choose another --image_px."
+        ) from error

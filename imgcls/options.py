@@ -1,0 +1,98 @@
+"""One dataclass per concern; each checks itself. None means "not given": the recipe then chooses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from imgcls.errors import OptionError
+
+
+def option(default, help_text: str, *aliases: str):
+    """A dataclass field whose metadata `HfArgumentParser` turns into a command-line option."""
+    metadata = {"help": help_text}
+    if aliases:
+        metadata["aliases"] = list(aliases)
+    return field(default=default, metadata=metadata)
+
+
+def check_fraction(name: str, value: float, low_included: bool = False) -> None:
+    """Raises OptionError unless 0 < value < 1 (0 allowed when `low_included`)."""
+    if not (0 < value < 1 or (low_included and value == 0)):
+        raise OptionError(
+            f"Expected --{name} between 0 and 1 (0.15 keeps 15 % of the images aside), got {value}. "
+            "Give the share as a fraction."
+        )
+
+
+@dataclass
+class DataOptions:
+    """Where the images are and how they are divided."""
+
+    _argument_group_name = "data"
+
+    data: str | None = option(
+        None,
+        "folder of class folders; or one with train and validation inside; or a CSV with path and label; or a "
+        "Hub data set id. Default: ./train_images when it is there, else a demo of 1,797 handwritten digits",
+    )
+    image_column: str | None = option(None, "image column of a Hub data set (default: found by its type)")
+    label_column: str | None = option(None, "label column of a Hub data set (default: found by its type)")
+    val_fraction: float = option(0.15, "share of each class kept for validation when the data has no such split")
+    test_fraction: float = option(0.0, "share of each class kept for one test at the very end")
+    bad_images: Literal["skip", "error"] = option(
+        "skip", "images that cannot be decoded: leave them out and list them, or refuse to train"
+    )
+
+    def __post_init__(self):
+        check_fraction("val_fraction", self.val_fraction)
+        check_fraction("test_fraction", self.test_fraction, low_included=True)
+        if self.val_fraction + self.test_fraction >= 1:
+            raise OptionError(
+                "Expected --val_fraction and --test_fraction to leave images to train on, got "
+                f"{self.val_fraction} + {self.test_fraction}. Lower one of them."
+            )
+
+
+@dataclass
+class ModelOptions:
+    """Which network, from which weights, at which input size."""
+
+    _argument_group_name = "model"
+
+    model: str = option(
+        "resnet-18",
+        "vit-base, vit-large, vit-small-msn, resnet-18, resnet-50, resnet-101, efficientnet-b0, "
+        "mobilenetv3-small, any Hub id, a local model folder, or a run folder to go on from (default: resnet-18)",
+    )
+    from_scratch: bool = option(False, "start from random weights instead of pretrained ones")
+    image_px: int | None = option(None, "side of the square input in pixels (default: the checkpoint's own)")
+
+    def __post_init__(self):
+        if self.image_px is not None and not 16 <= self.image_px <= 4096:
+            raise OptionError(f"Expected --image_px between 16 and 4096, got {self.image_px}. Usual: 160 to 384.")
+
+
+@dataclass
+class AugmentOptions:
+    """How training images are varied."""
+
+    _argument_group_name = "augmentation"
+
+    augment: Literal["none", "light", "standard", "heavy"] | None = option(
+        None, "crop, rotation, colour and (heavy) erasing (default: by recipe)"
+    )
+    flip: Literal["none", "horizontal", "both"] | None = option(
+        None, "mirror images; none where a mirror image means something else, as in text (default: by recipe)"
+    )
+
+
+@dataclass
+class RunOptions:
+    """How this command behaves."""
+
+    _argument_group_name = "command"
+
+    config: str | None = option(None, "YAML file of defaults, such as a run's options.yaml; the command line wins")
+    fresh: bool = option(False, "start over even if the output folder holds a run")
+    traceback: bool = option(False, "show the whole traceback of an error")

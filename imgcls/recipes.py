@@ -1,0 +1,105 @@
+"""Facts of data, model and machine -> hyper-parameters, each with its reason."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+MIN_STEPS = 150  # below 100-150 optimizer steps a fresh head is not trained, whatever the learning rate
+SMALL, MEDIUM = 1_000, 10_000  # images: the guide's borders between small, medium and large sets
+SKEWED = 5.0  # largest class over smallest: from here accuracy hides the rare classes
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a recipe may look at: nothing of it comes from validation or test images."""
+
+    images: int  # to train on
+    classes: int
+    largest_over_smallest: float
+    family: str  # "vit" or "cnn"
+    pretrained: bool
+    is_demo: bool = False
+    processes: int = 1
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One hyper-parameter: its option's name, the value, and why."""
+
+    option: str
+    value: object
+    reason: str
+
+
+def choose(facts: Facts) -> list[Choice]:
+    """A value and a reason for every hyper-parameter that depends on the facts."""
+    batch = _batch(facts)
+    return [
+        Choice("per_device_train_batch_size", batch, "16 up to 1,000 images, 32 above, less for tiny sets"),
+        _learning_rate(facts),
+        _epochs(facts, batch * facts.processes),
+        _weight_decay(facts),
+        Choice("label_smoothing_factor", 0.1, "calibrates, and forgives a few wrong labels"),
+        *_augmentation(facts),
+        _metric(facts),
+    ]
+
+
+def _batch(facts: Facts) -> int:
+    batch = 16 if facts.images < SMALL else 32
+    while batch > 4 and facts.images < 4 * batch * facts.processes:
+        batch //= 2
+    return batch
+
+
+def _learning_rate(facts: Facts) -> Choice:
+    if not facts.pretrained:
+        rate, reason = (5e-4, "from random weights, transformer") if facts.family == "vit" else (1e-3, "from random weights")
+    elif facts.family == "vit":
+        rate, reason = 5e-5, "pretrained transformer: higher rates wipe out what it knows"
+    else:
+        rate, reason = 4e-4, "pretrained CNN: 3e-4 to 6e-4 measured best on real photos (1e-5: 35 points less)"
+    return Choice("learning_rate", rate, reason)
+
+
+def _epochs(facts: Facts, batch: int) -> Choice:
+    steps = math.ceil(facts.images / batch)
+    if facts.pretrained:
+        base = 10 if facts.images < SMALL else 8 if facts.images < MEDIUM else 5
+    elif facts.is_demo:
+        base = 20
+    else:
+        base = 60 if facts.images < MEDIUM else 30
+    epochs = max(base, math.ceil(MIN_STEPS / steps))
+    size = "small" if facts.images < SMALL else "medium" if facts.images < MEDIUM else "large"
+    reason = f"{size} set" if facts.pretrained else "from random weights"
+    if epochs > base:
+        reason += f", and at least {MIN_STEPS} steps"
+    return Choice("num_train_epochs", float(epochs), reason)
+
+
+def _weight_decay(facts: Facts) -> Choice:
+    if facts.pretrained:
+        return Choice("weight_decay", 0.01, "light: the pretrained weights are good")
+    return Choice("weight_decay", 0.05, "from random weights")
+
+
+def _augmentation(facts: Facts) -> list[Choice]:
+    if facts.is_demo:
+        return [
+            Choice("augment", "light", "digits fill their picture"),
+            Choice("flip", "none", "a mirrored digit is another sign"),
+        ]
+    strength = Choice("augment", "standard", "crops keep at least a third of the photo")
+    if facts.pretrained and facts.images >= MEDIUM:
+        strength = Choice("augment", "light", "large set")
+    return [strength, Choice("flip", "horizontal", "photos; give --flip none where left and right matter")]
+
+
+def _metric(facts: Facts) -> Choice:
+    ratio = facts.largest_over_smallest
+    if ratio > SKEWED:
+        reason = f"the largest class has {ratio:.1f} times the images of the smallest: accuracy would hide it"
+        return Choice("metric_for_best_model", "macro_f1", reason)
+    return Choice("metric_for_best_model", "accuracy", f"classes are within {SKEWED:.0f} : 1 of each other")

@@ -1,0 +1,70 @@
+"""One training step before training: does the batch fit in memory, and how long will the run take?
+
+A rehearsal leaves no trace: batch norm statistics and random state are put back, gradients dropped.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+CPU_IMAGES = 4  # enough to time a CPU, where memory is not tried
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds an image takes, host and device together."""
+
+    train_s: float
+    evaluation_s: float
+
+    def seconds(self, train_images: int, evaluated_images: int) -> float:
+        """Length of a run that trains on and evaluates so many images, repetitions counted."""
+        return self.train_s * train_images + self.evaluation_s * evaluated_images
+
+
+def rehearse(
+    network: nn.Module,
+    step: Callable[[list], torch.Tensor],
+    train: Dataset,
+    evaluation: Dataset,
+    batch: int,
+    device: torch.device,
+) -> Pace:
+    """Take one optimizer-less step with a full batch (a few images on a CPU) and time it.
+
+    step: samples -> loss, as training computes it. Raises what the device raises when memory is short.
+    """
+    count = batch if device.type != "cpu" else min(batch, CPU_IMAGES)
+    buffers = {name: value.clone() for name, value in network.named_buffers()}
+    accelerators = [] if device.type == "cpu" else [device.index or 0]
+    with torch.random.fork_rng(accelerators, device_type=device.type if accelerators else "cuda"):
+        try:
+            network.train()
+            _step(step, train, count)  # warms kernels and file cache up
+            network.zero_grad()
+            train_s = _timed(lambda: _step(step, train, count), device) / count
+            few = range(min(len(evaluation), CPU_IMAGES))
+            read_s = _timed(lambda: [evaluation[i] for i in few], device) / max(len(few), 1)
+        finally:
+            network.zero_grad()
+            for name, value in network.named_buffers():
+                value.copy_(buffers[name])
+    return Pace(train_s, read_s + train_s / 3)  # a forward pass is a third of a training step's arithmetic
+
+
+def _step(step: Callable[[list], torch.Tensor], train: Dataset, count: int) -> None:
+    step([train[0, i % len(train), True] for i in range(count)]).backward()
+
+
+def _timed(work: Callable[[], object], device: torch.device) -> float:
+    start = time.perf_counter()
+    work()
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+    return time.perf_counter() - start

@@ -1,0 +1,62 @@
+"""What a person reads at the end of a run."""
+
+from __future__ import annotations
+
+from imgcls import artifacts
+from imgcls.metrics import most_confused, weakest
+
+
+def summary(run: artifacts.RunFolder) -> str:
+    """A table of the splits, the weakest classes, the most confused pairs, findings, and what to do next."""
+    numbers = run.read_json(artifacts.METRICS)
+    train = numbers["train"]
+    stopped = ", stopped early" if train["stopped_early"] else ""
+    lines = [
+        f"{numbers['model']}, from {numbers['initialised']} weights, {len(numbers['classes'])} classes",
+        f"{train['images']} images x {train['epochs']:g} epochs in {_duration(train['seconds'])}"
+        f" ({train['images_per_second']:.0f} img/s), best epoch {train['best_epoch']:g}{stopped}",
+        "",
+        f"{'':12}{'images':>8}{'accuracy':>10}  {'95 % interval':15}{'macro F1':>9}{'loss':>8}",
+    ]
+    for split in ("validation", "test"):
+        if numbers[split]:
+            lines.append(_row(split, numbers[split]))
+    judged = numbers["test"] or numbers["validation"]
+    lines += ["", "weakest classes"]
+    for name in weakest(judged["per_class"]):
+        of = judged["per_class"][name]
+        lines.append(
+            f"  {name}: F1 {of['f1']:.2f}, precision {of['precision'] or 0:.2f}, recall {of['recall']:.2f}"
+            f" ({of['support']} images)"
+        )
+    confused = most_confused(judged["confusion_matrix"], numbers["classes"])
+    if confused:
+        lines.append("most confused")
+        lines += [f"  {true} taken for {predicted}: {count} times" for true, predicted, count in confused]
+    for entry in run.read_json(artifacts.DIAGNOSIS) or []:
+        lines.append(f"{entry['severity']}: {entry['evidence']}. {entry['advice']}")
+    return "\n".join([*lines, "", *_next(run)])
+
+
+def _row(split: str, part: dict) -> str:
+    low, high = part["accuracy_ci95"]
+    interval = f"{low:.3f} to {high:.3f}"
+    return (
+        f"{split:12}{part['images']:>8}{part['accuracy']:>10.3f}  {interval:15}"
+        f"{part['macro_f1']:>9.3f}{part['loss']:>8.3f}"
+    )
+
+
+def _next(run: artifacts.RunFolder) -> list[str]:
+    files = ("model.safetensors", artifacts.METRICS, artifacts.PREDICTIONS, artifacts.HISTORY, artifacts.OPTIONS)
+    return [
+        f"written to {run.path}: {', '.join(f for f in files if (run / f).exists())}",
+        "use it:  python -c \"from transformers import pipeline; "
+        f"print(pipeline('image-classification', model='{run.path}')('photo.jpg'))\"",
+        f"go on with more images:  python scripts/train.py --model {run.path} --data FOLDER --output_dir NEW",
+    ]
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
