@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from imgcls.errors import RunError
+from imgcls.errors import RunError, shorten
 
 OPTIONS = "options.yaml"
 SPLIT = "split.csv"
@@ -27,6 +27,25 @@ DIAGNOSIS = "diagnosis.json"
 CHECKPOINTS = "checkpoints"
 PARTIAL = "checkpoints/.partial"  # the checkpoint that is being written
 BATCH = "checkpoints/batch.json"  # batch and accumulation, once memory was short
+# Options that say how a command behaves, not what run it makes: the first are not kept, the second not compared.
+NOT_THE_RUN = ("output_dir", "fresh", "config", "traceback")
+NOT_COMPARED = (
+    "dataloader_",
+    "ddp_",
+    "disable_tqdm",
+    "eval_accumulation_steps",
+    "hub_",
+    "log_",
+    "logging_",
+    "per_device_eval_batch_size",
+    "project",
+    "push_to_hub",
+    "report_to",
+    "run_name",
+    "save_total_limit",
+    "trackio",
+    "use_cpu",
+)
 SPLIT_COLUMNS = ("path", "label", "split", "group")
 EXCLUDE_COLUMNS = ("path", "reason")
 PREDICTION_COLUMNS = ("path", "split", "label", "predicted", "confidence", "correct")
@@ -149,6 +168,39 @@ class RunFolder:
         """The whole checkpoint with the most steps; those still being written have another name."""
         found = [p for p in (self / CHECKPOINTS).glob("checkpoint-*") if p.name[11:].isdigit()]
         return max(found, key=lambda p: int(p.name[11:]), default=None)
+
+    def claim(self, options: dict, split: list[tuple], *, fresh: bool, write: bool) -> str:
+        """Whose folder is this? "new", "stopped" or "finished" when it is this very run's; else RunError.
+
+        options: all in force. split: rows of split.csv. write: whether this process writes files (rank 0).
+        """
+        options = {k: v for k, v in options.items() if not k.startswith(NOT_THE_RUN)}
+        before = None if fresh else self.read_options()
+        if before is None:
+            if write:
+                self.clear()
+                self.write_csv(SPLIT, SPLIT_COLUMNS, split)
+                self.write_options(options)
+            return "new"
+        changed = [
+            f"{k} {before.get(k)} -> {options.get(k)}"
+            for k in {**before, **options}
+            if before.get(k) != options.get(k) and not k.startswith(NOT_COMPARED)
+        ]
+        known = {tuple(row.values()) for row in self.read_csv(SPLIT)}
+        if known != set(split):
+            added, gone = len(set(split) - known), len(known - set(split))
+            changed.append(f"the images: {added} new or moved, {gone} gone")
+        if changed:
+            raise RunError(
+                f"Expected {self.path} to hold this same run, got another: {shorten(changed)}. "
+                "Give a new --output_dir, or start over with --fresh."
+            )
+        return "finished" if self.finished else "stopped"
+
+    def drop_checkpoints(self) -> None:
+        """Checkpoints are for going on; a finished run needs none."""
+        shutil.rmtree(self / CHECKPOINTS, ignore_errors=True)
 
     def clear(self) -> None:
         """Remove a former run's checkpoints and results, so that nothing of it is taken for the new one's."""

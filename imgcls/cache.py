@@ -16,7 +16,11 @@ log = logging.getLogger(__name__)
 def folder() -> Path:
     """$IMGCLS_CACHE, else imgcls in the user's cache folder ($XDG_CACHE_HOME or ~/.cache)."""
     chosen = os.environ.get("IMGCLS_CACHE")
-    return Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "imgcls"
+    return (
+        Path(chosen)
+        if chosen
+        else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "imgcls"
+    )
 
 
 class Verdicts:

@@ -37,7 +37,9 @@ class _HelpFormatter(argparse.HelpFormatter):
 
     def _format_action_invocation(self, action):
         spellings = [s for s in action.option_strings if s.startswith("--no_") or "-" not in s.lstrip("-")]
-        spellings = [s for s in spellings if len(spellings) == 1 or s in ("-h", "--help") or s.startswith("--")]
+        spellings = [
+            s for s in spellings if len(spellings) == 1 or s in ("-h", "--help") or s.startswith("--")
+        ]
         if action.nargs == 0 or (action.nargs == "?" and action.const is True):
             return ", ".join(spellings)
         value = self._format_args(action, action.metavar or action.dest.split("_")[-1].upper())
@@ -99,8 +101,12 @@ def parse(
     known, unknown = parser.parse_known_args(_yaml_arguments(parser, argv) + argv)
     if unknown:
         name = unknown[0].split("=")[0]
-        close = ", ".join(nearest(name, [s for s in parser._option_string_actions if "_" in s or "-" not in s[2:]]))
-        parser.error(f"unknown option {name}; nearest: {close}" if name.startswith("-") else f"stray word {name!r}")
+        close = ", ".join(
+            nearest(name, [s for s in parser._option_string_actions if "_" in s or "-" not in s[2:]])
+        )
+        parser.error(
+            f"unknown option {name}; nearest: {close}" if name.startswith("-") else f"stray word {name!r}"
+        )
     return Given(vars(known))
 
 
@@ -144,12 +150,20 @@ def _yaml_arguments(parser: _Parser, argv: list[str]) -> list[str]:
 
 
 def start_logging() -> None:
-    """Our messages, plain, to stderr, from rank 0 only; the libraries' own only from warnings up."""
+    """Our messages, plain, to stderr, from rank 0 only; of the libraries only errors."""
+    from datasets.utils.logging import disable_progress_bar as disable_datasets_bars
+    from datasets.utils.logging import set_verbosity_error as quiet_datasets
+    from transformers.utils import logging as transformers_logging
+
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     log.handlers[:] = [handler]
     log.propagate = False
     log.setLevel(logging.INFO if rank() == 0 else logging.ERROR)
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    quiet_datasets()
+    disable_datasets_bars()
 
 
 def exit_code(main: Callable[[], int]) -> int:

@@ -19,6 +19,7 @@ from imgcls.options import DataOptions
 log = logging.getLogger(__name__)
 
 DEFAULT_FOLDER = "train_images"
+DEMO_PX = digits.IMAGE_PX
 _UNDECODED = datasets.Image(decode=False)
 
 
@@ -50,7 +51,9 @@ def open_images(options: DataOptions) -> Images:
     Raises FolderError when they are not one label an image in at least two classes.
     """
     if options.data is None and not Path(DEFAULT_FOLDER).is_dir():
-        log.info("data: no --data and no ./%s: the demo of %d handwritten digits", DEFAULT_FOLDER, digits.COUNT)
+        log.info(
+            "data: no --data and no ./%s: the demo of %d handwritten digits", DEFAULT_FOLDER, digits.COUNT
+        )
         images = from_listing(load(digits.class_folders(cache.folder())), "digits")
         images.is_demo = True
         return images
@@ -113,10 +116,18 @@ def from_hub(hub_id: str, image_column: str | None, label_column: str | None) ->
             f"Expected a folder, a CSV or a Hub data set, got {hub_id!r}, which is neither on this disk nor to be "
             f"had from the Hub ({type(error).__name__}: {' '.join(str(error).split())[:200]}). Check the name."
         ) from error
-    names = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "test": "test"}
+    names = {
+        "train": "train",
+        "validation": "validation",
+        "valid": "validation",
+        "val": "validation",
+        "test": "test",
+    }
     parts = {name: rows for name, rows in loaded.items() if name in names}
     if "train" not in parts:
-        raise FolderError(f"Expected a train split in {hub_id}, got {shorten(loaded)}. Choose another data set.")
+        raise FolderError(
+            f"Expected a train split in {hub_id}, got {shorten(loaded)}. Choose another data set."
+        )
     features = parts["train"].features
     image_column = image_column or _only_column(
         features, lambda f: isinstance(f, datasets.Image), "image", hub_id
@@ -183,20 +194,29 @@ class Division:
             for path, label in zip(self.paths[split], rows["label"], strict=True)
         ]
 
-    def counts(self, split: str) -> dict[str, int]:
-        """Class name -> number of images in a split."""
-        found = Counter(self.rows[split]["label"])
-        return {name: found[i] for i, name in enumerate(self.classes)}
+    def imbalance(self, split: str) -> float:
+        """Images of the largest class over those of the smallest one that occurs in a split."""
+        counts = Counter(self.rows[split]["label"]).values()
+        return max(counts) / min(counts)
 
 
-def divide(images: Images, excluded: set[int], options: DataOptions, seed: int) -> Division:
-    """Leave the excluded positions out and give every other image its split.
+def divide(images: Images, excluded: dict[int, str], options: DataOptions, seed: int) -> Division:
+    """Leave the excluded positions (with their reasons) out and give every other image its split.
 
     Splits that the data came with are kept; without a validation split each class gives its share, seeded.
     Raises FolderError when what is left cannot be trained on.
     """
+    if excluded:
+        log.info(
+            "data: %d images cannot be decoded and are left out: %s", len(excluded), _broken(images, excluded)
+        )
+        if options.bad_images == "error":
+            raise FolderError(
+                f"Expected images that can be decoded, got {len(excluded)} that cannot: {_broken(images, excluded)}. "
+                "Mend or remove them, or leave them out with --bad_images skip."
+            )
     kept = [i for i in range(len(images.paths)) if i not in excluded]
-    _check_enough(images, kept, bool(excluded))
+    _check_enough(images, kept, excluded)
     chosen = [images.splits[i] for i in kept]
     wanted = {"validation": options.val_fraction, "test": options.test_fraction}
     open_fractions = {name: f for name, f in wanted.items() if f > 0 and name not in chosen}
@@ -220,18 +240,26 @@ def divide(images: Images, excluded: set[int], options: DataOptions, seed: int) 
     return Division(classes, rows, paths)
 
 
-def _check_enough(images: Images, kept: list[int], some_excluded: bool) -> None:
+def _broken(images: Images, excluded: dict[int, str]) -> str:
+    return shorten(f"{images.paths[i]} ({why})" for i, why in excluded.items())
+
+
+def _check_enough(images: Images, kept: list[int], excluded: dict[int, str]) -> None:
     if not kept:
         raise FolderError(
-            f"Expected images that can be decoded, got none among {len(images.paths)} in {images.name}. "
-            "Each and its reason is listed in exclude.csv."
+            f"Expected images that can be decoded in {images.name}, got none among {len(images.paths)}: "
+            f"{_broken(images, excluded)}. Give a folder of photos."
         )
     counts = Counter(images.labels[i] for i in kept if images.splits[i] in (None, "train"))
-    unsplit = "validation" not in images.splits
-    poor = [name for name in set(images.labels) if counts[name] < (2 if unsplit else 1)]
+    least = 1 if "validation" in images.splits else 2
+    poor = [name for name in set(images.labels) if counts[name] < least]
     if poor or len(counts) < 2:
-        why = " once those that cannot be decoded are left out (see exclude.csv)" if some_excluded else ""
-        need = "two classes with at least two images each" if unsplit else "two classes with images to train on"
+        need = (
+            "two classes with at least two images each"
+            if least == 2
+            else "two classes with images to train on"
+        )
+        left = " once those that cannot be decoded are left out" if excluded else ""
         raise FolderError(
-            f"Expected {need}, got too few for {shorten(poor or counts)}{why}. Add images or remove the class."
+            f"Expected {need}, got too few for {shorten(poor or counts)}{left}. Add images or remove the class."
         )

@@ -37,6 +37,11 @@ class Source:
         return self.checkpoint.hub_id if self.checkpoint else self.name
 
     @property
+    def short_name(self) -> str:
+        """The name as part of a folder's name."""
+        return self.checkpoint.name if self.checkpoint else Path(self.name).name
+
+    @property
     def revision(self) -> str:
         return self.checkpoint.revision if self.checkpoint else "main"
 
@@ -45,6 +50,7 @@ class Source:
 class Classifier:
     """A network with its image processor, ready to train. `notes` say in words what was changed to fit."""
 
+    name: str
     network: nn.Module
     processor: object
     family: str  # "vit" or "cnn"
@@ -66,7 +72,9 @@ def locate(name: str) -> Source:
     if (folder / "config.json").is_file():
         return Source(name, folder=folder)
     if folder.is_dir() and ("/" in name or name not in checkpoints.CHECKPOINTS):
-        raise ModelError(f"Expected a model folder with config.json, got {name} without one. Give a run folder.")
+        raise ModelError(
+            f"Expected a model folder with config.json, got {name} without one. Give a run folder."
+        )
     return Source(name, checkpoints.find(name))
 
 
@@ -92,8 +100,12 @@ def fetch(source: Source, weights: bool = True) -> Source:
             "Check the name; for a private model log in with: hf auth login"
         ) from error
     except hub_errors.EntryNotFoundError as error:
-        raise ModelError(f"Expected config.json in {source.hub_id}, got none. It is no transformers model.") from error
-    except Exception as error:  # httpx errors, OSError, RuntimeError, TimeoutError: the client has no common class
+        raise ModelError(
+            f"Expected config.json in {source.hub_id}, got none. It is no transformers model."
+        ) from error
+    except (
+        Exception
+    ) as error:  # httpx errors, OSError, RuntimeError, TimeoutError: the client has no common class
         raise HubUnreachable(
             f"Expected to download {source.hub_id}, got no answer from the Hub ({type(error).__name__}). "
             f"Three ways on: download it once where there is a network (hf download {source.hub_id}), "
@@ -153,22 +165,30 @@ def build(
     try:
         network = AutoModelForImageClassification.from_config(config, dtype=torch.float32)
     except (ValueError, ImportError) as error:
-        raise ModelError(f"{source.name} cannot classify images: {' '.join(str(error).split())[:300]}") from error
+        raise ModelError(
+            f"{source.name} cannot classify images: {' '.join(str(error).split())[:300]}"
+        ) from error
     notes = [] if old is None else _transfer(old, network, source.name)
     if image_px not in (None, old_px):
         notes.append(f"input {image_px} px instead of {old_px}")
     _check_forward(network, _image_px(config, processor), source.name)
     return Classifier(
+        source.name,
         network,
         processor,
-        family(config),
+        _family(config),
         "random" if from_scratch else "pretrained",
         _image_px(config, processor),
         notes,
     )
 
 
-def family(config) -> str:
+def family_of(source: Source) -> str:
+    """ "vit" or "cnn", from the source's configuration."""
+    return _family(_settings(source)[0])
+
+
+def _family(config) -> str:
     """ "vit" for networks that cut the image into patch tokens, else "cnn"."""
     architecture = getattr(config, "architecture", "")  # timm's name, inside the wrapper
     tokens = hasattr(config, "num_attention_heads") or any(
@@ -201,7 +221,9 @@ def _settings(source: Source) -> tuple[object, object]:
 def _load(folder: Path, config) -> nn.Module:
     """The source's own network. Raises ModelError when weights other than the head's are missing or misshapen."""
     if not list(folder.glob("*.safetensors")):
-        raise ModelError(f"Expected weights as safetensors in {folder}, got none. Other formats can run code.")
+        raise ModelError(
+            f"Expected weights as safetensors in {folder}, got none. Other formats can run code."
+        )
     try:
         network, info = AutoModelForImageClassification.from_pretrained(
             folder, config=config, use_safetensors=True, dtype=torch.float32, output_loading_info=True
@@ -263,7 +285,9 @@ def _resized(config, processor, image_px: int):
     settings = processor.to_dict()
     for key in ("size", "crop_size"):
         if settings.get(key):
-            settings[key] = {k: round(v * scale) if isinstance(v, int) else v for k, v in settings[key].items()}
+            settings[key] = {
+                k: round(v * scale) if isinstance(v, int) else v for k, v in settings[key].items()
+            }
     return type(processor).from_dict(settings)
 
 
@@ -294,7 +318,9 @@ def _transfer(old: nn.Module, new: nn.Module, name: str) -> list[str]:
     if len(rows) == len(known) == new.config.num_labels:
         return ["head kept: the same classes"]
     kept = f", {len(rows)} known classes kept" if rows else ""
-    return [f"new head for {new.config.num_labels} classes{kept} (the checkpoint's had {old.config.num_labels})"]
+    return [
+        f"new head for {new.config.num_labels} classes{kept} (the checkpoint's had {old.config.num_labels})"
+    ]
 
 
 def _interpolate(embeddings: torch.Tensor, tokens: int) -> torch.Tensor:

@@ -55,11 +55,18 @@ def _batch(facts: Facts) -> int:
 
 def _learning_rate(facts: Facts) -> Choice:
     if not facts.pretrained:
-        rate, reason = (5e-4, "from random weights, transformer") if facts.family == "vit" else (1e-3, "from random weights")
+        rate, reason = (
+            (5e-4, "from random weights, transformer")
+            if facts.family == "vit"
+            else (1e-3, "from random weights")
+        )
     elif facts.family == "vit":
         rate, reason = 5e-5, "pretrained transformer: higher rates wipe out what it knows"
     else:
-        rate, reason = 4e-4, "pretrained CNN: 3e-4 to 6e-4 measured best on real photos (1e-5: 35 points less)"
+        rate, reason = (
+            4e-4,
+            "pretrained CNN: 3e-4 to 6e-4 measured best on real photos (1e-5: 35 points less)",
+        )
     return Choice("learning_rate", rate, reason)
 
 
@@ -103,3 +110,20 @@ def _metric(facts: Facts) -> Choice:
         reason = f"the largest class has {ratio:.1f} times the images of the smallest: accuracy would hide it"
         return Choice("metric_for_best_model", "macro_f1", reason)
     return Choice("metric_for_best_model", "accuracy", f"classes are within {SKEWED:.0f} : 1 of each other")
+
+
+def fill(choices: list[Choice], given, *options) -> list[str]:
+    """Set each choice on the options object that has it, unless the user gave it; returns lines for people.
+
+    given: names that the user gave, tested with `in`. An option that was given is never overruled.
+    """
+    lines = []
+    for choice in choices:
+        if choice.option in given:
+            continue
+        owner = next(o for o in options if hasattr(o, choice.option))
+        setattr(owner, choice.option, choice.value)
+        if choice.option == "metric_for_best_model":
+            owner.greater_is_better = True
+        lines.append(f"  {choice.option:<28} {choice.value!s:<10} {choice.reason}")
+    return ["options by recipe:", *lines] if lines else []

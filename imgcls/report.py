@@ -48,10 +48,16 @@ def _row(split: str, part: dict) -> str:
 
 
 def _next(run: artifacts.RunFolder) -> list[str]:
-    files = ("model.safetensors", artifacts.METRICS, artifacts.PREDICTIONS, artifacts.HISTORY, artifacts.OPTIONS)
+    files = (
+        "model.safetensors",
+        artifacts.METRICS,
+        artifacts.PREDICTIONS,
+        artifacts.HISTORY,
+        artifacts.OPTIONS,
+    )
     return [
         f"written to {run.path}: {', '.join(f for f in files if (run / f).exists())}",
-        "use it:  python -c \"from transformers import pipeline; "
+        'use it:  python -c "from transformers import pipeline; '
         f"print(pipeline('image-classification', model='{run.path}')('photo.jpg'))\"",
         f"go on with more images:  python scripts/train.py --model {run.path} --data FOLDER --output_dir NEW",
     ]

@@ -9,25 +9,25 @@ import math
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
-from torch import nn
-from transformers import EarlyStoppingCallback, Trainer, TrainerState, TrainingArguments
+from transformers import EarlyStoppingCallback, Trainer, TrainerState, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
-from imgcls import artifacts, losses
+from imgcls import artifacts, losses, model
+from imgcls.dataset import Division
 from imgcls.errors import LaunchError, ModelError, OptionError, nearest
 from imgcls.metrics import ImageClassification
-from imgcls.model import Classifier
-from imgcls.options import option
+from imgcls.model import Classifier, Source
+from imgcls.options import AugmentOptions, ModelOptions, option
 from imgcls.progress import EvaluateEveryEpochs, History, Progress, Stopwatch
 from imgcls.rehearsal import Pace, rehearse
-from imgcls.transforms import DeviceHalf, EpochSampler, EvaluationView, TrainingView, collate
+from imgcls.transforms import PLANS, DeviceHalf, EpochSampler, EvaluationView, TrainingView, collate
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,9 @@ class TrainOptions(TrainingArguments):
     output_dir: str | None = option(None, "the run folder (default: runs/<data>-<model>)")
     num_train_epochs: float = option(3.0, "passes over the training images (default: by recipe)", "--epochs")
     per_device_train_batch_size: int = option(
-        16, "images a step and device; halved by itself when memory is short (default: by recipe)", "--batch_size"
+        16,
+        "images a step and device; halved by itself when memory is short (default: by recipe)",
+        "--batch_size",
     )
     learning_rate: float = option(5e-5, "highest learning rate of AdamW (default: by recipe)", "--lr")
     eval_every_epochs: int = option(1, "evaluate and save after every N-th epoch, and after the last")
@@ -83,11 +85,15 @@ class TrainOptions(TrainingArguments):
     lr_scheduler_type: str = option("cosine", "course of the learning rate after warm-up")
     warmup_steps: float = option(0.1, "steps of rising learning rate; below 1: share of all steps")
     eval_strategy: str = option("epoch", "epoch (see --eval_every_epochs), or steps with --eval_steps")
-    save_strategy: str = option("epoch", "as --eval_strategy, so that the best model is always one that was saved")
+    save_strategy: str = option(
+        "epoch", "as --eval_strategy, so that the best model is always one that was saved"
+    )
     save_total_limit: int | None = option(2, "checkpoints kept: the last, for going on, and the best")
     load_best_model_at_end: bool = option(True, "the run folder gets the best model, not the last")
     batch_eval_metrics: bool = option(True, "evaluate in a stream: memory does not grow with the images")
-    restore_callback_states_from_checkpoint: bool = option(True, "a resumed run keeps its early-stopping count")
+    restore_callback_states_from_checkpoint: bool = option(
+        True, "a resumed run keeps its early-stopping count"
+    )
     remove_unused_columns: bool = option(False, "samples hold more than the model's arguments")
 
     def __post_init__(self):
@@ -127,8 +133,9 @@ class ImageTrainer(Trainer):
         classes: list[str],
         loss: losses.ClassificationLoss,
         run: artifacts.RunFolder,
+        is_demo: bool = False,
     ):
-        self.run = run
+        self.run, self.classifier, self.is_demo = run, classifier, is_demo
         self.device_half = DeviceHalf(train.processor, train.plan, train.px)
         self.layout = torch.channels_last if classifier.family == "cnn" else torch.contiguous_format
         self.metric = ImageClassification(classes)
@@ -162,7 +169,9 @@ class ImageTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset=None) -> EpochSampler:
         data_seed = self.args.data_seed if self.args.data_seed is not None else self.args.seed
-        self.sampler = EpochSampler(len(self.train_dataset), self._train_batch_size * self.args.world_size, data_seed)
+        self.sampler = EpochSampler(
+            len(self.train_dataset), self._train_batch_size * self.args.world_size, data_seed
+        )
         return self.sampler
 
     def _run_epoch(self, *, epoch: int, **kwargs):
@@ -208,7 +217,9 @@ class ImageTrainer(Trainer):
         finally:
             self._saving = False
         if self.state.best_global_step:
-            self.state.best_model_checkpoint = str(folder / f"{PREFIX_CHECKPOINT_DIR}-{self.state.best_global_step}")
+            self.state.best_model_checkpoint = str(
+                folder / f"{PREFIX_CHECKPOINT_DIR}-{self.state.best_global_step}"
+            )
         self.accelerator.wait_for_everyone()  # every rank writes its random state
         if self.args.should_save:
             self.state.save_to_json(str(beside / name / "trainer_state.json"))
@@ -230,7 +241,12 @@ class ImageTrainer(Trainer):
         failure = None
         try:
             pace = rehearse(
-                self.model, step, self.train_dataset, self.eval_dataset, self._train_batch_size, self.args.device
+                self.model,
+                step,
+                self.train_dataset,
+                self.eval_dataset,
+                self._train_batch_size,
+                self.args.device,
             )
         except RuntimeError as error:
             if not should_reduce_batch_size(error):
@@ -242,7 +258,49 @@ class ImageTrainer(Trainer):
         return pace
 
 
-def fit(make_trainer: Callable[[int, int], ImageTrainer], args: TrainOptions, run: artifacts.RunFolder) -> ImageTrainer:
+def maker(
+    source: Source,
+    model_options: ModelOptions,
+    augment: AugmentOptions,
+    args: TrainOptions,
+    division: Division,
+    run: artifacts.RunFolder,
+    *,
+    from_scratch: bool,
+    is_demo: bool,
+) -> Callable[[int, int], ImageTrainer]:
+    """A function (batch, accumulation) -> ImageTrainer that starts from the same initial state at every call."""
+    plan = replace(PLANS[augment.augment], flip=augment.flip)
+
+    def make(batch: int, accumulation: int) -> ImageTrainer:
+        set_seed(args.seed)
+        classifier = model.build(
+            source, division.classes, from_scratch=from_scratch, image_px=model_options.image_px
+        )
+        for note in classifier.notes:
+            log.info("model: %s", note)
+        args.per_device_train_batch_size, args.gradient_accumulation_steps = batch, accumulation
+        labels = division.rows["train"]["label"]
+        weights = None
+        if args.class_weights == "balanced":
+            weights = losses.balanced_weights(labels, len(division.classes)).to(args.device)
+        return ImageTrainer(
+            classifier,
+            args,
+            TrainingView(division.rows["train"], classifier.processor, plan, classifier.image_px, args.seed),
+            EvaluationView(division.rows["validation"], classifier.processor),
+            division.classes,
+            losses.ClassificationLoss(weights, args.label_smoothing_factor),
+            run,
+            is_demo,
+        )
+
+    return make
+
+
+def fit(
+    make_trainer: Callable[[int, int], ImageTrainer], args: TrainOptions, run: artifacts.RunFolder
+) -> ImageTrainer:
     """Train to the end, from the last whole checkpoint if there is one; the returned trainer holds the best model.
 
     make_trainer: (batch, accumulation) -> a trainer in its initial state. When a batch does not fit, all ranks
@@ -266,7 +324,11 @@ def fit(make_trainer: Callable[[int, int], ImageTrainer], args: TrainOptions, ru
         batch, accumulation = halved(batch, accumulation)
         if args.should_save or not rehearsed:
             run.write_json(artifacts.BATCH, {"batch": batch, "accumulation": accumulation})
-        log.info("out of memory: batch %d x %d accumulated from here on (the same effective batch)", batch, accumulation)
+        log.info(
+            "out of memory: batch %d x %d accumulated from here on (the same effective batch)",
+            batch,
+            accumulation,
+        )
         if args.world_size > 1 and not rehearsed:
             raise LaunchError(
                 f"One of {args.world_size} processes ran out of memory amid training. Give the same command again: it "
@@ -283,7 +345,9 @@ def halved(batch: int, accumulation: int) -> tuple[int, int]:
     for smaller in range(batch // 2, 0, -1):
         if effective % smaller == 0:
             return smaller, effective // smaller
-    raise ModelError("Expected one image at a time to fit in memory, got an error. Take a smaller --model or --image_px.")
+    raise ModelError(
+        "Expected one image at a time to fit in memory, got an error. Take a smaller --model or --image_px."
+    )
 
 
 def _train(trainer: ImageTrainer, run: artifacts.RunFolder) -> None:
@@ -312,7 +376,9 @@ def _relocated_state(checkpoint: Path, run: artifacts.RunFolder) -> TrainerState
         best = run / artifacts.CHECKPOINTS / f"{PREFIX_CHECKPOINT_DIR}-{state.best_global_step}"
         state.best_model_checkpoint = str(best)
         with artifacts.whole_file(file) as out:
-            out.write((json.dumps({**json.loads(file.read_text()), "best_model_checkpoint": str(best)})).encode())
+            out.write(
+                (json.dumps({**json.loads(file.read_text()), "best_model_checkpoint": str(best)})).encode()
+            )
     return state
 
 
@@ -323,9 +389,17 @@ def _estimate(trainer: ImageTrainer, pace: Pace) -> str:
     epochs = args.max_steps / steps_an_epoch if args.max_steps > 0 else args.num_train_epochs
     evaluated = len(trainer.eval_dataset) * (epochs / args.eval_every_epochs + 1)
     minutes = pace.seconds(images * epochs, evaluated) / args.world_size / 60
-    return "less than a minute" if minutes < 1 else f"about {minutes:.0f} min" if minutes < 90 else f"about {minutes / 60:.1f} h"
+    return (
+        "less than a minute"
+        if minutes < 1
+        else f"about {minutes:.0f} min"
+        if minutes < 90
+        else f"about {minutes / 60:.1f} h"
+    )
 
 
-def parameters(network: nn.Module) -> int:
-    """Number of weights."""
-    return sum(p.numel() for p in network.parameters())
+def disk_bytes(source: Source, kept: int | None) -> int:
+    """Room a run needs: float32 weights in the root, and with two AdamW moments in each kept checkpoint and one
+    being written. 0 for models that are not in the table."""
+    weights = 4 * source.checkpoint.parameters if source.checkpoint else 0
+    return weights * (1 + 3 * ((kept or 10) + 1))

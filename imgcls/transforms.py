@@ -18,8 +18,7 @@ from PIL import Image
 from torch.utils.data import Dataset, Sampler
 
 from imgcls import images
-
-PADDING_LABEL = -100  # rows that only fill the last batch: the loss does not count them
+from imgcls.losses import PADDING_LABEL
 
 
 @dataclass(frozen=True)
@@ -231,7 +230,10 @@ def _rotate(x: torch.Tensor, degrees: torch.Tensor) -> torch.Tensor:
     """Rotate each image about its centre, borders mirrored so that no black corner gives the angle away."""
     angle = torch.deg2rad(degrees)
     zero = torch.zeros_like(angle)
-    rows = [torch.stack([angle.cos(), -angle.sin(), zero], 1), torch.stack([angle.sin(), angle.cos(), zero], 1)]
+    rows = [
+        torch.stack([angle.cos(), -angle.sin(), zero], 1),
+        torch.stack([angle.sin(), angle.cos(), zero], 1),
+    ]
     grid = torch.nn.functional.affine_grid(torch.stack(rows, 1), list(x.shape), align_corners=False)
     return torch.nn.functional.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
 

@@ -1,0 +1,123 @@
+"""The best model of a finished training -> the run folder: weights first, then numbers taken from what was saved."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from accelerate.utils import gather_object
+from scipy.special import softmax
+
+from imgcls import artifacts, diagnosis, prediction
+from imgcls.dataset import Division
+from imgcls.metrics import ImageClassification
+from imgcls.progress import Stopwatch
+from imgcls.trainer import ImageTrainer
+from imgcls.transforms import EvaluationView
+
+log = logging.getLogger(__name__)
+
+
+def write(trainer: ImageTrainer, division: Division, run: artifacts.RunFolder) -> None:
+    """Save the model, load it again as a user would, evaluate that, and write every result; metrics.json last.
+
+    All ranks take part in the evaluation; rank 0 writes.
+    """
+    args = trainer.args
+    if args.should_save:
+        save_model(trainer, run)
+    trainer.accelerator.wait_for_everyone()
+    network, processor = prediction.load(run.path, args.device)
+    logits = {}
+    for split in ("validation", "test"):
+        if split in division.rows:
+            view = EvaluationView(division.rows[split], processor)
+            logits[split] = _all_logits(network, view, args)
+    if not args.should_save:
+        return
+    numbers = {split: _numbers(found, division, split) for split, found in logits.items()}
+    history = trainer.state.log_history
+    pretrained = trainer.classifier.initialised == "pretrained"
+    findings = diagnosis.before_training(pretrained, trainer.is_demo, len(trainer.train_dataset))
+    findings += diagnosis.after_training(history, numbers["validation"])
+    run.write_lines(artifacts.HISTORY, history)
+    run.write_csv(artifacts.PREDICTIONS, artifacts.PREDICTION_COLUMNS, _predictions(logits, division))
+    run.write_logits(**logits)
+    run.write_json(artifacts.DIAGNOSIS, findings)
+    run.write_json(
+        artifacts.METRICS,
+        {
+            "model": trainer.classifier.name,
+            "classes": division.classes,
+            "initialised": trainer.classifier.initialised,
+            "train": _training_numbers(trainer),
+            "validation": numbers["validation"],
+            "test": numbers.get("test"),
+        },
+    )
+    run.drop_checkpoints()
+
+
+def save_model(trainer: ImageTrainer, run: artifacts.RunFolder) -> None:
+    """Model and image processor in the run's root, each file whole or not at all."""
+    network = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+    with tempfile.TemporaryDirectory(dir=run.path, prefix=".model.") as beside:
+        network.save_pretrained(beside)
+        if not hasattr(trainer.classifier.processor, "data_config"):  # timm's stands in config.json
+            trainer.classifier.processor.save_pretrained(beside)
+        for file in sorted(Path(beside).iterdir()):
+            file.replace(run / file.name)
+
+
+def _all_logits(network, view: EvaluationView, args) -> np.ndarray:
+    """Logits of a whole view in its order, each image computed by one process."""
+    rank, processes = args.process_index, args.world_size
+    mine = prediction.logits_of(
+        network,
+        view,
+        batch=args.per_device_eval_batch_size,
+        workers=args.dataloader_num_workers,
+        device=args.device,
+        part=(rank, processes),
+        show_progress=args.should_log and not args.disable_tqdm,
+    )
+    parts = gather_object([mine]) if processes > 1 else [mine]
+    found = np.empty((len(view), mine.shape[1]), np.float32)
+    for i, part in enumerate(parts):
+        found[i::processes] = part
+    return found
+
+
+def _numbers(logits: np.ndarray, division: Division, split: str) -> dict:
+    return ImageClassification(division.classes).compute(
+        predictions=logits, references=np.asarray(division.rows[split]["label"])
+    )
+
+
+def _predictions(logits: dict[str, np.ndarray], division: Division):
+    """Rows of predictions.csv, validation then test."""
+    for split, found in logits.items():
+        probabilities = softmax(found.astype(np.float64), axis=1)
+        rows = zip(division.paths[split], division.rows[split]["label"], probabilities, strict=True)
+        for path, label, p in rows:
+            best = int(p.argmax())
+            name = division.classes[best]
+            yield path, split, division.classes[label], name, f"{p[best]:.6f}", int(best == label)
+
+
+def _training_numbers(trainer: ImageTrainer) -> dict:
+    state, images = trainer.state, len(trainer.train_dataset)
+    stopwatch = next(c for c in trainer.callback_handler.callbacks if isinstance(c, Stopwatch))
+    best = next(
+        (e for e in state.log_history if e["step"] == state.best_global_step and "eval_loss" in e), {}
+    )
+    return {
+        "images": images,
+        "epochs": round(state.epoch, 3),
+        "seconds": round(stopwatch.seconds, 1),
+        "images_per_second": round(images * state.epoch / max(stopwatch.seconds, 1e-9), 1),
+        "stopped_early": state.global_step < state.max_steps,
+        "best_epoch": round(best.get("epoch", state.epoch), 3),
+    }

@@ -1,0 +1,100 @@
+"""Class folders and a model's name -> a run folder with the best model, honest numbers and all it takes to use it."""
+
+from __future__ import annotations
+
+import sys
+
+from imgcls import cli
+from imgcls.options import AugmentOptions, DataOptions, ModelOptions, RunOptions
+
+EXAMPLES = """\
+examples:
+  python scripts/train.py                                         the demo, on any machine
+  accelerate launch scripts/train.py --model resnet-50            photos in ./train_images/<class>/
+  accelerate launch scripts/train.py --data photos --model vit-base --epochs 5 --lr 5e-5
+  torchrun --nproc_per_node 2 scripts/train.py --data photos      two processes on a CPU
+
+exit codes: 0 done, 1 an error that you can mend, 2 wrong usage"""
+
+
+def main() -> int:
+    from imgcls.trainer import SHOWN, TrainOptions
+
+    kinds = (DataOptions, ModelOptions, AugmentOptions, TrainOptions, RunOptions)
+    given = cli.parse(kinds, description=__doc__, examples=EXAMPLES, shown=SHOWN)
+    cli.start_logging()
+
+    from imgcls import artifacts, audit, dataset, machine, model, recipes, report, results, trainer
+
+    data, wanted, augment, command = (given.make(k) for k in kinds if k is not TrainOptions)
+    machine.prepare()
+    args = given.make(TrainOptions, **machine.defaults())
+    machine.check_launch(args.world_size)
+
+    # What is asked for: cheap checks first, before anything is decoded or downloaded.
+    source = model.locate(wanted.model)
+    with args.main_process_first():
+        images = dataset.open_images(data)
+    run = artifacts.RunFolder(args.output_dir or f"runs/{images.name}-{source.short_name}")
+    run.check_writable(needed_bytes=trainer.disk_bytes(source, args.save_total_limit))
+
+    # The images: those that can be decoded, each in one split.
+    with args.main_process_first():
+        bad = audit.unreadable(images.keys, images.source, show_progress=args.should_log)
+    division = dataset.divide(images, bad, data, args.seed)
+
+    # The model: its files, or random weights.
+    try:
+        with args.main_process_first():
+            source = (
+                source
+                if wanted.from_scratch and source.checkpoint
+                else model.fetch(source, not wanted.from_scratch)
+            )
+    except model.HubUnreachable as error:
+        if not images.is_demo:
+            raise
+        cli.log.warning("%s\nThe demo goes on by itself: it starts from RANDOM WEIGHTS.", error)
+    pretrained = source.folder is not None and not wanted.from_scratch
+    if images.is_demo and wanted.image_px is None:
+        wanted.image_px = dataset.DEMO_PX
+
+    # The recipe: every option that was not given, with its reason.
+    facts = recipes.Facts(
+        images=len(division.rows["train"]),
+        classes=len(division.classes),
+        largest_over_smallest=division.imbalance("train"),
+        family=model.family_of(source),
+        pretrained=pretrained,
+        is_demo=images.is_demo,
+        processes=args.world_size,
+    )
+    for line in recipes.fill(recipes.choose(facts), given, args, augment):
+        cli.log.info(line)
+    if "dataloader_num_workers" not in given:
+        args.dataloader_num_workers = machine.loader_workers()
+
+    # The run: new, stopped, or finished.
+    options = {**vars(data), **vars(wanted), **vars(augment), **args.in_force()}
+    state = run.claim(options, division.table(), fresh=command.fresh, write=args.should_save)
+    if state == "finished":
+        cli.log.info("%s is finished: nothing to train (--fresh starts over)", run.path)
+    else:
+        if args.should_save:
+            run.write_csv(
+                artifacts.EXCLUDE,
+                artifacts.EXCLUDE_COLUMNS,
+                [(images.paths[i], why) for i, why in bad.items()],
+            )
+        make = trainer.maker(
+            source, wanted, augment, args, division, run, from_scratch=not pretrained, is_demo=images.is_demo
+        )
+        fitted = trainer.fit(make, args, run)
+        results.write(fitted, division, run)
+    if args.should_log:
+        print(report.summary(run))
+    return cli.DONE
+
+
+if __name__ == "__main__":
+    sys.exit(cli.exit_code(main))
