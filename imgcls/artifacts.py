@@ -89,13 +89,11 @@ class RunFolder:
             (self / ".writable").unlink()
         except FileExistsError as error:
             raise RunError(
-                f"Expected a folder for the run, got the file {error.filename or self.path}. "
-                "Give another --output_dir."
+                f"Expected a folder for the run, got the file {error.filename or self.path}. Give another --output_dir."
             ) from error
         except OSError as error:
             raise RunError(
-                f"Expected a folder that can be written, got {self.path}: {error.strerror}. "
-                "Give another --output_dir."
+                f"Expected a folder that can be written, got {self.path}: {error.strerror}. Give another --output_dir."
             ) from error
         free = shutil.disk_usage(self.path).free
         if free < needed_bytes:
@@ -155,9 +153,7 @@ class RunFolder:
         except FileNotFoundError:
             return None
         except yaml.YAMLError as error:
-            raise RunError(
-                f"Expected YAML in {self / OPTIONS}, got {error}. Start over with --fresh."
-            ) from error
+            raise RunError(f"Expected YAML in {self / OPTIONS}, got {error}. Start over with --fresh.") from error
 
     def write_logits(self, **splits: np.ndarray) -> None:
         """logits.npz: float32 (N, K) for each evaluated split, in the order of predictions.csv."""

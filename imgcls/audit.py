@@ -11,9 +11,7 @@ from imgcls import images, machine
 from imgcls.cache import Verdicts
 
 
-def unreadable(
-    keys: Sequence[str], source: Callable[[int], str | bytes], show_progress: bool
-) -> dict[int, str]:
+def unreadable(keys: Sequence[str], source: Callable[[int], str | bytes], show_progress: bool) -> dict[int, str]:
     """Position -> reason, for every image that cannot be decoded.
 
     keys: what each verdict is kept under; a file's absolute path. source: position -> path or encoded bytes.

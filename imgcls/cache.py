@@ -16,11 +16,7 @@ log = logging.getLogger(__name__)
 def folder() -> Path:
     """$IMGCLS_CACHE, else imgcls in the user's cache folder ($XDG_CACHE_HOME or ~/.cache)."""
     chosen = os.environ.get("IMGCLS_CACHE")
-    return (
-        Path(chosen)
-        if chosen
-        else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "imgcls"
-    )
+    return Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "imgcls"
 
 
 class Verdicts:
@@ -33,9 +29,7 @@ class Verdicts:
         try:
             folder().mkdir(parents=True, exist_ok=True)
             self._table = sqlite3.connect(folder() / "verdicts.sqlite", timeout=60)
-            self._table.execute(
-                "CREATE TABLE IF NOT EXISTS verdicts (path TEXT PRIMARY KEY, state TEXT, reason TEXT)"
-            )
+            self._table.execute("CREATE TABLE IF NOT EXISTS verdicts (path TEXT PRIMARY KEY, state TEXT, reason TEXT)")
         except (OSError, sqlite3.Error) as error:
             log.warning("verdicts on images are not kept: %s in %s", error, folder())
             self._table = None

@@ -37,9 +37,7 @@ class _HelpFormatter(argparse.HelpFormatter):
 
     def _format_action_invocation(self, action):
         spellings = [s for s in action.option_strings if s.startswith("--no_") or "-" not in s.lstrip("-")]
-        spellings = [
-            s for s in spellings if len(spellings) == 1 or s in ("-h", "--help") or s.startswith("--")
-        ]
+        spellings = [s for s in spellings if len(spellings) == 1 or s in ("-h", "--help") or s.startswith("--")]
         if action.nargs == 0 or (action.nargs == "?" and action.const is True):
             return ", ".join(spellings)
         value = self._format_args(action, action.metavar or action.dest.split("_")[-1].upper())
@@ -101,12 +99,8 @@ def parse(
     known, unknown = parser.parse_known_args(_yaml_arguments(parser, argv) + argv)
     if unknown:
         name = unknown[0].split("=")[0]
-        close = ", ".join(
-            nearest(name, [s for s in parser._option_string_actions if "_" in s or "-" not in s[2:]])
-        )
-        parser.error(
-            f"unknown option {name}; nearest: {close}" if name.startswith("-") else f"stray word {name!r}"
-        )
+        close = ", ".join(nearest(name, [s for s in parser._option_string_actions if "_" in s or "-" not in s[2:]]))
+        parser.error(f"unknown option {name}; nearest: {close}" if name.startswith("-") else f"stray word {name!r}")
     return Given(vars(known))
 
 

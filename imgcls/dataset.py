@@ -51,17 +51,15 @@ def open_images(options: DataOptions) -> Images:
     Raises FolderError when they are not one label an image in at least two classes.
     """
     if options.data is None and not Path(DEFAULT_FOLDER).is_dir():
-        log.info(
-            "data: no --data and no ./%s: the demo of %d handwritten digits", DEFAULT_FOLDER, digits.COUNT
-        )
+        log.info("data: no --data and no ./%s: the demo of %d handwritten digits", DEFAULT_FOLDER, digits.COUNT)
         images = from_listing(load(digits.class_folders(cache.folder())), "digits")
         images.is_demo = True
         return images
     place = Path(options.data or DEFAULT_FOLDER).expanduser()
     hub_id = options.data or ""
-    if not place.exists() and hub_id.count("/") == 1 and not hub_id.startswith((".", "~", "/")):
-        if not Path(hub_id.split("/")[0]).exists():
-            return from_hub(hub_id, options.image_column, options.label_column)
+    is_hub_id = hub_id.count("/") == 1 and not hub_id.startswith((".", "~", "/"))
+    if is_hub_id and not place.exists() and not place.parent.exists():
+        return from_hub(hub_id, options.image_column, options.label_column)
     listing = load(place)
     left_out = listing.summary()
     if left_out:
@@ -96,10 +94,10 @@ def from_listing(listing: Listing, name: str) -> Images:
 def _imagefolder(files: list[str]) -> datasets.Dataset:
     stamps = [(str(Path(f).stat().st_mtime_ns),) for f in files]
     builder = ImageFolder(
-        data_files=DataFilesDict({"all": DataFilesList(files, stamps)}), drop_labels=True, drop_metadata=True
+        data_files=DataFilesDict({"train": DataFilesList(files, stamps)}), drop_labels=True, drop_metadata=True
     )
     builder.download_and_prepare()
-    return builder.as_dataset(split="all").cast_column("image", _UNDECODED)
+    return builder.as_dataset(split="train").cast_column("image", _UNDECODED)
 
 
 def _rows(files: list[str]) -> datasets.Dataset:
@@ -125,16 +123,10 @@ def from_hub(hub_id: str, image_column: str | None, label_column: str | None) ->
     }
     parts = {name: rows for name, rows in loaded.items() if name in names}
     if "train" not in parts:
-        raise FolderError(
-            f"Expected a train split in {hub_id}, got {shorten(loaded)}. Choose another data set."
-        )
+        raise FolderError(f"Expected a train split in {hub_id}, got {shorten(loaded)}. Choose another data set.")
     features = parts["train"].features
-    image_column = image_column or _only_column(
-        features, lambda f: isinstance(f, datasets.Image), "image", hub_id
-    )
-    label_column = label_column or _only_column(
-        features, lambda f: isinstance(f, datasets.ClassLabel), "label", hub_id
-    )
+    image_column = image_column or _only_column(features, lambda f: isinstance(f, datasets.Image), "image", hub_id)
+    label_column = label_column or _only_column(features, lambda f: isinstance(f, datasets.ClassLabel), "label", hub_id)
     for column in (image_column, label_column):
         if column not in features:
             raise FolderError(f"Expected a column {column!r} in {hub_id}, got {shorten(features)}.")
@@ -207,9 +199,7 @@ def divide(images: Images, excluded: dict[int, str], options: DataOptions, seed:
     Raises FolderError when what is left cannot be trained on.
     """
     if excluded:
-        log.info(
-            "data: %d images cannot be decoded and are left out: %s", len(excluded), _broken(images, excluded)
-        )
+        log.info("data: %d images cannot be decoded and are left out: %s", len(excluded), _broken(images, excluded))
         if options.bad_images == "error":
             raise FolderError(
                 f"Expected images that can be decoded, got {len(excluded)} that cannot: {_broken(images, excluded)}. "
@@ -254,11 +244,7 @@ def _check_enough(images: Images, kept: list[int], excluded: dict[int, str]) -> 
     least = 1 if "validation" in images.splits else 2
     poor = [name for name in set(images.labels) if counts[name] < least]
     if poor or len(counts) < 2:
-        need = (
-            "two classes with at least two images each"
-            if least == 2
-            else "two classes with images to train on"
-        )
+        need = "two classes with at least two images each" if least == 2 else "two classes with images to train on"
         left = " once those that cannot be decoded are left out" if excluded else ""
         raise FolderError(
             f"Expected {need}, got too few for {shorten(poor or counts)}{left}. Add images or remove the class."

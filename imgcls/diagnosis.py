@@ -35,7 +35,9 @@ def after_training(history: list[dict], validation: dict) -> list[dict[str, str]
         advice = "Lower --lr tenfold; with --fp16, train without it."
         found.append(finding("loss_not_finite", "error", evidence, advice))
     elif last > 0.9 * chance:
-        evidence = f"the training loss ended at {last:.2f}; guessing gives ln({len(validation['per_class'])}) = {chance:.2f}"
+        evidence = (
+            f"the training loss ended at {last:.2f}; guessing gives ln({len(validation['per_class'])}) = {chance:.2f}"
+        )
         advice = "Raise --lr tenfold or --epochs threefold, and look whether the folders hold what their names say."
         found.append(finding("loss_not_falling", "error", evidence, advice))
     matrix = validation["confusion_matrix"]

@@ -99,9 +99,7 @@ def scan(root: str | Path) -> Listing:
 def _check_folder(root: Path) -> None:
     if root.is_file():
         archive = root.suffix.lower() in _ARCHIVES
-        cure = (
-            "Unpack it and give the folder." if archive else "Give the folder that holds the class folders."
-        )
+        cure = "Unpack it and give the folder." if archive else "Give the folder that holds the class folders."
         raise FolderError(f"Expected a folder of class folders or a CSV, got the file {root}. {cure}")
     if not root.is_dir():
         beside = [p.name for p in root.parent.iterdir() if p.is_dir()] if root.parent.is_dir() else []
@@ -204,9 +202,7 @@ def read_csv(path: str | Path) -> Listing:
         file = _csv_row(row, columns, f"{path}, line {rows.line_num}")
         before = files.setdefault(file.path, file)
         if before != file:
-            raise _several_labels(
-                f"{path}, line {rows.line_num}: {file.path}", f"{before.label} and {file.label}"
-            )
+            raise _several_labels(f"{path}, line {rows.line_num}: {file.path}", f"{before.label} and {file.label}")
         listing.skipped[REPEATED] += before is not file
         if not listing.absolute(file).is_file():
             missing.append(file.path)
@@ -233,17 +229,13 @@ def _column(names: list[str], kind: str, path: Path) -> str | None:
 def _csv_row(row: dict[str, str], columns: dict[str, str | None], where: str) -> ImageFile:
     path, label = ((row[columns[kind]] or "").strip() for kind in ("path", "label"))
     if not path or not label:
-        raise FolderError(
-            f"Expected a path and a label in {where}, got {path or 'none'} and {label or 'none'}."
-        )
+        raise FolderError(f"Expected a path and a label in {where}, got {path or 'none'} and {label or 'none'}.")
     if label.startswith(("[", "{")) or any(mark in label for mark in ";|"):
         raise _several_labels(where, repr(label))
     split = (row[columns["split"]] or "").strip().lower() if columns["split"] else ""
     if split and split not in _SPLIT_OF:
         known = ", ".join(SPLIT_NAMES)
-        raise FolderError(
-            f"Expected a split among {known} in {where}, got {split!r}. Leave it empty to be divided."
-        )
+        raise FolderError(f"Expected a split among {known} in {where}, got {split!r}. Leave it empty to be divided.")
     return ImageFile(path, label, _SPLIT_OF.get(split))
 
 
@@ -262,9 +254,7 @@ def _check_classes(listing: Listing) -> None:
     if not listing.files:
         loose = listing.skipped[LOOSE]
         got = f"{loose} images directly in it" if loose else listing.summary() or "an empty folder"
-        raise FolderError(
-            f"Expected class folders with images in {root}, got {got}. Make one folder a class."
-        )
+        raise FolderError(f"Expected class folders with images in {root}, got {got}. Make one folder a class.")
     train = per_split.get("train", Counter()) + per_split.get(None, Counter())
     if len(listing.classes) == 1:
         raise FolderError(_single_class(listing))
@@ -291,9 +281,7 @@ def _check_classes(listing: Listing) -> None:
 
 def _single_class(listing: Listing) -> str:
     (name,) = listing.classes
-    inner = {
-        f.path.split("/")[1] for f in listing.files if f.path.startswith(f"{name}/") and f.path.count("/") > 1
-    }
+    inner = {f.path.split("/")[1] for f in listing.files if f.path.startswith(f"{name}/") and f.path.count("/") > 1}
     cure = "Add a folder for another class."
     if len(inner) >= 2:
         cure = f"If its folders are the classes, give --data {listing.root / name}"

@@ -112,9 +112,7 @@ def _orientation(image: Image.Image) -> int:
         warnings.simplefilter("ignore")
         try:
             return image.getexif().get(_ORIENTATION, 1)
-        except (
-            Exception
-        ):  # damaged EXIF blocks raise SyntaxError, struct.error and more; the pixels are still good
+        except Exception:  # damaged EXIF blocks raise SyntaxError, struct.error and more; the pixels are still good
             return 1
 
 

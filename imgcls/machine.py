@@ -35,9 +35,7 @@ def prepare() -> None:
     one, so the threads are raised again. A value set by hand (no accelerate in sight) is kept.
     """
     torch.set_flush_denormal(True)
-    launched = (
-        any(name.startswith("ACCELERATE_") for name in os.environ) or "TORCHELASTIC_RUN_ID" in os.environ
-    )
+    launched = any(name.startswith("ACCELERATE_") for name in os.environ) or "TORCHELASTIC_RUN_ID" in os.environ
     if accelerator() is None and launched and os.environ.get("OMP_NUM_THREADS") == "1":
         threads = max(1, cores() // processes_here())
         if threads > torch.get_num_threads():

@@ -43,9 +43,7 @@ class ImageClassification(evaluate.EvaluationModule):
                 f"Expected logits (N, {len(self.classes)}) and labels (N,), got {logits.shape} and {labels.shape}."
             )
         if len(labels) and not (labels.min() >= 0 and labels.max() < len(self.classes)):
-            raise MetricError(
-                f"Expected labels from 0 to {len(self.classes) - 1}, got {labels.min()}..{labels.max()}."
-            )
+            raise MetricError(f"Expected labels from 0 to {len(self.classes) - 1}, got {labels.min()}..{labels.max()}.")
         finite = np.isfinite(logits).all(axis=1)
         self._non_finite += int((~finite).sum())
         wrong = (labels[~finite] + 1) % len(self.classes)
@@ -150,10 +148,7 @@ def wilson_interval(correct: int, n: int, z: float = _Z95) -> tuple[float, float
 def most_confused(confusion_matrix, classes: Sequence[str], count: int = 3) -> list[tuple[str, str, int]]:
     """The (true, predicted, images) of the largest counts off the diagonal, largest first, zeros dropped."""
     pairs = [
-        (classes[i], classes[j], n)
-        for i, row in enumerate(confusion_matrix)
-        for j, n in enumerate(row)
-        if i != j and n
+        (classes[i], classes[j], n) for i, row in enumerate(confusion_matrix) for j, n in enumerate(row) if i != j and n
     ]
     return sorted(pairs, key=lambda pair: -pair[2])[:count]
 

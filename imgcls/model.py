@@ -72,9 +72,7 @@ def locate(name: str) -> Source:
     if (folder / "config.json").is_file():
         return Source(name, folder=folder)
     if folder.is_dir() and ("/" in name or name not in checkpoints.CHECKPOINTS):
-        raise ModelError(
-            f"Expected a model folder with config.json, got {name} without one. Give a run folder."
-        )
+        raise ModelError(f"Expected a model folder with config.json, got {name} without one. Give a run folder.")
     return Source(name, checkpoints.find(name))
 
 
@@ -100,12 +98,8 @@ def fetch(source: Source, weights: bool = True) -> Source:
             "Check the name; for a private model log in with: hf auth login"
         ) from error
     except hub_errors.EntryNotFoundError as error:
-        raise ModelError(
-            f"Expected config.json in {source.hub_id}, got none. It is no transformers model."
-        ) from error
-    except (
-        Exception
-    ) as error:  # httpx errors, OSError, RuntimeError, TimeoutError: the client has no common class
+        raise ModelError(f"Expected config.json in {source.hub_id}, got none. It is no transformers model.") from error
+    except Exception as error:  # httpx errors, OSError, RuntimeError, TimeoutError: the client has no common class
         raise HubUnreachable(
             f"Expected to download {source.hub_id}, got no answer from the Hub ({type(error).__name__}). "
             f"Three ways on: download it once where there is a network (hf download {source.hub_id}), "
@@ -118,9 +112,7 @@ def _cached(source: Source, weights: bool) -> bool:
     def has(file: str) -> bool:
         return isinstance(try_to_load_from_cache(source.hub_id, file, revision=source.revision), str)
 
-    return has("config.json") and (
-        not weights or has("model.safetensors") or has("model.safetensors.index.json")
-    )
+    return has("config.json") and (not weights or has("model.safetensors") or has("model.safetensors.index.json"))
 
 
 def _ask(source: Source) -> None:
@@ -147,9 +139,7 @@ def _within(seconds: float, ask: Callable[[], None]) -> None:
         raise outcome[0]
 
 
-def build(
-    source: Source, classes: list[str], *, from_scratch: bool = False, image_px: int | None = None
-) -> Classifier:
+def build(source: Source, classes: list[str], *, from_scratch: bool = False, image_px: int | None = None) -> Classifier:
     """A network for `classes`, from `source`'s weights or from random ones.
 
     classes: names in label order. image_px: side of the input; None keeps the checkpoint's own. Rows of the old
@@ -165,9 +155,7 @@ def build(
     try:
         network = AutoModelForImageClassification.from_config(config, dtype=torch.float32)
     except (ValueError, ImportError) as error:
-        raise ModelError(
-            f"{source.name} cannot classify images: {' '.join(str(error).split())[:300]}"
-        ) from error
+        raise ModelError(f"{source.name} cannot classify images: {' '.join(str(error).split())[:300]}") from error
     notes = [] if old is None else _transfer(old, network, source.name)
     if image_px not in (None, old_px):
         notes.append(f"input {image_px} px instead of {old_px}")
@@ -213,17 +201,14 @@ def _settings(source: Source) -> tuple[object, object]:
         return config, AutoImageProcessor.from_pretrained(source.folder)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelError(
-            f"Expected an image model that transformers knows, got {source.name}: "
-            f"{' '.join(str(error).split())[:300]}"
+            f"Expected an image model that transformers knows, got {source.name}: {' '.join(str(error).split())[:300]}"
         ) from error
 
 
 def _load(folder: Path, config) -> nn.Module:
     """The source's own network. Raises ModelError when weights other than the head's are missing or misshapen."""
     if not list(folder.glob("*.safetensors")):
-        raise ModelError(
-            f"Expected weights as safetensors in {folder}, got none. Other formats can run code."
-        )
+        raise ModelError(f"Expected weights as safetensors in {folder}, got none. Other formats can run code.")
     try:
         network, info = AutoModelForImageClassification.from_pretrained(
             folder, config=config, use_safetensors=True, dtype=torch.float32, output_loading_info=True
@@ -285,9 +270,7 @@ def _resized(config, processor, image_px: int):
     settings = processor.to_dict()
     for key in ("size", "crop_size"):
         if settings.get(key):
-            settings[key] = {
-                k: round(v * scale) if isinstance(v, int) else v for k, v in settings[key].items()
-            }
+            settings[key] = {k: round(v * scale) if isinstance(v, int) else v for k, v in settings[key].items()}
     return type(processor).from_dict(settings)
 
 
@@ -318,9 +301,7 @@ def _transfer(old: nn.Module, new: nn.Module, name: str) -> list[str]:
     if len(rows) == len(known) == new.config.num_labels:
         return ["head kept: the same classes"]
     kept = f", {len(rows)} known classes kept" if rows else ""
-    return [
-        f"new head for {new.config.num_labels} classes{kept} (the checkpoint's had {old.config.num_labels})"
-    ]
+    return [f"new head for {new.config.num_labels} classes{kept} (the checkpoint's had {old.config.num_labels})"]
 
 
 def _interpolate(embeddings: torch.Tensor, tokens: int) -> torch.Tensor:

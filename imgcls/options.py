@@ -38,9 +38,7 @@ class DataOptions:
     )
     image_column: str | None = option(None, "image column of a Hub data set (default: found by its type)")
     label_column: str | None = option(None, "label column of a Hub data set (default: found by its type)")
-    val_fraction: float = option(
-        0.15, "share of each class kept for validation when the data has no such split"
-    )
+    val_fraction: float = option(0.15, "share of each class kept for validation when the data has no such split")
     test_fraction: float = option(0.0, "share of each class kept for one test at the very end")
     bad_images: Literal["skip", "error"] = option(
         "skip", "images that cannot be decoded: leave them out and list them, or refuse to train"
@@ -72,9 +70,7 @@ class ModelOptions:
 
     def __post_init__(self):
         if self.image_px is not None and not 16 <= self.image_px <= 4096:
-            raise OptionError(
-                f"Expected --image_px between 16 and 4096, got {self.image_px}. Usual: 160 to 384."
-            )
+            raise OptionError(f"Expected --image_px between 16 and 4096, got {self.image_px}. Usual: 160 to 384.")
 
 
 @dataclass
@@ -97,8 +93,6 @@ class RunOptions:
 
     _argument_group_name = "command"
 
-    config: str | None = option(
-        None, "YAML file of defaults, such as a run's options.yaml; the command line wins"
-    )
+    config: str | None = option(None, "YAML file of defaults, such as a run's options.yaml; the command line wins")
     fresh: bool = option(False, "start over even if the output folder holds a run")
     traceback: bool = option(False, "show the whole traceback of an error")

@@ -16,9 +16,7 @@ from imgcls.transforms import EvaluationView, collate
 
 def load(folder: Path, device: torch.device) -> tuple[nn.Module, object]:
     """The network (float32, evaluation mode, on `device`) and the image processor of a model folder."""
-    network = AutoModelForImageClassification.from_pretrained(
-        folder, dtype=torch.float32, use_safetensors=True
-    )
+    network = AutoModelForImageClassification.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
     return network.eval().to(device), AutoImageProcessor.from_pretrained(folder)
 
 
@@ -41,7 +39,5 @@ def logits_of(
     found = [np.zeros((0, network.config.num_labels), np.float32)]
     with torch.no_grad():
         for samples in tqdm(loader, desc="evaluating", leave=False, disable=None if show_progress else True):
-            found.append(
-                network(pixel_values=samples["pixel_values"].to(device)).logits.float().cpu().numpy()
-            )
+            found.append(network(pixel_values=samples["pixel_values"].to(device)).logits.float().cpu().numpy())
     return np.concatenate(found)

@@ -56,9 +56,7 @@ def _batch(facts: Facts) -> int:
 def _learning_rate(facts: Facts) -> Choice:
     if not facts.pretrained:
         rate, reason = (
-            (5e-4, "from random weights, transformer")
-            if facts.family == "vit"
-            else (1e-3, "from random weights")
+            (5e-4, "from random weights, transformer") if facts.family == "vit" else (1e-3, "from random weights")
         )
     elif facts.family == "vit":
         rate, reason = 5e-5, "pretrained transformer: higher rates wipe out what it knows"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -68,6 +69,7 @@ def save_model(trainer: ImageTrainer, run: artifacts.RunFolder) -> None:
         if not hasattr(trainer.classifier.processor, "data_config"):  # timm's stands in config.json
             trainer.classifier.processor.save_pretrained(beside)
         for file in sorted(Path(beside).iterdir()):
+            shutil.copymode(run / artifacts.OPTIONS, file)  # safetensors writes files for the owner only
             file.replace(run / file.name)
 
 
@@ -110,9 +112,7 @@ def _predictions(logits: dict[str, np.ndarray], division: Division):
 def _training_numbers(trainer: ImageTrainer) -> dict:
     state, images = trainer.state, len(trainer.train_dataset)
     stopwatch = next(c for c in trainer.callback_handler.callbacks if isinstance(c, Stopwatch))
-    best = next(
-        (e for e in state.log_history if e["step"] == state.best_global_step and "eval_loss" in e), {}
-    )
+    best = next((e for e in state.log_history if e["step"] == state.best_global_step and "eval_loss" in e), {})
     return {
         "images": images,
         "epochs": round(state.epoch, 3),

@@ -84,16 +84,13 @@ class TrainOptions(TrainingArguments):
     per_device_eval_batch_size: int = option(32, "images an evaluation step and device")
     lr_scheduler_type: str = option("cosine", "course of the learning rate after warm-up")
     warmup_steps: float = option(0.1, "steps of rising learning rate; below 1: share of all steps")
+    logging_steps: float = option(0.02, "log every so many steps; below 1: share of all steps")
     eval_strategy: str = option("epoch", "epoch (see --eval_every_epochs), or steps with --eval_steps")
-    save_strategy: str = option(
-        "epoch", "as --eval_strategy, so that the best model is always one that was saved"
-    )
+    save_strategy: str = option("epoch", "as --eval_strategy, so that the best model is always one that was saved")
     save_total_limit: int | None = option(2, "checkpoints kept: the last, for going on, and the best")
     load_best_model_at_end: bool = option(True, "the run folder gets the best model, not the last")
     batch_eval_metrics: bool = option(True, "evaluate in a stream: memory does not grow with the images")
-    restore_callback_states_from_checkpoint: bool = option(
-        True, "a resumed run keeps its early-stopping count"
-    )
+    restore_callback_states_from_checkpoint: bool = option(True, "a resumed run keeps its early-stopping count")
     remove_unused_columns: bool = option(False, "samples hold more than the model's arguments")
 
     def __post_init__(self):
@@ -169,9 +166,7 @@ class ImageTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset=None) -> EpochSampler:
         data_seed = self.args.data_seed if self.args.data_seed is not None else self.args.seed
-        self.sampler = EpochSampler(
-            len(self.train_dataset), self._train_batch_size * self.args.world_size, data_seed
-        )
+        self.sampler = EpochSampler(len(self.train_dataset), self._train_batch_size * self.args.world_size, data_seed)
         return self.sampler
 
     def _run_epoch(self, *, epoch: int, **kwargs):
@@ -217,9 +212,7 @@ class ImageTrainer(Trainer):
         finally:
             self._saving = False
         if self.state.best_global_step:
-            self.state.best_model_checkpoint = str(
-                folder / f"{PREFIX_CHECKPOINT_DIR}-{self.state.best_global_step}"
-            )
+            self.state.best_model_checkpoint = str(folder / f"{PREFIX_CHECKPOINT_DIR}-{self.state.best_global_step}")
         self.accelerator.wait_for_everyone()  # every rank writes its random state
         if self.args.should_save:
             self.state.save_to_json(str(beside / name / "trainer_state.json"))
@@ -274,9 +267,7 @@ def maker(
 
     def make(batch: int, accumulation: int) -> ImageTrainer:
         set_seed(args.seed)
-        classifier = model.build(
-            source, division.classes, from_scratch=from_scratch, image_px=model_options.image_px
-        )
+        classifier = model.build(source, division.classes, from_scratch=from_scratch, image_px=model_options.image_px)
         for note in classifier.notes:
             log.info("model: %s", note)
         args.per_device_train_batch_size, args.gradient_accumulation_steps = batch, accumulation
@@ -298,9 +289,7 @@ def maker(
     return make
 
 
-def fit(
-    make_trainer: Callable[[int, int], ImageTrainer], args: TrainOptions, run: artifacts.RunFolder
-) -> ImageTrainer:
+def fit(make_trainer: Callable[[int, int], ImageTrainer], args: TrainOptions, run: artifacts.RunFolder) -> ImageTrainer:
     """Train to the end, from the last whole checkpoint if there is one; the returned trainer holds the best model.
 
     make_trainer: (batch, accumulation) -> a trainer in its initial state. When a batch does not fit, all ranks
@@ -376,9 +365,7 @@ def _relocated_state(checkpoint: Path, run: artifacts.RunFolder) -> TrainerState
         best = run / artifacts.CHECKPOINTS / f"{PREFIX_CHECKPOINT_DIR}-{state.best_global_step}"
         state.best_model_checkpoint = str(best)
         with artifacts.whole_file(file) as out:
-            out.write(
-                (json.dumps({**json.loads(file.read_text()), "best_model_checkpoint": str(best)})).encode()
-            )
+            out.write((json.dumps({**json.loads(file.read_text()), "best_model_checkpoint": str(best)})).encode())
     return state
 
 

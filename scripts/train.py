@@ -47,9 +47,7 @@ def main() -> int:
     try:
         with args.main_process_first():
             source = (
-                source
-                if wanted.from_scratch and source.checkpoint
-                else model.fetch(source, not wanted.from_scratch)
+                source if wanted.from_scratch and source.checkpoint else model.fetch(source, not wanted.from_scratch)
             )
     except model.HubUnreachable as error:
         if not images.is_demo:
