@@ -6,6 +6,7 @@ import csv
 import io
 import os
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -79,7 +80,7 @@ def scan(root: str | Path) -> Listing:
     _check_folder(root)
     folders = {}  # class or split name -> relative paths of the images below it
     for entry in _entries(root, listing.skipped):
-        if not entry.is_dir():
+        if not _is_folder(entry):
             listing.skipped[LOOSE if is_image(entry.path) else NO_IMAGE] += 1
             continue
         files = _images_below(Path(entry.path), root, listing.skipped)
@@ -87,12 +88,12 @@ def scan(root: str | Path) -> Listing:
             folders[entry.name] = files
         else:
             listing.skipped[EMPTY] += 1
-    splits = _split_folders(folders)
+    splits = _split_folders(folders, root)
     if splits is None:
         listing.files = [ImageFile(path, name) for name, paths in folders.items() for path in paths]
     else:
         listing.files = _split_files(splits, folders, listing.skipped)
-    _check_classes(listing)
+    _check_classes(listing, root)
     return listing
 
 
@@ -121,9 +122,17 @@ def _entries(folder: Path, skipped: Counter) -> list[os.DirEntry]:
     return visible
 
 
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, a share that is gone
+        return False
+
+
 def _images_below(folder: Path, root: Path, skipped: Counter) -> list[str]:
-    """Sorted relative paths of all images below a folder; links to folders are followed, loops once."""
-    found, seen, todo = [], set(), [folder]
+    """Sorted relative paths of all images below a folder; links to folders are followed, but never upwards."""
+    above = Path(os.path.realpath(folder)).parents  # from there the class would get the images of all others
+    found, seen, todo = [], {str(p) for p in above}, [folder]
     while todo:
         here = todo.pop()
         real = os.path.realpath(here)
@@ -131,7 +140,7 @@ def _images_below(folder: Path, root: Path, skipped: Counter) -> list[str]:
             continue
         seen.add(real)
         for entry in _entries(here, skipped):
-            if entry.is_dir():
+            if _is_folder(entry):
                 todo.append(Path(entry.path))
             elif is_image(entry.path):
                 found.append(Path(entry.path).relative_to(root).as_posix())
@@ -145,14 +154,15 @@ def _class_names(paths: list[str]) -> set[str]:
     return {p.split("/")[1] for p in paths if p.count("/") >= 2}
 
 
-def _split_folders(folders: dict[str, list[str]]) -> dict[str, str] | None:
+def _split_folders(folders: dict[str, list[str]], root: Path) -> dict[str, str] | None:
     """split -> folder name when the folders are splits; None when they are classes."""
     splits: dict[str, str] = {}
     for name in folders:
         split = _SPLIT_OF.get(name.lower())
         if split and split in splits and "train" in {_SPLIT_OF.get(n.lower()) for n in folders}:
             raise FolderError(
-                f"Expected one folder for {split}, got {splits[split]} and {name}. Rename or remove one of them."
+                f"Expected one folder for {split}, got {splits[split]} and {name} in {root}. "
+                "Rename or remove one of them."
             )
         if split:
             splits[split] = name
@@ -160,7 +170,7 @@ def _split_folders(folders: dict[str, list[str]]) -> dict[str, str] | None:
     if "train" not in splits:
         if len(splits) == len(folders) == 2 and len(classes["validation"] & classes["test"]) >= 2:
             raise FolderError(
-                f"Expected a train folder beside {shorten(folders)}, got none. Rename the one to train on."
+                f"Expected a train folder beside {shorten(folders)}, got none in {root}. Rename the one to train on."
             )
         return None
     if not classes["train"] or any(p.count("/") == 1 for p in folders[splits["train"]]):
@@ -198,11 +208,15 @@ def read_csv(path: str | Path) -> Listing:
     columns = {kind: _column(rows.fieldnames or [], kind, path) for kind in _COLUMNS}
     files: dict[str, ImageFile] = {}
     missing = []
-    for row in rows:
-        file = _csv_row(row, columns, f"{path}, line {rows.line_num}")
+    for row in _csv_rows(rows, path):
+        where = f"{path}, line {rows.line_num}"
+        file = _csv_row(row, columns, where)
         before = files.setdefault(file.path, file)
+        if before.label != file.label:
+            raise _several_labels(f"{where}: {file.path}", f"{before.label} and {file.label}")
         if before != file:
-            raise _several_labels(f"{path}, line {rows.line_num}: {file.path}", f"{before.label} and {file.label}")
+            both = f"{before.split or 'none'} and {file.split or 'none'}"
+            raise FolderError(f"Expected one split an image, got {both} in {where}: {file.path}. Keep one of the rows.")
         listing.skipped[REPEATED] += before is not file
         if not listing.absolute(file).is_file():
             missing.append(file.path)
@@ -211,32 +225,42 @@ def read_csv(path: str | Path) -> Listing:
             f"Expected the files that {path} names, got {len(missing)} that do not exist: {shorten(missing)}. "
             "Paths are relative to the CSV's folder."
         )
+    if not files:
+        raise FolderError(f"Expected a row for each image in {path}, got none. Add them below the first line.")
     listing.files = sorted(files.values(), key=lambda f: f.path)
-    _check_classes(listing)
+    _check_classes(listing, path)
     return listing
+
+
+def _csv_rows(rows: csv.DictReader, path: Path) -> Iterator[dict[str, str]]:
+    try:
+        yield from rows
+    except csv.Error as error:
+        raise FolderError(
+            f"Expected rows of a CSV, got {error} after {path}, line {rows.line_num}. Mend the quotes there."
+        ) from error
 
 
 def _column(names: list[str], kind: str, path: Path) -> str | None:
     found = [n for n in names if n and n.strip().lower() in _COLUMNS[kind]]
     if found or kind == "split":
         return found[0] if found else None
-    raise FolderError(
-        f"Expected a {kind} column ({', '.join(_COLUMNS[kind])}) in {path}, got {shorten(filter(None, names)) or 'none'}. "
-        "Name it in the first line."
-    )
+    known, got = ", ".join(_COLUMNS[kind]), shorten(filter(None, names)) or "none"
+    raise FolderError(f"Expected a {kind} column ({known}) in {path}, got {got}. Name it in the first line.")
 
 
 def _csv_row(row: dict[str, str], columns: dict[str, str | None], where: str) -> ImageFile:
     path, label = ((row[columns[kind]] or "").strip() for kind in ("path", "label"))
     if not path or not label:
-        raise FolderError(f"Expected a path and a label in {where}, got {path or 'none'} and {label or 'none'}.")
+        got = f"{path or 'none'} and {label or 'none'}"
+        raise FolderError(f"Expected a path and a label in {where}, got {got}. Fill it in or remove the line.")
     if label.startswith(("[", "{")) or any(mark in label for mark in ";|"):
         raise _several_labels(where, repr(label))
     split = (row[columns["split"]] or "").strip().lower() if columns["split"] else ""
     if split and split not in _SPLIT_OF:
         known = ", ".join(SPLIT_NAMES)
         raise FolderError(f"Expected a split among {known} in {where}, got {split!r}. Leave it empty to be divided.")
-    return ImageFile(path, label, _SPLIT_OF.get(split))
+    return ImageFile(Path(path).as_posix(), label, _SPLIT_OF.get(split))  # ./a.jpg and a.jpg are one image
 
 
 def _several_labels(where: str, labels: str) -> FolderError:
@@ -246,43 +270,43 @@ def _several_labels(where: str, labels: str) -> FolderError:
     )
 
 
-def _check_classes(listing: Listing) -> None:
+def _check_classes(listing: Listing, source: Path) -> None:
     """Two classes or more, enough images in each, and the same classes on both sides of a given split."""
-    root, per_split = listing.root, {}
+    per_split = {}
     for file in listing.files:
         per_split.setdefault(file.split, Counter())[file.label] += 1
     if not listing.files:
         loose = listing.skipped[LOOSE]
         got = f"{loose} images directly in it" if loose else listing.summary() or "an empty folder"
-        raise FolderError(f"Expected class folders with images in {root}, got {got}. Make one folder a class.")
+        raise FolderError(f"Expected class folders with images in {source}, got {got}. Make one folder a class.")
     train = per_split.get("train", Counter()) + per_split.get(None, Counter())
     if len(listing.classes) == 1:
-        raise FolderError(_single_class(listing))
+        raise FolderError(_single_class(listing, source))
     for split in ("validation", "test"):
         extra = set(per_split.get(split, ())) - set(train)
         if extra:
             raise FolderError(
-                f"Expected the classes of {split} among train's, got {shorten(extra)} in {split} only; train has "
-                f"{shorten(train)}. Name the folders alike, or move them."
+                f"Expected the classes of {split} among train's, got {shorten(extra)} in {split} only in {source}; "
+                f"train has {shorten(train)}. Name the classes alike, or move their images."
             )
     lacking = set(train) - set(per_split.get("validation", train))
     if lacking:
         raise FolderError(
-            f"Expected all classes of train in validation, got none of {shorten(lacking)}. Add images there, or "
-            "remove the validation folder: a share of each class is then kept aside."
+            f"Expected all classes of train in validation, got none of {shorten(lacking)} in {source}. Add images "
+            "there, or remove validation: a share of each class is then kept aside."
         )
     lone = [] if "validation" in per_split else [name for name, count in train.items() if count < 2]
     if lone:
         raise FolderError(
-            f"Expected at least 2 images in each class, one to train on and one to validate, got 1 in {shorten(lone)}. "
-            "Add images or remove the class."
+            f"Expected at least 2 images in each class, one to train on and one to validate, got 1 in {shorten(lone)} "
+            f"in {source}. Add images or remove the class."
         )
 
 
-def _single_class(listing: Listing) -> str:
+def _single_class(listing: Listing, source: Path) -> str:
     (name,) = listing.classes
     inner = {f.path.split("/")[1] for f in listing.files if f.path.startswith(f"{name}/") and f.path.count("/") > 1}
-    cure = "Add a folder for another class."
+    cure = "Add images of another class."
     if len(inner) >= 2:
         cure = f"If its folders are the classes, give --data {listing.root / name}"
-    return f"Expected at least two classes in {listing.root}, got one: {name}. {cure}"
+    return f"Expected at least two classes in {source}, got one: {name}. {cure}"

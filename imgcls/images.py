@@ -107,7 +107,9 @@ def open_image(source: str | Path | bytes) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation, 1 to 8; 1 when it is absent or damaged."""
+    """EXIF orientation that Pillow leaves to us, 1 to 8; 1 when it is absent or damaged."""
+    if image.format == "TIFF":
+        return 1  # Pillow turns TIFFs itself while it loads them, and their size in the header is as seen
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

@@ -50,7 +50,7 @@ def balanced_weights(labels: Sequence[int], num_classes: int) -> torch.Tensor:
 
     Its mean over the n images is 1 by itself. Raises OptionError for a class without images.
     """
-    counts = torch.bincount(torch.as_tensor(labels), minlength=num_classes)
+    counts = torch.bincount(torch.as_tensor(labels, dtype=torch.long), minlength=num_classes)
     if (counts == 0).any():
         raise OptionError("Expected images of every class to balance them, got a class without. Remove it.")
     return len(labels) / (num_classes * counts.float())

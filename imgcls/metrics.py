@@ -42,6 +42,8 @@ class ImageClassification(evaluate.EvaluationModule):
             raise MetricError(
                 f"Expected logits (N, {len(self.classes)}) and labels (N,), got {logits.shape} and {labels.shape}."
             )
+        if len(labels) and labels.dtype.kind not in "iu":
+            raise MetricError(f"Expected labels that are whole numbers, got {labels.dtype}.")
         if len(labels) and not (labels.min() >= 0 and labels.max() < len(self.classes)):
             raise MetricError(f"Expected labels from 0 to {len(self.classes) - 1}, got {labels.min()}..{labels.max()}.")
         finite = np.isfinite(logits).all(axis=1)
@@ -118,7 +120,7 @@ def _array(values) -> np.ndarray:
     """numpy or torch (any device and float type) -> numpy."""
     if hasattr(values, "detach"):
         values = values.detach().cpu()
-        values = values.float().numpy() if values.is_floating_point() else values.numpy()
+        values = values.double().numpy() if values.is_floating_point() else values.numpy()
     return np.asarray(values)
 
 
@@ -142,7 +144,8 @@ def wilson_interval(correct: int, n: int, z: float = _Z95) -> tuple[float, float
     share, z2n = correct / n, z * z / n
     middle = (share + z2n / 2) / (1 + z2n)
     half = z / (1 + z2n) * math.sqrt(share * (1 - share) / n + z2n / (4 * n))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    # rounding would leave 1e-17 and 1 - 1e-16 at the ends
+    return max(0.0, middle - half) if correct else 0.0, min(1.0, middle + half) if correct < n else 1.0
 
 
 def most_confused(confusion_matrix, classes: Sequence[str], count: int = 3) -> list[tuple[str, str, int]]:

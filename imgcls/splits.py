@@ -20,8 +20,9 @@ def stratified(labels: Sequence[str], fractions: dict[str, float], seed: int) ->
     found = ["train"] * len(labels)
     for members in _by_class(labels, seed).values():
         size, room = len(members), len(members) - 1  # one stays in train
-        for split, fraction in fractions.items():
-            count = min(room, max(1, round(fraction * size)))
+        for later, (split, fraction) in zip(reversed(range(len(fractions))), fractions.items(), strict=True):
+            most = min(room, max(1, room - later))  # leaves one for each later split as far as they go
+            count = min(most, max(1, round(fraction * size)))
             for i in members[:count]:
                 found[i] = split
             members, room = members[count:], room - count

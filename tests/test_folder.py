@@ -1,0 +1,548 @@
+"""Ill-named, ill-kept and well-kept folders and CSVs: what becomes of each."""
+
+import os
+
+import pytest
+from PIL import Image
+
+from imgcls.errors import FolderError
+from imgcls.folder import EMPTY, HIDDEN, LOOSE, NO_IMAGE, OUTSIDE, REPEATED, ImageFile, load, read_csv, scan
+
+PIXEL = Image.new("RGB", (2, 2))
+
+
+def plant(root, *paths):
+    """Each path becomes a small picture or, with another suffix, a text file; "a/b/" becomes an empty folder."""
+    for path in paths:
+        target = root / path
+        if path.endswith("/"):
+            target.mkdir(parents=True, exist_ok=True)
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.suffix.lower() in (".png", ".jpg"):
+            PIXEL.save(target, "PNG")
+        else:
+            target.write_text("text")
+    return root
+
+
+def images(*folders, count=2):
+    return [f"{folder}/{i}.png" for folder in folders for i in range(count)]
+
+
+def labels(listing):
+    return {f.path: f.label for f in listing.files}
+
+
+def splits(listing):
+    """split -> class -> number of images."""
+    found = {}
+    for f in listing.files:
+        found.setdefault(f.split, {}).setdefault(f.label, 0)
+        found[f.split][f.label] += 1
+    return found
+
+
+def skipped(listing):
+    return {kind: count for kind, count in listing.skipped.items() if count}
+
+
+def message(call, *arguments, cure):
+    """The FolderError's text, which says what was expected, what was found, and a cure."""
+    with pytest.raises(FolderError) as caught:
+        call(*arguments)
+    text = str(caught.value)
+    assert text.startswith("Expected ")
+    assert ", got " in text
+    assert cure in text, text
+    return text
+
+
+# Class folders.
+
+
+def test_plain_classes(tmp_path):
+    listing = scan(plant(tmp_path, *images("dog", "cat", count=3)))
+    assert listing.classes == ["cat", "dog"]
+    assert [f.path for f in listing.files] == sorted(images("cat", "dog", count=3))
+    assert listing.files[0] == ImageFile("cat/0.png", "cat", None)
+    assert listing.absolute(listing.files[0]) == tmp_path / "cat/0.png"
+    assert skipped(listing) == {}
+    assert listing.summary() == ""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "pregnancy-test",
+        "[1]",
+        'it\'s "quoted"',
+        "naïve 猫 🐈",
+        "a, b; c",
+        "with space ",
+        "100%",
+        "-1",
+        "nul\tl",
+        "a.jpg",
+        "Trains",
+        "evaluation",
+        "x\\y",
+        "*",
+    ],
+)
+def test_names_are_taken_as_they_are(tmp_path, name):
+    listing = scan(plant(tmp_path, *images("cat", name)))
+    assert listing.classes == sorted(["cat", name])
+    assert splits(listing) == {None: {"cat": 2, name: 2}}
+    assert all(listing.absolute(f).is_file() for f in listing.files)
+
+
+@pytest.mark.parametrize("name", ["train", "Train", "test", "val", "validation", "eval", "dev", "training"])
+def test_a_split_name_is_a_class_when_images_lie_in_it(tmp_path, name):
+    listing = scan(plant(tmp_path, *images("bus", name)))
+    assert splits(listing) == {None: {"bus": 2, name: 2}}
+
+
+def test_train_and_test_as_classes_side_by_side(tmp_path):
+    """Lab images sorted by equipment, or the splits of one class only: images lie directly in both."""
+    listing = scan(plant(tmp_path, *images("train", "test")))
+    assert splits(listing) == {None: {"train": 2, "test": 2}}
+
+
+def test_the_class_train_may_have_folders(tmp_path):
+    """Sorted by maker, beside other classes; nothing is shared, so these are no splits."""
+    listing = scan(plant(tmp_path, *images("train/steam", "train/diesel", "bus/red", "bus/blue")))
+    assert splits(listing) == {None: {"train": 4, "bus": 4}}
+
+
+def test_folders_in_a_class_belong_to_it(tmp_path):
+    plant(tmp_path, *images("cat", "cat/kittens", "cat/kittens/grey", "dog"))
+    listing = scan(tmp_path)
+    assert splits(listing) == {None: {"cat": 6, "dog": 2}}
+    assert "cat/kittens/grey/1.png" in labels(listing)
+
+
+def test_everything_else_is_counted(tmp_path):
+    plant(
+        tmp_path,
+        *images("cat", "dog"),
+        "cat/metadata.csv",
+        "cat/notes.txt",
+        "cat/Thumbs.db",
+        "cat/.DS_Store",
+        "cat/._0.png",
+        "cat/.ipynb_checkpoints/0-checkpoint.png",
+        "__MACOSX/cat/0.png",
+        ".git/a.png",
+        "@eaDir/0.png",
+        "empty/",
+        "only text/readme.txt",
+        "nested empty/a/b/",
+        "README.md",
+        "classes.json",
+        "loose.png",
+        "loose.JPG",
+        "desktop.ini",
+    )
+    listing = scan(tmp_path)
+    assert splits(listing) == {None: {"cat": 2, "dog": 2}}
+    # .DS_Store, ._0.png, .ipynb_checkpoints, Thumbs.db; __MACOSX, .git, @eaDir, desktop.ini
+    assert skipped(listing) == {HIDDEN: 8, NO_IMAGE: 5, EMPTY: 3, LOOSE: 2}
+    assert listing.summary() == (
+        "left out: 3 empty folder, 8 hidden or system, 5 not an image, 2 outside the class folders"
+    )
+
+
+def test_suffixes_in_any_case_and_none_at_all(tmp_path):
+    plant(tmp_path, *images("cat", "dog"), "cat/A.PNG", "cat/b.Jpg")
+    PIXEL.save(tmp_path / "cat/n0001", "PNG")
+    (tmp_path / "cat/LICENSE").write_text("free")
+    listing = scan(tmp_path)
+    assert splits(listing) == {None: {"cat": 5, "dog": 2}}
+    assert skipped(listing) == {NO_IMAGE: 1}
+
+
+def test_trailing_slash_and_relative_root(tmp_path, monkeypatch):
+    plant(tmp_path / "data", *images("cat", "dog"))
+    monkeypatch.chdir(tmp_path)
+    for root in ("data", "data/", "./data"):
+        listing = load(root)
+        assert listing.files == scan(tmp_path / "data").files
+        assert listing.absolute(listing.files[0]) == tmp_path / "data/cat/0.png"
+
+
+# Links.
+
+
+def test_links_to_images_and_folders_are_followed(tmp_path):
+    plant(tmp_path, *images("far/lions", "root/cat", "root/dog"))
+    (tmp_path / "root/lion").symlink_to(tmp_path / "far/lions")
+    (tmp_path / "root/cat/big").symlink_to(tmp_path / "far/lions")
+    (tmp_path / "root/dog/9.png").symlink_to(tmp_path / "far/lions/0.png")
+    assert splits(scan(tmp_path / "root")) == {None: {"cat": 4, "dog": 3, "lion": 2}}
+
+
+@pytest.mark.parametrize("target", [".", "..", "../..", "../cat", "../dog/loop"])
+def test_loops_add_nothing(tmp_path, target):
+    """A link upwards must neither hang nor give one class the images of all others."""
+    plant(tmp_path / "root", *images("cat", "dog"))
+    (tmp_path / "root/cat/loop").symlink_to(target)
+    (tmp_path / "root/dog/loop").symlink_to(".")
+    assert splits(scan(tmp_path / "root"))[None]["cat"] in ((2, 4) if target == "../dog/loop" else (2,))
+    assert splits(scan(tmp_path / "root"))[None]["dog"] == 2
+
+
+def test_a_link_to_itself_and_broken_links(tmp_path):
+    plant(tmp_path, *images("cat", "dog"))
+    (tmp_path / "cat/self").symlink_to("self")
+    (tmp_path / "self").symlink_to("self")
+    (tmp_path / "cat/gone").symlink_to("nowhere")
+    listing = scan(tmp_path)
+    assert splits(listing) == {None: {"cat": 2, "dog": 2}}
+    assert skipped(listing) == {NO_IMAGE: 3}
+
+
+# Splits.
+
+
+@pytest.mark.parametrize(
+    ("train", "validation"),
+    [("train", "val"), ("Train", "Valid"), ("TRAIN", "validation"), ("training", "dev"), ("train", "eval")],
+)
+def test_train_and_validation(tmp_path, train, validation):
+    plant(tmp_path, *images(f"{train}/cat", f"{train}/dog", count=3), *images(f"{validation}/cat", f"{validation}/dog"))
+    listing = scan(tmp_path)
+    assert splits(listing) == {"train": {"cat": 3, "dog": 3}, "validation": {"cat": 2, "dog": 2}}
+    assert labels(listing)[f"{train}/cat/0.png"] == "cat"
+    assert skipped(listing) == {}
+
+
+def test_train_valid_test_in_any_case(tmp_path):
+    names = [f"{split}/{name}" for split in ("Train", "Valid", "Test") for name in ("cat", "dog")]
+    listing = scan(plant(tmp_path, *images(*names)))
+    assert splits(listing) == {split: {"cat": 2, "dog": 2} for split in ("train", "validation", "test")}
+
+
+def test_train_alone_and_train_with_test(tmp_path):
+    alone = scan(plant(tmp_path / "a", *images("train/cat", "train/dog")))
+    assert splits(alone) == {"train": {"cat": 2, "dog": 2}}
+    both = scan(plant(tmp_path / "b", *images("train/cat", "train/dog", "test/cat", "test/dog")))
+    assert splits(both) == {"train": {"cat": 2, "dog": 2}, "test": {"cat": 2, "dog": 2}}
+
+
+def test_folders_in_a_class_of_a_split(tmp_path):
+    plant(tmp_path, *images("train/cat/grey", "train/dog", "val/cat", "val/dog/big"))
+    assert splits(scan(tmp_path)) == {"train": {"cat": 2, "dog": 2}, "validation": {"cat": 2, "dog": 2}}
+
+
+def test_extra_folders_beside_splits(tmp_path):
+    plant(tmp_path, *images("train/cat", "train/dog", "val/cat", "val/dog", "unlabelled", "extra/x", count=2), "a.png")
+    listing = scan(tmp_path)
+    assert splits(listing) == {"train": {"cat": 2, "dog": 2}, "validation": {"cat": 2, "dog": 2}}
+    assert skipped(listing) == {OUTSIDE: 4, LOOSE: 1}
+    assert "4 in folders beside the splits" in listing.summary()
+
+
+def test_test_images_without_classes_are_left_out(tmp_path):
+    """Kaggle's layout: test holds unlabelled images."""
+    plant(tmp_path, *images("train/cat", "train/dog", "val/cat", "val/dog"), *images("test", count=5))
+    listing = scan(tmp_path)
+    assert set(splits(listing)) == {"train", "validation"}
+    assert skipped(listing) == {LOOSE: 5}
+
+
+def test_two_validation_folders(tmp_path):
+    plant(tmp_path, *images(*(f"{s}/{c}" for s in ("train", "val", "valid") for c in ("cat", "dog"))))
+    text = message(scan, tmp_path, cure="Rename or remove one")
+    assert str(tmp_path) in text
+    assert "val and valid" in text
+
+
+def test_validation_and_test_without_train(tmp_path):
+    plant(tmp_path, *images(*(f"{s}/{c}" for s in ("val", "test") for c in ("cat", "dog"))))
+    text = message(scan, tmp_path, cure="Rename the one to train on")
+    assert str(tmp_path) in text
+    assert "test, val" in text
+
+
+def test_val_alone_with_classes_is_one_class(tmp_path):
+    plant(tmp_path, *images("val/cat", "val/dog"))
+    text = message(scan, tmp_path, cure=f"give --data {tmp_path / 'val'}")
+    assert "got one: val" in text
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_class_in_one_split_only(tmp_path, split):
+    names = [f"{s}/{c}" for s in ("train", split) for c in ("cat", "dog")]
+    plant(tmp_path, *images(*names, f"{split}/Dog"))
+    text = message(scan, tmp_path, cure="Name the classes alike")
+    assert f"got Dog in {'validation' if split == 'val' else split} only in {tmp_path}" in text
+    assert "cat, dog" in text
+
+
+def test_class_missing_in_validation(tmp_path):
+    plant(tmp_path, *images("train/cat", "train/dog", "train/eel", "val/cat", "val/dog"))
+    assert f"none of eel in {tmp_path}" in message(scan, tmp_path, cure="Add images there")
+
+
+def test_class_missing_in_test_is_fine(tmp_path):
+    plant(tmp_path, *images("train/cat", "train/dog", "test/cat"))
+    assert splits(scan(tmp_path))["test"] == {"cat": 2}
+
+
+def test_one_image_a_class_is_enough_beside_validation(tmp_path):
+    plant(tmp_path, *images("train/cat", "train/dog", "val/cat", "val/dog", count=1))
+    assert splits(scan(tmp_path)) == {"train": {"cat": 1, "dog": 1}, "validation": {"cat": 1, "dog": 1}}
+
+
+# Errors.
+
+
+def test_missing_folder(tmp_path):
+    plant(tmp_path, "flowers/", "cars/")
+    text = message(load, tmp_path / "flower", cure="flowers")
+    assert str(tmp_path / "flower") in text
+    assert str(tmp_path / "no/where") in message(load, tmp_path / "no/where", cure="does not exist")
+
+
+@pytest.mark.parametrize(
+    ("name", "cure"), [("data.zip", "Unpack"), ("data.tar.gz", "Unpack"), ("a.png", "Give the folder")]
+)
+def test_a_file_is_no_folder(tmp_path, name, cure):
+    plant(tmp_path, name)
+    assert str(tmp_path / name) in message(load, tmp_path / name, cure=cure)
+
+
+def test_empty_folder(tmp_path):
+    text = message(scan, tmp_path, cure="Make one folder a class")
+    assert f"{tmp_path}, got an empty folder" in text
+
+
+def test_no_images_at_all(tmp_path):
+    plant(tmp_path, "cat/a.txt", "dog/b.mp4", "eel/")
+    text = message(scan, tmp_path, cure="Make one folder a class")
+    assert "3 empty folder" in text
+    assert "2 not an image" in text
+
+
+def test_loose_images_only(tmp_path):
+    plant(tmp_path, *images(".", count=3))
+    text = message(scan, tmp_path, cure="Make one folder a class")
+    assert "3 images directly in it" in text
+    assert str(tmp_path) in text
+
+
+def test_a_single_class(tmp_path):
+    plant(tmp_path, *images("cat"), "dog/")
+    text = message(scan, tmp_path, cure="Add images of another class")
+    assert "got one: cat" in text
+    assert str(tmp_path) in text
+
+
+def test_a_wrapper_folder(tmp_path):
+    plant(tmp_path, *images("flowers/rose", "flowers/tulip"))
+    assert "got one: flowers" in message(scan, tmp_path, cure=f"give --data {tmp_path / 'flowers'}")
+
+
+def test_a_single_class_in_splits(tmp_path):
+    plant(tmp_path, *images("train/cat", "val/cat"))
+    assert "got one: cat" in message(scan, tmp_path, cure="Add images of another class")
+
+
+def test_class_of_one_image(tmp_path):
+    plant(tmp_path, *images("cat", "dog"), "eel/0.png")
+    text = message(scan, tmp_path, cure="Add images or remove the class")
+    assert f"got 1 in eel in {tmp_path}" in text
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_unreadable_folder(tmp_path):
+    plant(tmp_path, *images("cat", "dog"))
+    (tmp_path / "cat").chmod(0)
+    try:
+        assert str(tmp_path / "cat") in message(scan, tmp_path, cure="Change its permissions")
+    finally:
+        (tmp_path / "cat").chmod(0o755)
+
+
+def test_folder_that_the_system_will_not_list(tmp_path, monkeypatch):
+    plant(tmp_path, *images("cat", "dog"))
+
+    def refuse(folder):
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    text = message(scan, tmp_path, cure="Change its permissions")
+    assert f"{tmp_path}: Permission denied" in text
+
+
+# CSV.
+
+ROWS = [("a/0.png", "cat"), ("a/1.png", "cat"), ("b/0.png", "dog"), ("b/1.png", "dog")]
+
+
+def table(root, *lines, name="labels.csv", encoding="utf-8"):
+    plant(root, *(path for path, _ in ROWS))
+    path = root / name
+    path.write_text("\n".join(lines) + "\n", encoding=encoding)
+    return path
+
+
+def lines(separator=",", header="path{}label"):
+    return [header.format(separator), *(separator.join(row) for row in ROWS)]
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"], ids=["comma", "semicolon", "tab"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_csv(tmp_path, separator, encoding):
+    listing = load(table(tmp_path, *lines(separator), encoding=encoding))
+    assert labels(listing) == dict(ROWS)
+    assert {f.split for f in listing.files} == {None}
+    assert listing.root == tmp_path
+    assert all(listing.absolute(f).is_file() for f in listing.files)
+
+
+@pytest.mark.parametrize("header", ["file_name{}Class", "Image{}target", "filename{}category", " path {} LABEL "])
+@pytest.mark.parametrize("name", ["labels.tsv", "LABELS.CSV"])
+def test_csv_columns_by_their_usual_names(tmp_path, header, name):
+    assert labels(load(table(tmp_path, *lines("\t", header), name=name))) == dict(ROWS)
+
+
+def test_csv_with_other_columns_quotes_and_crlf(tmp_path):
+    rows = [
+        "id,path,note,label",
+        '1,a/0.png,"said ""x, y""",cat',
+        '2,a/1.png,,"cat"',
+        "3,b/0.png,n,dog",
+        "4,b/1.png,n, dog ",
+    ]
+    path = table(tmp_path, *rows)
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    assert labels(read_csv(path)) == dict(ROWS)
+
+
+def test_csv_blank_lines_are_passed_over(tmp_path):
+    assert labels(read_csv(table(tmp_path, *lines(), "", ""))) == dict(ROWS)
+
+
+def test_csv_with_absolute_paths(tmp_path):
+    rows = [f"{tmp_path / path},{label}" for path, label in ROWS]
+    plant(tmp_path, *(path for path, _ in ROWS))
+    listing = read_csv(table(tmp_path / "lists", "path,label", *rows))
+    assert {listing.absolute(f) for f in listing.files} == {tmp_path / path for path, _ in ROWS}
+
+
+def test_csv_in_another_working_directory(tmp_path, monkeypatch):
+    table(tmp_path / "data", *lines())
+    monkeypatch.chdir(tmp_path)
+    listing = load("data/labels.csv")
+    assert listing.absolute(listing.files[0]) == tmp_path / "data/a/0.png"
+
+
+def test_csv_with_splits(tmp_path):
+    rows = [f"{path},{label},{'Train' if '0' in path else 'val'}" for path, label in ROWS]
+    listing = read_csv(table(tmp_path, "path,label,split", *rows))
+    assert splits(listing) == {"train": {"cat": 1, "dog": 1}, "validation": {"cat": 1, "dog": 1}}
+
+
+def test_csv_with_empty_splits(tmp_path):
+    listing = read_csv(table(tmp_path, "path,label,split", *(f"{path},{label}," for path, label in ROWS)))
+    assert {f.split for f in listing.files} == {None}
+
+
+def test_csv_with_an_unknown_split(tmp_path):
+    rows = [f"{path},{label},holdout" for path, label in ROWS]
+    path = table(tmp_path, "path,label,split", *rows)
+    text = message(read_csv, path, cure="Leave it empty")
+    assert f"{path}, line 2" in text
+    assert "'holdout'" in text
+    assert "train, validation, test" in text
+
+
+def test_csv_repeated_row(tmp_path):
+    listing = read_csv(table(tmp_path, *lines(), "a/0.png,cat", "./a//0.png,cat"))
+    assert labels(listing) == dict(ROWS)
+    assert skipped(listing) == {REPEATED: 2}
+
+
+def test_csv_contradicting_labels(tmp_path):
+    path = table(tmp_path, *lines(), "a/0.png,dog")
+    text = message(read_csv, path, cure="keep the label that matters most")
+    assert f"{path}, line 6" in text
+    assert "a/0.png" in text
+    assert "cat and dog" in text
+
+
+def test_csv_contradicting_splits(tmp_path):
+    rows = [f"{path},{label},train" for path, label in ROWS]
+    path = table(tmp_path, "path,label,split", *rows, "a/0.png,cat,test")
+    text = message(read_csv, path, cure="Keep one")
+    assert f"{path}, line 6" in text
+    assert "train and test" in text
+
+
+@pytest.mark.parametrize("label", ["cat;dog", "cat|dog", "\"['cat', 'dog']\"", '"[""cat"", ""dog""]"', '"{1, 2}"'])
+def test_csv_with_several_labels(tmp_path, label):
+    path = table(tmp_path, *lines(), f"a/0.png,{label}")
+    text = message(read_csv, path, cure="exactly one class")
+    assert f"{path}, line 6" in text
+
+
+def test_csv_missing_files(tmp_path):
+    path = table(tmp_path, *lines(), *(f"gone/{i}.png,cat" for i in range(7)))
+    text = message(read_csv, path, cure="relative to the CSV's folder")
+    assert str(path) in text
+    assert "7 that do not exist" in text
+    assert "gone/4.png and 2 more" in text
+
+
+def test_csv_without_a_column(tmp_path):
+    for header, kind in (("path,colour", "label"), ("label,colour", "path")):
+        path = table(tmp_path, header, "a/0.png,cat")
+        text = message(read_csv, path, cure="Name it in the first line")
+        assert f"a {kind} column" in text
+        assert str(path) in text
+        assert "colour" in text
+
+
+def test_csv_without_a_header(tmp_path):
+    path = table(tmp_path, *lines()[1:])
+    assert "a/0.png, cat" in message(read_csv, path, cure="Name it in the first line")
+
+
+@pytest.mark.parametrize("row", ["a/0.png,", "a/0.png,  ", ",cat", "a/0.png"])
+def test_csv_with_an_empty_cell(tmp_path, row):
+    path = table(tmp_path, *lines(), row)
+    text = message(read_csv, path, cure="Fill it in")
+    assert f"{path}, line 6" in text
+
+
+def test_empty_csv(tmp_path):
+    path = table(tmp_path)
+    path.write_text("")
+    assert str(path) in message(read_csv, path, cure="Name it in the first line")
+    path.write_text("path,label\n")
+    assert str(path) in message(read_csv, path, cure="Add")
+
+
+def test_csv_that_is_not_utf8(tmp_path):
+    path = table(tmp_path, *lines(), "b/1.png,Möwe", encoding="latin-1")
+    assert str(path) in message(read_csv, path, cure="Save it again as UTF-8")
+    gone = tmp_path / "gone.csv"
+    assert str(gone) in message(read_csv, gone, cure="")
+
+
+def test_csv_of_one_class(tmp_path):
+    path = table(tmp_path, *lines()[:3])
+    assert str(path) in message(read_csv, path, cure="Add")
+
+
+def test_csv_class_of_one_image(tmp_path):
+    plant(tmp_path, "e.png")
+    assert f"got 1 in eel in {tmp_path}" in message(read_csv, table(tmp_path, *lines(), "e.png,eel"), cure="Add images")
+
+
+def test_csv_that_no_reader_takes(tmp_path):
+    path = table(tmp_path, *lines(), 'a/0.png,"' + "x" * 200_000)
+    text = message(read_csv, path, cure="Mend")
+    assert f"{path}, line 5" in text  # the last that could be read

@@ -1,0 +1,176 @@
+"""The loss against torch's own and against hand computation; gradients over accumulation and processes."""
+
+import pickle
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch.nn import functional
+
+from imgcls.errors import OptionError
+from imgcls.losses import PADDING_LABEL, ClassificationLoss, balanced_weights
+
+N, K = 16, 5
+SMOOTHING = [0.0, 0.1, 0.5]
+WEIGHTS = torch.tensor([0.2, 0.6, 1.0, 1.4, 1.8])
+
+
+def outputs(logits):
+    return SimpleNamespace(logits=logits)
+
+
+@pytest.fixture
+def logits():
+    return torch.randn(N, K, generator=torch.Generator().manual_seed(0)) * 3
+
+
+@pytest.fixture
+def labels():
+    return torch.randint(0, K, (N,), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("smoothing", SMOOTHING)
+def test_equals_torch_without_weights(logits, labels, smoothing):
+    ours = ClassificationLoss(smoothing=smoothing)(outputs(logits), labels)
+    assert ours.shape == ()
+    torch.testing.assert_close(ours, functional.cross_entropy(logits, labels, label_smoothing=smoothing))
+
+
+@pytest.mark.parametrize("smoothing", SMOOTHING)
+def test_equals_the_formula_with_weights(logits, labels, smoothing):
+    total = 0.0
+    for row, label in zip(logits.double().tolist(), labels.tolist(), strict=True):
+        log_sum = torch.tensor(row).double().exp().sum().log().item()
+        minus_log_p = [log_sum - value for value in row]
+        smooth = sum(minus_log_p) / K
+        total += WEIGHTS[label].item() * ((1 - smoothing) * minus_log_p[label] + smoothing * smooth)
+    ours = ClassificationLoss(WEIGHTS, smoothing)(outputs(logits), labels)
+    assert ours.item() == pytest.approx(total / N, rel=1e-6)
+
+
+def test_weights_of_one_change_nothing(logits, labels):
+    plain, weighted = ClassificationLoss(smoothing=0.1), ClassificationLoss(torch.ones(K), 0.1)
+    torch.testing.assert_close(plain(outputs(logits), labels), weighted(outputs(logits), labels))
+
+
+def parts_gradient(loss, logits, labels, size, count):
+    """Sum of the gradients of batches of `size`, as accumulation adds them up."""
+    leaf = logits.clone().requires_grad_()
+    for start in range(0, N, size):
+        part = slice(start, start + size)
+        loss(outputs(leaf[part]), labels[part], num_items_in_batch=count).backward()
+    return leaf.grad
+
+
+@pytest.mark.parametrize("count", [16, torch.tensor(16)], ids=["int", "tensor"])
+@pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["plain", "weighted"])
+@pytest.mark.parametrize("smoothing", SMOOTHING)
+def test_accumulated_gradient_equals_one_batch(logits, labels, weights, smoothing, count):
+    loss = ClassificationLoss(weights, smoothing)
+    whole = parts_gradient(loss, logits, labels, N, None)
+    torch.testing.assert_close(parts_gradient(loss, logits, labels, 4, count), whole, atol=1e-6, rtol=0)
+    torch.testing.assert_close(parts_gradient(loss, logits, labels, 3, count), whole, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["plain", "weighted"])
+def test_two_processes_equal_one(labels, weights):
+    """Trainer multiplies each process's loss by their number, DDP then takes the mean of their gradients."""
+    generator = torch.Generator().manual_seed(2)
+    images, matrix = torch.randn(N, 7, generator=generator), torch.randn(7, K, generator=generator)
+    loss = ClassificationLoss(weights, 0.1)
+
+    def gradient(rows, count, scale=1):
+        leaf = matrix.clone().requires_grad_()
+        (scale * loss(outputs(images[rows] @ leaf), labels[rows], num_items_in_batch=count)).backward()
+        return leaf.grad
+
+    one = gradient(slice(0, 16), None)
+    two = (gradient(slice(0, 8), 16, 2) + gradient(slice(8, 16), 16, 2)) / 2
+    torch.testing.assert_close(two, one, atol=1e-6, rtol=0)
+
+
+def test_uneven_processes_equal_one(logits, labels):
+    """The last step of an epoch: one process has 8 images, the other 3 and 5 rows of padding."""
+    loss = ClassificationLoss(WEIGHTS, 0.1)
+    padded = labels.clone()
+    padded[11:] = PADDING_LABEL
+    whole = parts_gradient(loss, logits, padded, N, None)
+    torch.testing.assert_close(parts_gradient(loss, logits, padded, 8, 11), whole, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["plain", "weighted"])
+def test_padding_counts_nowhere(logits, labels, weights):
+    loss = ClassificationLoss(weights, 0.1)
+    rows = torch.arange(N) % 3 != 0
+    padded = labels.where(rows, PADDING_LABEL)
+    torch.testing.assert_close(loss(outputs(logits), padded), loss(outputs(logits[rows]), labels[rows]))
+    assert parts_gradient(loss, logits, padded, N, None)[~rows].abs().max() == 0
+
+
+@pytest.mark.parametrize("count", [None, 0, 16, torch.tensor(0), torch.tensor(16)], ids=str)
+@pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["plain", "weighted"])
+def test_nothing_but_padding(logits, weights, count):
+    leaf = logits.clone().requires_grad_()
+    labels = torch.full((N,), PADDING_LABEL)
+    value = ClassificationLoss(weights, 0.1)(outputs(leaf), labels, num_items_in_batch=count)
+    value.backward()
+    assert value.item() == 0
+    assert leaf.grad.abs().max() == 0
+
+
+@pytest.mark.parametrize("junk", [float("inf"), float("nan")])
+def test_junk_in_padding_rows_does_not_reach_the_loss(logits, labels, junk):
+    padded = labels.clone()
+    padded[3] = PADDING_LABEL
+    dirty = logits.clone()
+    dirty[3] = junk
+    loss = ClassificationLoss(WEIGHTS, 0.1)
+    torch.testing.assert_close(loss(outputs(dirty), padded), loss(outputs(logits), padded))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_mixed_precision_is_summed_in_float32(logits, labels, dtype):
+    low = logits.to(dtype).requires_grad_()
+    loss = ClassificationLoss(WEIGHTS, 0.1)
+    value = loss(outputs(low), labels)
+    value.backward()
+    assert value.dtype == torch.float32
+    assert low.grad.dtype == dtype
+    torch.testing.assert_close(value, loss(outputs(logits.to(dtype).float()), labels))
+
+
+def test_huge_logits_stay_finite(labels):
+    logits = torch.zeros(N, K)
+    logits[:, 0] = 1e30
+    leaf = logits.requires_grad_()
+    value = ClassificationLoss(smoothing=0.1)(outputs(leaf), labels)
+    value.backward()
+    assert torch.isfinite(value)
+    assert torch.isfinite(leaf.grad).all()
+
+
+def test_pickles(logits, labels):
+    loss = ClassificationLoss(WEIGHTS, 0.1)
+    again = pickle.loads(pickle.dumps(loss))
+    torch.testing.assert_close(again(outputs(logits), labels), loss(outputs(logits), labels))
+
+
+@pytest.mark.parametrize("kind", [list, torch.tensor], ids=["list", "tensor"])
+def test_balanced_weights(kind):
+    labels = [0] * 1 + [1] * 2 + [2] * 7
+    weights = balanced_weights(kind(labels), 3)
+    assert weights.dtype == torch.float32
+    torch.testing.assert_close(weights, torch.tensor([10 / 3, 10 / 6, 10 / 21]))
+    torch.testing.assert_close(weights[torch.tensor(labels)].mean(), torch.tensor(1.0))
+    per_class = weights * torch.bincount(torch.tensor(labels))
+    torch.testing.assert_close(per_class, torch.full((3,), 10 / 3))
+
+
+def test_balanced_weights_of_balanced_classes_are_one():
+    torch.testing.assert_close(balanced_weights([0, 1, 2] * 4, 3), torch.ones(3))
+
+
+@pytest.mark.parametrize(("labels", "num_classes"), [([0, 0, 2], 3), ([0, 1], 3), ([], 2)])
+def test_balanced_weights_need_every_class(labels, num_classes):
+    with pytest.raises(OptionError, match="every class"):
+        balanced_weights(labels, num_classes)

@@ -1,0 +1,127 @@
+"""Stratified splits over many random label sets."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from imgcls.errors import OptionError
+from imgcls.splits import stratified
+
+ONE = {"validation": 0.2}
+TWO = {"validation": 0.15, "test": 0.1}
+
+
+def random_labels(rng):
+    """Up to 12 classes of 1 to 60 images each, in any order."""
+    sizes = rng.integers(1, 61, size=rng.integers(1, 13))
+    labels = [f"class {i}" for i, size in enumerate(sizes) for _ in range(size)]
+    rng.shuffle(labels)
+    return labels
+
+
+def table(labels, found):
+    """class -> Counter of splits."""
+    counts = {}
+    for label, split in zip(labels, found, strict=True):
+        counts.setdefault(label, Counter())[split] += 1
+    return counts
+
+
+@pytest.mark.parametrize("fractions", [ONE, {"validation": 0.01}, {"validation": 0.9}], ids=str)
+def test_classes_of_two_are_on_both_sides(fractions):
+    for seed in range(150):
+        labels = random_labels(np.random.default_rng(seed))
+        for counts in table(labels, stratified(labels, fractions, seed)).values():
+            size = counts.total()
+            assert set(counts) <= {"train", "validation"}
+            assert counts["train"] >= 1
+            assert counts["validation"] >= (size >= 2)
+
+
+@pytest.mark.parametrize("fractions", [TWO, {"validation": 0.01, "test": 0.01}, {"validation": 0.3, "test": 0.3}])
+def test_classes_of_three_are_in_all_splits(fractions):
+    for seed in range(150):
+        labels = random_labels(np.random.default_rng(seed))
+        for counts in table(labels, stratified(labels, fractions, seed)).values():
+            size = counts.total()
+            assert counts["train"] >= 1
+            assert counts["validation"] >= (size >= 2)
+            assert counts["test"] >= (size >= 3)
+
+
+@pytest.mark.parametrize("fractions", [{"validation": 0.9, "test": 0.09}, {"validation": 0.6, "test": 0.3}])
+@pytest.mark.parametrize("size", range(3, 12))
+def test_a_greedy_first_split_leaves_one_for_the_second(fractions, size):
+    assert set(stratified(["a"] * size, fractions, 0)) == {"train", "validation", "test"}
+
+
+def test_sizes_are_near_the_fraction():
+    for seed in range(150):
+        labels = random_labels(np.random.default_rng(seed))
+        for counts in table(labels, stratified(labels, TWO, seed)).values():
+            size = counts.total()
+            if size < 4:
+                continue
+            for split, fraction in TWO.items():
+                assert abs(counts[split] - fraction * size) <= 1
+
+
+def test_same_seed_same_split_other_seed_another():
+    labels = random_labels(np.random.default_rng(3)) + ["big"] * 50
+    assert stratified(labels, TWO, 5) == stratified(labels, TWO, 5)
+    assert stratified(labels, TWO, 5) != stratified(labels, TWO, 6)
+
+
+def test_the_drawn_images_are_spread():
+    """Not simply the first ones: over many seeds each position is drawn about as often."""
+    drawn = Counter()
+    for seed in range(400):
+        drawn.update(i for i, split in enumerate(stratified(["a"] * 10, ONE, seed)) if split == "validation")
+    assert drawn.total() == 800
+    assert min(drawn.values()) > 45
+    assert max(drawn.values()) < 120
+
+
+def test_adding_a_class_moves_nobody():
+    rng = np.random.default_rng(0)
+    for seed in range(50):
+        labels = random_labels(rng)
+        before = stratified(labels, TWO, seed)
+        more = [(label, i) for i, label in enumerate(labels)] + [("new", None)] * int(rng.integers(1, 30))
+        at = rng.permutation(len(more))
+        more = sorted((more[i] for i in at), key=lambda m: (m[1] is None, m[1]) if seed % 2 else (False, m[1] or 0))
+        after = stratified([label for label, _ in more], TWO, seed)
+        for (_, i), split in zip(more, after, strict=True):
+            if i is not None:
+                assert split == before[i]
+
+
+def test_classes_of_one_and_two():
+    assert stratified(["a"], TWO, 0) == ["train"]
+    assert sorted(stratified(["a", "a"], TWO, 0)) == ["train", "validation"]
+    assert sorted(stratified(["a", "a"], {"test": 0.1}, 0)) == ["test", "train"]
+
+
+def test_nothing_to_divide():
+    assert stratified([], TWO, 0) == []
+    assert stratified(["a", "b"], {}, 0) == ["train", "train"]
+
+
+@pytest.mark.parametrize(
+    "fractions",
+    [
+        {"validation": 0.0},
+        {"validation": 1.0},
+        {"validation": -0.1},
+        {"validation": 1.5},
+        {"validation": 0.5, "test": 0.5},
+        {"validation": 0.7, "test": 0.7},
+        {"validation": 0.2, "test": 0.0},
+        {"validation": float("nan")},
+    ],
+    ids=str,
+)
+def test_fractions_that_leave_nothing(fractions):
+    with pytest.raises(OptionError, match="Expected fractions"):
+        stratified(["a"] * 10, fractions, 0)
