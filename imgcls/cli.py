@@ -133,8 +133,10 @@ def _yaml_arguments(parser: _Parser, argv: list[str]) -> list[str]:
         if f"--{key}" not in parser._option_string_actions:
             close = nearest(str(key), [a.dest for a in parser._actions])
             parser.error(f"--config {path}: unknown key {key!r}; nearest: {', '.join(close)}")
-        if value is None:
+        if value is None or value == []:
             continue
+        if isinstance(value, list) and parser._option_string_actions[f"--{key}"].nargs is None and len(value) == 1:
+            value = value[0]
         if isinstance(value, list):
             arguments += [f"--{key}", *map(str, value)]
         else:

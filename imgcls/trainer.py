@@ -134,7 +134,7 @@ class ImageTrainer(Trainer):
     ):
         self.run, self.classifier, self.is_demo = run, classifier, is_demo
         self.device_half = DeviceHalf(train.processor, train.plan, train.px)
-        self.layout = torch.channels_last if classifier.family == "cnn" else torch.contiguous_format
+        self.layout = memory_layout(classifier)
         self.metric = ImageClassification(classes)
         callbacks = [Stopwatch(), History(run), Progress(show_bar=not args.disable_tqdm)]
         if args.eval_strategy == "epoch":
@@ -249,6 +249,17 @@ class ImageTrainer(Trainer):
         if failed.any():
             raise torch.OutOfMemoryError("a rehearsed step did not fit") from failure
         return pace
+
+
+def memory_layout(classifier: Classifier) -> torch.memory_format:
+    """channels_last for CNNs (1.04 to 1.3 times faster on a CPU), the ordinary one for transformers.
+
+    Also the ordinary one for networks with a spatial convolution of fewer than 16 channels: torch 2.15's backward
+    pass corrupts memory there (8 channels: "free(): invalid next size").
+    """
+    convolutions = [m for m in classifier.network.modules() if isinstance(m, torch.nn.Conv2d)]
+    narrow = any(m.out_channels < 16 and m.kernel_size[0] > 1 for m in convolutions)
+    return torch.channels_last if classifier.family == "cnn" and not narrow else torch.contiguous_format
 
 
 def maker(

@@ -35,7 +35,9 @@ def main() -> int:
     source = model.locate(wanted.model)
     with args.main_process_first():
         images = dataset.open_images(data)
-    run = artifacts.RunFolder(args.output_dir or f"runs/{images.name}-{source.short_name}")
+    if "output_dir" not in given:
+        args.output_dir = f"runs/{images.name}-{source.short_name}"
+    run = artifacts.RunFolder(args.output_dir)
     run.check_writable(needed_bytes=trainer.disk_bytes(source, args.save_total_limit))
 
     # The images: those that can be decoded, each in one split.
