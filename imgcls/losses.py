@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional
 
-from imgcls.errors import OptionError
+from imgcls.errors import OptionError, shorten
 
 PADDING_LABEL = -100  # rows that only fill a batch
 
@@ -30,10 +30,11 @@ class ClassificationLoss:
     def __call__(self, outputs, labels: torch.Tensor, num_items_in_batch=None) -> torch.Tensor:
         """Scalar loss of this batch's share.
 
-        outputs: has `logits` (N, K). labels: int (N,); PADDING_LABEL rows count nowhere. num_items_in_batch:
+        outputs: has `logits` (N, K), or is a dict with them. labels: int (N,); PADDING_LABEL rows count nowhere. num_items_in_batch:
         images of the effective batch; None: those of this batch. Nothing counted gives 0 with zero gradient.
         """
-        log_p = functional.log_softmax(outputs.logits.float(), dim=-1)  # float32 under mixed precision too
+        logits = outputs["logits"] if isinstance(outputs, dict) else outputs.logits
+        log_p = functional.log_softmax(logits.float(), dim=-1)  # float32 under mixed precision too
         counted = labels != PADDING_LABEL
         safe = labels.where(counted, 0)
         nll = -log_p.gather(1, safe[:, None]).squeeze(1)
@@ -52,5 +53,6 @@ def balanced_weights(labels: Sequence[int], num_classes: int) -> torch.Tensor:
     """
     counts = torch.bincount(torch.as_tensor(labels, dtype=torch.long), minlength=num_classes)
     if (counts == 0).any():
-        raise OptionError("Expected images of every class to balance them, got a class without. Remove it.")
+        without = shorten((counts == 0).nonzero().flatten().tolist())
+        raise OptionError(f"Expected images of every class to balance them, got none of class {without}. Remove it.")
     return len(labels) / (num_classes * counts.float())

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 
 import evaluate
 import numpy as np
+from datasets import Features, Value
+from datasets import Sequence as ListOf
 
-from imgcls.errors import MetricError
+from imgcls.errors import MetricError, shorten
 
 ECE_BINS = 15  # Guo et al. 2017
 _Z95 = 1.959963984540054  # two-sided 95 % point of the normal distribution
@@ -18,15 +20,30 @@ class ImageClassification(evaluate.EvaluationModule):
     """Every number of a metrics.json part, from sufficient statistics: K x K counts and a few sums.
 
     Memory does not grow with the number of images, whatever is fed with add_batch. Ties go to the lower class.
-    Logits that are not finite count as wrong with an infinite loss, and `non_finite` then tells how many.
+    Logits that are not finite count as wrong (in the confusion matrix as the class after the true one) with an
+    infinite loss; they have no confidence, so ECE leaves them out. `non_finite` then tells how many. A diverged
+    model so shows in the numbers and does not end the training that is being evaluated.
     """
 
     def __init__(self, classes: Sequence[str]):
-        # The base class would set up an Arrow file for inputs that are not kept here; it is an interface only.
+        # The base class's own set-up makes a cache folder for inputs that are not kept here; only its description
+        # of the module (name, features) is wanted, which repr() and evaluate.combine() read.
+        evaluate.module.EvaluationModuleInfoMixin.__init__(self, self._info())
         self.classes = list(classes)
-        if len(self.classes) < 2:
-            raise MetricError(f"Expected two classes or more, got {self.classes}.")
+        if len(set(self.classes)) < max(2, len(self.classes)):
+            raise MetricError(f"Expected two classes or more, each named once, got {shorten(self.classes)}.")
         self._reset()
+
+    def _info(self) -> evaluate.EvaluationModuleInfo:
+        return evaluate.EvaluationModuleInfo(
+            description="Accuracy, loss, calibration and errors by class of an image classifier, from its logits.",
+            citation="",
+            features=Features({"predictions": ListOf(Value("float64")), "references": Value("int64")}),
+            module_name="image_classification",
+        )
+
+    def __len__(self) -> int:
+        return int(self._matrix.sum())
 
     def _reset(self) -> None:
         k = len(self.classes)
@@ -46,6 +63,7 @@ class ImageClassification(evaluate.EvaluationModule):
             raise MetricError(f"Expected labels that are whole numbers, got {labels.dtype}.")
         if len(labels) and not (labels.min() >= 0 and labels.max() < len(self.classes)):
             raise MetricError(f"Expected labels from 0 to {len(self.classes) - 1}, got {labels.min()}..{labels.max()}.")
+        labels = labels.astype(np.int64)  # uint8 + 1 would wrap round, uint8 % 1000 is an error
         finite = np.isfinite(logits).all(axis=1)
         self._non_finite += int((~finite).sum())
         wrong = (labels[~finite] + 1) % len(self.classes)
@@ -60,9 +78,7 @@ class ImageClassification(evaluate.EvaluationModule):
         np.add.at(self._matrix, (labels, predicted), 1)
         self._loss -= float(log_p[np.arange(len(labels)), labels].sum())
         self._top5 += int(top_k_hits(logits, labels, min(5, logits.shape[1])).sum())
-        at = np.clip(np.ceil(confidence * ECE_BINS).astype(int) - 1, 0, ECE_BINS - 1)  # bins (lo, hi]
-        for row, values in enumerate((np.ones(len(labels)), confidence, predicted == labels)):
-            np.add.at(self._bins[row], at, values)
+        self._bins += _calibration_bins(confidence, predicted == labels)
 
     def add(self, *, prediction, reference) -> None:
         """Add one image: logits (K,) and its label."""
@@ -75,16 +91,15 @@ class ImageClassification(evaluate.EvaluationModule):
         recall for one that never occurs; F1 is None when it is neither. macro_f1 averages F1 over the classes
         that occur or are predicted; balanced_accuracy averages recall over those that occur (both as scikit-learn).
         """
-        if predictions is not None:
+        if predictions is not None or references is not None:
             self.add_batch(predictions=predictions, references=references)
-        n = int(self._matrix.sum())
+        n = len(self)
         if n == 0:
             raise MetricError("Expected at least one image to evaluate, got none.")
         correct = int(self._matrix.trace())
         per_class = self._per_class()
         f1 = [c["f1"] for c in per_class.values() if c["f1"] is not None]
         recall = [c["recall"] for c in per_class.values() if c["recall"] is not None]
-        count, confidence, hits = self._bins
         numbers = {
             "images": n,
             "accuracy": correct / n,
@@ -93,7 +108,7 @@ class ImageClassification(evaluate.EvaluationModule):
             "top5_accuracy": self._top5 / n,
             "balanced_accuracy": sum(recall) / len(recall),
             "macro_f1": sum(f1) / len(f1),
-            "ece": float(np.abs(confidence - hits).sum() / max(count.sum(), 1)),
+            "ece": _gap(self._bins),
             "confusion_matrix": self._matrix.tolist(),
             "per_class": per_class,
         }
@@ -126,7 +141,8 @@ def _array(values) -> np.ndarray:
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
     """Log-probabilities, float64 (N, K), stable for logits of any size."""
-    shifted = logits - logits.max(axis=1, keepdims=True, initial=-np.inf)
+    with np.errstate(over="ignore"):  # the lowest float64 minus the highest: -inf, whose exp is a correct 0
+        shifted = logits - logits.max(axis=1, keepdims=True, initial=-np.inf)
     return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
 
 
@@ -135,6 +151,30 @@ def top_k_hits(logits: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
     own = logits[np.arange(len(labels)), labels][:, None]
     before = np.arange(logits.shape[1]) < labels[:, None]
     return ((logits > own) | ((logits == own) & before)).sum(axis=1) < k
+
+
+def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:
+    """Mean distance between confidence and accuracy over 15 equal-width bins (lo, hi], weighted by their images.
+
+    confidence: float array (N,) in 0..1, the largest probability of each image; 0 falls into the first bin.
+    correct: bool array (N,). Returns a float in 0..1. Raises MetricError when N is 0 or the shapes disagree.
+    Source: Guo et al. 2017, "On Calibration of Modern Neural Networks", equation 3.
+    """
+    confidence, correct = np.asarray(confidence, np.float64), np.asarray(correct)
+    if confidence.ndim != 1 or not len(confidence) or confidence.shape != correct.shape:
+        raise MetricError(f"Expected two arrays (N,) with N > 0, got {confidence.shape} and {correct.shape}.")
+    return _gap(_calibration_bins(confidence, correct))
+
+
+def _calibration_bins(confidence: np.ndarray, correct: np.ndarray) -> np.ndarray:
+    """Count, sum of confidence and number correct of each bin, (3, ECE_BINS)."""
+    at = np.clip(np.ceil(confidence * ECE_BINS).astype(int) - 1, 0, ECE_BINS - 1)
+    return np.stack([np.bincount(at, w, ECE_BINS) for w in (np.ones(len(at)), confidence, correct)])
+
+
+def _gap(bins: np.ndarray) -> float:
+    count, confidence, hits = bins
+    return float(np.abs(confidence - hits).sum() / max(count.sum(), 1))  # 0 when no image had finite logits
 
 
 def wilson_interval(correct: int, n: int, z: float = _Z95) -> tuple[float, float]:

@@ -20,6 +20,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from imgcls import artifacts, losses, model
+from imgcls.checkpoints import CHECKPOINTS
 from imgcls.dataset import Division
 from imgcls.errors import LaunchError, ModelError, OptionError, nearest
 from imgcls.metrics import ImageClassification
@@ -49,6 +50,7 @@ SHOWN = {
     "save_total_limit",
     "disable_tqdm",
 }
+KNOWN_TYPES = {c.config["model_type"] for c in CHECKPOINTS.values()}
 # Numbers of each evaluation during training, and whether more is better.
 METRICS = {
     "accuracy": True,
@@ -282,6 +284,8 @@ def maker(
         for note in classifier.notes:
             log.info("model: %s", note)
         args.per_device_train_batch_size, args.gradient_accumulation_steps = batch, accumulation
+        if args.ddp_find_unused_parameters is None and classifier.network.config.model_type in KNOWN_TYPES:
+            args.ddp_find_unused_parameters = False  # they use all; looking for others costs time and a warning
         labels = division.rows["train"]["label"]
         weights = None
         if args.class_weights == "balanced":
