@@ -30,8 +30,9 @@ class ClassificationLoss:
     def __call__(self, outputs, labels: torch.Tensor, num_items_in_batch=None) -> torch.Tensor:
         """Scalar loss of this batch's share.
 
-        outputs: has `logits` (N, K), or is a dict with them. labels: int (N,); PADDING_LABEL rows count nowhere. num_items_in_batch:
-        images of the effective batch; None: those of this batch. Nothing counted gives 0 with zero gradient.
+        outputs: has `logits` (N, K), or is a dict with them. labels: int (N,); PADDING_LABEL rows count nowhere.
+        num_items_in_batch: images of the effective batch; None: those of this batch. Nothing counted gives 0
+        with zero gradient.
         """
         logits = outputs["logits"] if isinstance(outputs, dict) else outputs.logits
         log_p = functional.log_softmax(logits.float(), dim=-1)  # float32 under mixed precision too
