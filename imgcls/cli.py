@@ -80,8 +80,8 @@ def parse(
 ) -> Given:
     """Parse `argv` (default: sys.argv) against several option dataclasses.
 
-    shown: names of inherited options that the short `--help` lists; those that a dataclass declares itself are
-    always listed. Prints help or one line and exits (0 or 2) as argparse does.
+    shown: names of options that the short `--help` lists of a dataclass that inherits from another; all options of
+    the others are listed. Prints help or one line and exits (0 or 2) as argparse does.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = _Parser(
@@ -107,7 +107,8 @@ def parse(
 def _shorten_help(parser: _Parser, options: Sequence[type], shown: set[str], everything: bool) -> None:
     """Hide inherited options unless they are `shown`; drop the default values that HfArgumentParser would add."""
     for option_class in options:
-        shown = shown | set(vars(option_class).get("__annotations__", ()))
+        if option_class.__bases__ == (object,):  # our own; of TrainingArguments' descendants only what is named
+            shown = shown | {f.name for f in dataclasses.fields(option_class)}
     for action in parser._actions:
         if not (everything or action.dest in shown or action.dest in ("help", "help_all")):
             action.help = argparse.SUPPRESS

@@ -12,25 +12,23 @@ def stratified(labels: Sequence[str], fractions: dict[str, float], seed: int) ->
     """The split of each item: each class gives its share to each split of `fractions`, the rest is "train".
 
     A class with two images or more has at least one in train and one in the first split, with three one in the
-    second too, and so on; beyond that it gives its exact share rounded down or up, up where most was cut off
-    (largest remainder), until the split has its fraction of all images. Rounding each class by itself would
-    turn 0.15 into 0.20 when all have ten images. A class's images are shuffled by (seed, class): another class
-    does not reshuffle them, though a class's share may then be rounded the other way. Raises OptionError unless
-    the fractions are above 0 and leave something for train.
+    second too, and so on; beyond that its share is less than one image from the exact figure. A class's images
+    are shuffled, and its shares rounded, by (seed, class), so adding a class moves none of the others'. Raises
+    OptionError unless the fractions are above 0 and leave something for train.
     """
     if any(not 0 < f < 1 for f in fractions.values()) or sum(fractions.values()) >= 1:
         raise OptionError(f"Expected fractions between 0 and 1 that sum to less than 1, got {fractions}.")
     found = ["train"] * len(labels)
-    left = _by_class(labels, seed)
-    sizes = {name: len(members) for name, members in left.items()}
-    for later, (split, fraction) in zip(reversed(range(len(fractions))), fractions.items(), strict=True):
-        exact = {name: fraction * size for name, size in sizes.items()}
-        # one stays in train, and one for each later split as far as they go
-        most = {name: min(len(of) - 1, max(1, len(of) - 1 - later)) for name, of in left.items()}
-        for name, count in _rounded(exact, most, round(fraction * len(labels))).items():
-            for i in left[name][:count]:
+    for name, members in _by_class(labels, seed).items():
+        size, room = len(members), len(members) - 1  # one stays in train
+        for later, (split, fraction) in zip(reversed(range(len(fractions))), fractions.items(), strict=True):
+            most = min(room, max(1, room - later))  # leaves one for each later split as far as they go
+            # 1.5 images are 1 or 2 by chance: to the nearest, a hundred classes of ten would give 0.20 for 0.15
+            share = int(fraction * size + random.Random(f"{seed}:{name}:{split}").random())
+            count = min(most, max(1, share))
+            for i in members[:count]:
                 found[i] = split
-            left[name] = left[name][count:]
+            members, room = members[count:], room - count
     return found
 
 
@@ -46,16 +44,6 @@ def folds(labels: Sequence[str], count: int, seed: int) -> list[int]:
     for turn, i in enumerate(i for members in _by_class(labels, seed).values() for i in members):
         found[i] = turn % count
     return found
-
-
-def _rounded(exact: dict[str, float], most: dict[str, int], total: int) -> dict[str, int]:
-    """Exact shares as whole numbers from 1 to `most`, each less than one away, that sum to `total` if they can."""
-    counts = {name: min(most[name], max(1, int(share))) for name, share in exact.items()}
-    cut = {name: exact[name] - n for name, n in counts.items() if exact[name] > n and n < most[name]}
-    missing = max(0, total - sum(counts.values()))
-    for name in sorted(cut, key=cut.__getitem__, reverse=True)[:missing]:
-        counts[name] += 1
-    return counts
 
 
 def _by_class(labels: Sequence[str], seed: int) -> dict[str, list[int]]:

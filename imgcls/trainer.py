@@ -22,7 +22,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 from imgcls import artifacts, losses, model
 from imgcls.checkpoints import CHECKPOINTS
 from imgcls.dataset import Division
-from imgcls.errors import LaunchError, ModelError, OptionError, nearest
+from imgcls.errors import LaunchError, ModelError, OptionError, RunError, nearest
 from imgcls.metrics import ImageClassification
 from imgcls.model import Classifier, Source
 from imgcls.options import AugmentOptions, ModelOptions, option
@@ -32,24 +32,29 @@ from imgcls.transforms import PLANS, DeviceHalf, EpochSampler, EvaluationView, T
 
 log = logging.getLogger(__name__)
 
-# Inherited options that the short help lists.
-SHOWN = {
-    "seed",
-    "weight_decay",
-    "warmup_steps",
-    "lr_scheduler_type",
+# Training options that the short help lists.
+SHOWN = [
+    "output_dir",
+    "num_train_epochs",
+    "per_device_train_batch_size",
+    "learning_rate",
+    "eval_every_epochs",
+    "early_stopping_patience",
+    "class_weights",
     "label_smoothing_factor",
     "gradient_accumulation_steps",
     "max_steps",
     "metric_for_best_model",
+    "weight_decay",
+    "warmup_steps",
+    "lr_scheduler_type",
     "bf16",
     "fp16",
+    "seed",
     "dataloader_num_workers",
-    "report_to",
-    "torch_compile",
     "save_total_limit",
-    "disable_tqdm",
-}
+    "report_to",
+]
 KNOWN_TYPES = {c.config["model_type"] for c in CHECKPOINTS.values()}
 # Numbers of each evaluation during training, and whether more is better.
 METRICS = {
@@ -211,6 +216,15 @@ class ImageTrainer(Trainer):
         self._saving = True
         try:
             super()._save_checkpoint(model, trial)
+        except Exception as error:  # a full disk is OSError, RuntimeError or SafetensorError, by who was writing
+            shutil.rmtree(beside, ignore_errors=True)
+            needed, free = 12 * self.model.num_parameters(), shutil.disk_usage(self.run.path).free
+            if free > 1.1 * needed:
+                raise
+            raise RunError(
+                f"Expected {needed / 1e6:.0f} MB for a checkpoint in {folder}, got {free / 1e6:.0f} MB free. Make room "
+                "and give the same command again: it goes on from the last checkpoint."
+            ) from error
         finally:
             self._saving = False
         if self.state.best_global_step:
@@ -401,7 +415,11 @@ def _estimate(trainer: ImageTrainer, pace: Pace) -> str:
 
 
 def disk_bytes(source: Source, kept: int | None) -> int:
-    """Room a run needs: float32 weights in the root, and with two AdamW moments in each kept checkpoint and one
-    being written. 0 for models that are not in the table."""
+    """Room that a run needs, as far as it is known before a download.
+
+    float32 weights in the root; weights and two AdamW moments in each kept checkpoint and in the one being written.
+    """
     weights = 4 * source.checkpoint.parameters if source.checkpoint else 0
+    if source.folder is not None:
+        weights = sum(file.stat().st_size for file in source.folder.glob("*.safetensors"))
     return weights * (1 + 3 * ((kept or 10) + 1))

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch.nn import functional
+from transformers.modeling_outputs import ImageClassifierOutput
 
 from imgcls.errors import OptionError
 from imgcls.losses import PADDING_LABEL, ClassificationLoss, balanced_weights
@@ -46,6 +47,21 @@ def test_equals_the_formula_with_weights(logits, labels, smoothing):
         total += WEIGHTS[label].item() * ((1 - smoothing) * minus_log_p[label] + smoothing * smooth)
     ours = ClassificationLoss(WEIGHTS, smoothing)(outputs(logits), labels)
     assert ours.item() == pytest.approx(total / N, rel=1e-6)
+
+
+def test_outputs_may_be_a_dict(logits, labels):
+    loss = ClassificationLoss(WEIGHTS, 0.1)
+    torch.testing.assert_close(loss({"logits": logits}, labels), loss(outputs(logits), labels))
+    model_output = ImageClassifierOutput(logits=logits)
+    torch.testing.assert_close(loss(model_output, labels), loss(outputs(logits), labels))
+
+
+def test_autocast_keeps_float32(logits, labels):
+    loss = ClassificationLoss(WEIGHTS, 0.1)
+    with torch.autocast("cpu", torch.bfloat16):
+        value = loss(outputs(logits), labels)
+    assert value.dtype == torch.float32
+    torch.testing.assert_close(value, loss(outputs(logits), labels))
 
 
 def test_weights_of_one_change_nothing(logits, labels):
@@ -170,7 +186,7 @@ def test_balanced_weights_of_balanced_classes_are_one():
     torch.testing.assert_close(balanced_weights([0, 1, 2] * 4, 3), torch.ones(3))
 
 
-@pytest.mark.parametrize(("labels", "num_classes"), [([0, 0, 2], 3), ([0, 1], 3), ([], 2)])
-def test_balanced_weights_need_every_class(labels, num_classes):
-    with pytest.raises(OptionError, match="every class"):
+@pytest.mark.parametrize(("labels", "num_classes", "lacking"), [([0, 0, 2], 3, "1"), ([0, 1], 3, "2"), ([], 2, "0, 1")])
+def test_balanced_weights_need_every_class(labels, num_classes, lacking):
+    with pytest.raises(OptionError, match=f"every class .* none of class {lacking}"):
         balanced_weights(labels, num_classes)

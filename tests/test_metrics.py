@@ -2,9 +2,11 @@
 
 import json
 import math
+import pickle
 import warnings
 from fractions import Fraction
 
+import evaluate
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from imgcls.errors import MetricError
 from imgcls.metrics import (
     ECE_BINS,
     ImageClassification,
+    expected_calibration_error,
     log_softmax,
     most_confused,
     top_k_hits,
@@ -243,6 +246,15 @@ def test_labels_of_any_integer_type(dtype):
     assert computed(logits, labels.astype(dtype)) == computed(logits, labels)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8])
+@pytest.mark.parametrize("junk", [0.0, math.nan])
+def test_more_classes_than_the_labels_type_can_count(dtype, junk):
+    logits = np.zeros((2, 1000))
+    logits[1, 0] = junk
+    matrix = computed(logits, np.array([0, 127], dtype))["confusion_matrix"]
+    assert matrix[0][0] == matrix[127][0 if junk == 0 else 128] == 1
+
+
 def test_float16_logits_are_summed_in_float64():
     logits = np.full((4, 3), 60_000, np.float16)
     assert computed(logits, np.array([0, 1, 2, 0]))["loss"] == pytest.approx(math.log(3))
@@ -291,6 +303,31 @@ def test_plain_python_values():
     assert json.loads(json.dumps(ours)) == ours
 
 
+def test_describes_itself():
+    module = ImageClassification(names(3))
+    assert module.name == "image_classification"
+    module.add_batch(predictions=np.eye(3), references=np.arange(3))
+    assert len(module) == 3
+    assert "image_classification" in repr(module)
+
+
+def test_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluate.config, "HF_METRICS_CACHE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    computed(*CASES["random"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_works_in_other_processes():
+    """Half of the images here, the module as it then is sent to where the other half is."""
+    logits, labels = CASES["ties"]
+    module = ImageClassification(names(7))
+    module.add_batch(predictions=logits[:40], references=labels[:40])
+    module = pickle.loads(pickle.dumps(module))
+    module.add_batch(predictions=logits[40:], references=labels[40:])
+    assert module.compute()["confusion_matrix"] == computed(logits, labels)["confusion_matrix"]
+
+
 def test_compute_starts_anew():
     logits, labels = CASES["random"]
     module = ImageClassification(names(10))
@@ -308,10 +345,12 @@ def test_nothing_to_compute():
     with pytest.raises(MetricError, match="at least one image"):
         module.compute()
     with pytest.raises(MetricError, match="at least one image"):
-        module.compute(predictions=np.zeros((0, 3)), references=np.zeros(0, int))
+        module.compute(predictions=np.zeros((0, 3)), references=[])
+    with pytest.raises(MetricError, match="Expected logits"):
+        module.compute(references=np.zeros(2, int))
 
 
-@pytest.mark.parametrize("classes", [[], ["a"]])
+@pytest.mark.parametrize("classes", [[], ["a"], ["a", "a"], ["a", "b", "a"]], ids=str)
 def test_two_classes_are_needed(classes):
     with pytest.raises(MetricError, match="two classes"):
         ImageClassification(classes)
@@ -351,12 +390,37 @@ def test_accuracy_interval_is_wilson_s():
 
 
 def test_log_softmax_of_any_size():
-    logits = np.array([[8e307, -8e307, 0.0], [0.0, 0.0, 0.0], [-1e6, -1e6 - 1, -1e6 - 2]])
+    logits = np.array([[1.7e308, -1.7e308, 0.0], [0.0, 0.0, 0.0], [-1e6, -1e6 - 1, -1e6 - 2]])
     found = log_softmax(logits)
     np.testing.assert_allclose(np.exp(found).sum(axis=1), 1)
     np.testing.assert_allclose(found[1], -math.log(3))
     np.testing.assert_allclose(found[2], log_softmax(np.array([[0.0, -1.0, -2.0]]))[0])
     assert log_softmax(np.zeros((0, 3))).shape == (0, 3)
+
+
+def test_calibration_error_by_hand():
+    """Bins of 1/15: 0 with 0.05 | 1/15 + a bit | 0.9, 0.92 (13.5 and 13.8, bin 14) | 1."""
+    confidence = np.array([0.0, 0.05, 0.07, 0.90, 0.92, 1.0])
+    correct = np.array([False, True, False, True, False, True])
+    expected = (abs(0.05 - 1) + 0.07 + abs(1.82 - 1) + 0) / 6
+    assert expected_calibration_error(confidence, correct) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("edge", range(1, ECE_BINS))
+def test_calibration_bins_include_their_upper_end(edge):
+    """A wrong image at the edge and a right one a little below share a bin, so their gaps partly cancel."""
+    at = edge / ECE_BINS
+    below, above = at - 1e-6, at + 1e-6
+    right = np.array([True, False])
+    together, apart = abs(at + below - 1) / 2, (abs(1 - above) + at) / 2
+    assert expected_calibration_error(np.array([below, at]), right) == pytest.approx(together)
+    assert expected_calibration_error(np.array([above, at]), right) == pytest.approx(apart)
+
+
+@pytest.mark.parametrize(("n", "m"), [(0, 0), (3, 2)])
+def test_calibration_error_of_nothing(n, m):
+    with pytest.raises(MetricError, match="Expected two arrays"):
+        expected_calibration_error(np.zeros(n), np.zeros(m, bool))
 
 
 @pytest.mark.parametrize("k", [1, 2, 5, 7])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from imgcls.errors import OptionError
-from imgcls.splits import stratified
+from imgcls.splits import folds, stratified
 
 ONE = {"validation": 0.2}
 TWO = {"validation": 0.15, "test": 0.1}
@@ -67,6 +67,29 @@ def test_sizes_are_near_the_fraction():
                 assert abs(counts[split] - fraction * size) <= 1
 
 
+@pytest.mark.parametrize(("size", "fraction"), [(10, 0.15), (10, 0.25), (17, 0.15), (30, 0.15), (13, 0.2)])
+def test_rounding_does_not_add_up(size, fraction):
+    """Rounded to the nearest, 100 classes of 10 would give 0.20 where 0.15 was asked for."""
+    labels = [f"class {i}" for i in range(400) for _ in range(size)]
+    for seed in range(5):
+        got = stratified(labels, {"validation": fraction}, seed).count("validation")
+        assert abs(got - fraction * len(labels)) < 4 * 10  # four standard deviations: 400 draws of at most 0.5
+
+
+def test_whole_shares_are_exact():
+    """29 of 100 too, although 0.29 * 100 is 28.999999999999996."""
+    for size, fraction, expected in [(20, 0.15, 3), (100, 0.29, 29), (100, 0.07, 7), (10, 0.3, 3)]:
+        for seed in range(50):
+            assert stratified(["a"] * size, {"validation": fraction}, seed).count("validation") == expected
+
+
+def test_the_same_on_every_platform():
+    """Stored from Python 3.11: Python promises that .random() stays, of .shuffle() it does not say so."""
+    found = stratified(["a", "b"] * 6, TWO, 0)
+    assert "".join(split[1] for split in found) == "rrrerarrerar"  # r: train, a: validation, e: test
+    assert folds(["a", "b"] * 4, 3, 0) == [0, 1, 2, 0, 0, 1, 1, 2]
+
+
 def test_same_seed_same_split_other_seed_another():
     labels = random_labels(np.random.default_rng(3)) + ["big"] * 50
     assert stratified(labels, TWO, 5) == stratified(labels, TWO, 5)
@@ -125,3 +148,33 @@ def test_nothing_to_divide():
 def test_fractions_that_leave_nothing(fractions):
     with pytest.raises(OptionError, match="Expected fractions"):
         stratified(["a"] * 10, fractions, 0)
+
+
+def test_folds_are_even():
+    rng = np.random.default_rng(0)
+    for seed in range(200):
+        labels = random_labels(rng)
+        count = int(rng.integers(2, 11))
+        if len(labels) < count:
+            continue
+        found = folds(labels, count, seed)
+        sizes = Counter(found)
+        assert set(sizes) == set(range(count))
+        assert max(sizes.values()) - min(sizes.values()) <= 1
+        for of_class in table(labels, found).values():
+            per_fold = [of_class[fold] for fold in range(count)]
+            assert max(per_fold) - min(per_fold) <= 1
+
+
+def test_folds_are_seeded_and_shuffled():
+    labels = random_labels(np.random.default_rng(3)) + ["big"] * 50
+    assert folds(labels, 5, 1) == folds(labels, 5, 1)
+    assert folds(labels, 5, 1) != folds(labels, 5, 2)
+    assert folds(["a"] * 50, 5, 1) != [i % 5 for i in range(50)]
+    assert folds([*labels, *["new"] * 7], 5, 1)[: len(labels)] == folds(labels, 5, 1)
+
+
+@pytest.mark.parametrize(("size", "count"), [(10, 1), (10, 0), (10, -2), (3, 4), (0, 2)])
+def test_folds_that_cannot_be_filled(size, count):
+    with pytest.raises(OptionError, match="folds"):
+        folds(["a"] * size, count, 0)
