@@ -5,6 +5,7 @@ import shutil
 import pytest
 from tiny import HUB_IDS, PARAMETERS
 
+from imgcls.artifacts import RunFolder
 from imgcls.checkpoints import CHECKPOINTS, find
 from imgcls.errors import ModelError, RunError
 from imgcls.trainer import ImageTrainer
@@ -23,7 +24,7 @@ def test_an_unknown_name_gets_the_nearest():
 def test_a_full_disk_is_one_line_and_leaves_no_half_checkpoint(tmp_path, monkeypatch):
     class Full(ImageTrainer):
         def __init__(self):
-            self.run, self._saving = tmp_path, False
+            self.run, self._saving = RunFolder(tmp_path), False
             self.state = type("State", (), {"global_step": 3})
             self.model = type("Model", (), {"num_parameters": staticmethod(lambda: 10**6)})
 
