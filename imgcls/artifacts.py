@@ -6,6 +6,7 @@ import contextlib
 import csv
 import io
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -66,6 +67,14 @@ def whole_file(path: Path) -> Iterator[io.BufferedWriter]:
         beside.unlink(missing_ok=True)
 
 
+def _finite(content):
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
 class RunFolder:
     """One run's files under `path`; nothing is created before the first write."""
 
@@ -103,9 +112,10 @@ class RunFolder:
             )
 
     def write_json(self, name: str, content) -> None:
-        """Write JSON, readable by people; floats as they are, NaN as JavaScript's NaN."""
+        """Write JSON, readable by people; NaN and infinity, which JSON lacks, become null."""
         with whole_file(self / name) as file:
-            file.write((json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+            text = json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False)
+            file.write((text + "\n").encode())
 
     def read_json(self, name: str):
         """Content of a JSON file; None when it is absent. Raises RunError when it is damaged."""

@@ -43,7 +43,7 @@ def _row(split: str, part: dict) -> str:
     interval = f"{low:.3f} to {high:.3f}"
     return (
         f"{split:12}{part['images']:>8}{part['accuracy']:>10.3f}  {interval:15}"
-        f"{part['macro_f1']:>9.3f}{part['loss']:>8.3f}"
+        f"{part['macro_f1']:>9.3f}{float('inf') if part['loss'] is None else part['loss']:>8.3f}"
     )
 
 

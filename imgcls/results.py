@@ -106,7 +106,8 @@ def _predictions(logits: dict[str, np.ndarray], division: Division):
         for path, label, p in rows:
             best = int(p.argmax())
             name = division.classes[best]
-            yield path, split, division.classes[label], name, f"{p[best]:.6f}", int(best == label)
+            correct = int(best == label and np.isfinite(p[best]))  # a diverged model is never right
+            yield path, split, division.classes[label], name, f"{p[best]:.6f}", correct
 
 
 def _training_numbers(trainer: ImageTrainer) -> dict:
