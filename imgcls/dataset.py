@@ -11,9 +11,9 @@ import datasets
 from datasets.data_files import DataFilesDict, DataFilesList
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 
-from imgcls import cache, digits, splits
+from imgcls import cache, digits, folder, splits, table
 from imgcls.errors import FolderError, shorten
-from imgcls.folder import Listing, load
+from imgcls.listing import Listing
 from imgcls.options import DataOptions
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ def open_images(options: DataOptions) -> Images:
     """
     if options.data is None and not Path(DEFAULT_FOLDER).is_dir():
         log.info("data: no --data and no ./%s: the demo of %d handwritten digits", DEFAULT_FOLDER, digits.COUNT)
-        images = from_listing(load(digits.class_folders(cache.folder())), "digits")
+        images = from_listing(folder.scan(digits.class_folders(cache.folder())), "digits")
         images.is_demo = True
         return images
     place = Path(options.data or DEFAULT_FOLDER).expanduser()
@@ -60,11 +60,18 @@ def open_images(options: DataOptions) -> Images:
     is_hub_id = hub_id.count("/") == 1 and not hub_id.startswith((".", "~", "/"))
     if is_hub_id and not place.exists() and not place.parent.exists():
         return from_hub(hub_id, options.image_column, options.label_column)
-    listing = load(place)
+    listing = read_listing(place)
     left_out = listing.summary()
     if left_out:
         log.info("data: %s", left_out)
     return from_listing(listing, place.resolve().stem if place.is_file() else place.resolve().name)
+
+
+def read_listing(path: str | Path) -> Listing:
+    """A folder of class folders, or a .csv or .tsv with a path and a label column."""
+    path = Path(path)
+    is_table = path.is_file() and path.suffix.lower() in (".csv", ".tsv")
+    return table.read_csv(path) if is_table else folder.scan(path)
 
 
 def from_listing(listing: Listing, name: str) -> Images:

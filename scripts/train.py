@@ -18,13 +18,13 @@ exit codes: 0 done, 1 an error that you can mend, 2 wrong usage"""
 
 
 def main() -> int:
-    from imgcls.trainer import SHOWN, TrainOptions
+    from imgcls.training_options import SHOWN, TrainOptions
 
     kinds = (DataOptions, ModelOptions, AugmentOptions, TrainOptions, RunOptions)
     given = cli.parse(kinds, description=__doc__, examples=EXAMPLES, shown=SHOWN)
     cli.start_logging()
 
-    from imgcls import artifacts, audit, dataset, machine, model, recipes, report, results, trainer
+    from imgcls import artifacts, audit, dataset, fitting, machine, report, results, source, trainer
 
     data, wanted, augment, command = (given.make(k) for k in kinds if k is not TrainOptions)
     machine.prepare()
@@ -32,47 +32,25 @@ def main() -> int:
     machine.check_launch(args.world_size)
 
     # What is asked for: cheap checks first, before anything is decoded or downloaded.
-    source = model.locate(wanted.model)
+    origin = source.locate(wanted.model)
     with args.main_process_first():
         images = dataset.open_images(data)
     if "output_dir" not in given:
-        args.output_dir = f"runs/{images.name}-{source.short_name}"
+        args.output_dir = f"runs/{images.name}-{origin.short_name}"
     run = artifacts.RunFolder(args.output_dir)
-    run.check_writable(needed_bytes=trainer.disk_bytes(source, args.save_total_limit))
+    run.check_writable(needed_bytes=trainer.disk_bytes(origin, args.save_total_limit))
 
     # The images: those that can be decoded, each in one split.
     with args.main_process_first():
         bad = audit.unreadable(images.keys, images.source, show_progress=args.should_log)
     division = dataset.divide(images, bad, data, args.seed)
 
-    # The model: its files, or random weights.
-    try:
-        with args.main_process_first():
-            source = (
-                source if wanted.from_scratch and source.checkpoint else model.fetch(source, not wanted.from_scratch)
-            )
-    except model.HubUnreachable as error:
-        if not images.is_demo:
-            raise
-        cli.log.warning("%s\nThe demo goes on by itself: it starts from RANDOM WEIGHTS.", error)
-    pretrained = source.folder is not None and not wanted.from_scratch
+    # The model's files, and every option that was not given.
+    with args.main_process_first():
+        origin = fetch(origin, wanted, images.is_demo)
     if images.is_demo and wanted.image_px is None:
         wanted.image_px = dataset.DEMO_PX
-
-    # The recipe: every option that was not given, with its reason.
-    facts = recipes.Facts(
-        images=len(division.rows["train"]),
-        classes=len(division.classes),
-        largest_over_smallest=division.imbalance("train"),
-        family=model.family_of(source),
-        pretrained=pretrained,
-        is_demo=images.is_demo,
-        processes=args.world_size,
-    )
-    for line in recipes.fill(recipes.choose(facts), given, args, augment):
-        cli.log.info(line)
-    if "dataloader_num_workers" not in given:
-        args.dataloader_num_workers = machine.loader_workers()
+    follow_recipe(given, args, wanted, augment, origin, division, images.is_demo)
 
     # The run: new, stopped, or finished.
     options = {**vars(data), **vars(wanted), **vars(augment), **args.in_force()}
@@ -81,19 +59,48 @@ def main() -> int:
         cli.log.info("%s is finished: nothing to train (--fresh starts over)", run.path)
     else:
         if args.should_save:
-            run.write_csv(
-                artifacts.EXCLUDE,
-                artifacts.EXCLUDE_COLUMNS,
-                [(images.paths[i], why) for i, why in bad.items()],
-            )
-        make = trainer.maker(
-            source, wanted, augment, args, division, run, from_scratch=not pretrained, is_demo=images.is_demo
-        )
-        fitted = trainer.fit(make, args, run)
-        results.write(fitted, division, run)
+            excluded = [(images.paths[i], why) for i, why in bad.items()]
+            run.write_csv(artifacts.EXCLUDE, artifacts.EXCLUDE_COLUMNS, excluded)
+        make_trainer = trainer.maker(origin, wanted, augment, args, division, run, is_demo=images.is_demo)
+        results.write(fitting.fit(make_trainer, args, run), division, run)
     if args.should_log:
         print(report.summary(run))
     return cli.DONE
+
+
+def fetch(origin, wanted: ModelOptions, is_demo: bool):
+    """The model's files. Without a Hub the demo alone goes on by itself, from random weights."""
+    from imgcls import source
+
+    if wanted.from_scratch and origin.checkpoint:
+        return origin
+    try:
+        return source.fetch(origin, weights=not wanted.from_scratch)
+    except source.HubUnreachable as error:
+        if not is_demo:
+            raise
+        cli.log.warning("%s\nThe demo goes on by itself: it starts from RANDOM WEIGHTS.", error)
+        wanted.from_scratch = True
+        return origin
+
+
+def follow_recipe(given, args, wanted, augment, origin, division, is_demo: bool) -> None:
+    """Set every hyper-parameter that was not given, and say why."""
+    from imgcls import machine, model, recipes
+
+    facts = recipes.Facts(
+        images=len(division.rows["train"]),
+        classes=len(division.classes),
+        largest_over_smallest=division.imbalance("train"),
+        family=model.family_of(origin),
+        pretrained=not wanted.from_scratch,
+        is_demo=is_demo,
+        processes=args.world_size,
+    )
+    for line in recipes.fill(recipes.choose(facts), given, args, augment):
+        cli.log.info(line)
+    if "dataloader_num_workers" not in given:
+        args.dataloader_num_workers = machine.loader_workers()
 
 
 if __name__ == "__main__":

@@ -5,8 +5,11 @@ import os
 import pytest
 from PIL import Image
 
+from imgcls.dataset import read_listing
 from imgcls.errors import FolderError
-from imgcls.folder import EMPTY, HIDDEN, LOOSE, NO_IMAGE, OUTSIDE, REPEATED, ImageFile, load, read_csv, scan
+from imgcls.folder import scan
+from imgcls.listing import EMPTY, HIDDEN, LOOSE, NO_IMAGE, OUTSIDE, REPEATED, ImageFile
+from imgcls.table import read_csv
 
 PIXEL = Image.new("RGB", (2, 2))
 
@@ -166,7 +169,7 @@ def test_trailing_slash_and_relative_root(tmp_path, monkeypatch):
     plant(tmp_path / "data", *images("cat", "dog"))
     monkeypatch.chdir(tmp_path)
     for root in ("data", "data/", "./data"):
-        listing = load(root)
+        listing = read_listing(root)
         assert listing.files == scan(tmp_path / "data").files
         assert listing.absolute(listing.files[0]) == tmp_path / "data/cat/0.png"
 
@@ -300,9 +303,9 @@ def test_one_image_a_class_is_enough_beside_validation(tmp_path):
 
 def test_missing_folder(tmp_path):
     plant(tmp_path, "flowers/", "cars/")
-    text = message(load, tmp_path / "flower", cure="flowers")
+    text = message(read_listing, tmp_path / "flower", cure="flowers")
     assert str(tmp_path / "flower") in text
-    assert str(tmp_path / "no/where") in message(load, tmp_path / "no/where", cure="does not exist")
+    assert str(tmp_path / "no/where") in message(read_listing, tmp_path / "no/where", cure="does not exist")
 
 
 @pytest.mark.parametrize(
@@ -310,7 +313,7 @@ def test_missing_folder(tmp_path):
 )
 def test_a_file_is_no_folder(tmp_path, name, cure):
     plant(tmp_path, name)
-    assert str(tmp_path / name) in message(load, tmp_path / name, cure=cure)
+    assert str(tmp_path / name) in message(read_listing, tmp_path / name, cure=cure)
 
 
 def test_empty_folder(tmp_path):
@@ -395,7 +398,7 @@ def lines(separator=",", header="path{}label"):
 @pytest.mark.parametrize("separator", [",", ";", "\t"], ids=["comma", "semicolon", "tab"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 def test_csv(tmp_path, separator, encoding):
-    listing = load(table(tmp_path, *lines(separator), encoding=encoding))
+    listing = read_listing(table(tmp_path, *lines(separator), encoding=encoding))
     assert labels(listing) == dict(ROWS)
     assert {f.split for f in listing.files} == {None}
     assert listing.root == tmp_path
@@ -405,7 +408,7 @@ def test_csv(tmp_path, separator, encoding):
 @pytest.mark.parametrize("header", ["file_name{}Class", "Image{}target", "filename{}category", " path {} LABEL "])
 @pytest.mark.parametrize("name", ["labels.tsv", "LABELS.CSV"])
 def test_csv_columns_by_their_usual_names(tmp_path, header, name):
-    assert labels(load(table(tmp_path, *lines("\t", header), name=name))) == dict(ROWS)
+    assert labels(read_listing(table(tmp_path, *lines("\t", header), name=name))) == dict(ROWS)
 
 
 def test_csv_with_other_columns_quotes_and_crlf(tmp_path):
@@ -435,7 +438,7 @@ def test_csv_with_absolute_paths(tmp_path):
 def test_csv_in_another_working_directory(tmp_path, monkeypatch):
     table(tmp_path / "data", *lines())
     monkeypatch.chdir(tmp_path)
-    listing = load("data/labels.csv")
+    listing = read_listing("data/labels.csv")
     assert listing.absolute(listing.files[0]) == tmp_path / "data/a/0.png"
 
 

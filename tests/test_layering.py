@@ -9,13 +9,13 @@ ROOT = Path(__file__).parent.parent
 FLOORS = [
     {"errors"},
     {
-        "options", "cli", "checkpoints", "artifacts", "images", "splits", "metrics", "losses", "machine", "digits",
-        "diagnosis", "rehearsal",
+        "options", "cli", "checkpoints", "artifacts", "images", "listing", "splits", "metrics", "losses", "machine",
+        "digits", "diagnosis", "rehearsal",
     },
-    {"folder", "cache", "recipes", "model", "progress"},
-    {"audit", "dataset", "transforms"},
+    {"folder", "table", "cache", "recipes", "source", "progress", "training_options"},
+    {"audit", "dataset", "transforms", "model"},
     {"prediction", "trainer"},
-    {"results", "report"},
+    {"fitting", "results", "report"},
 ]  # fmt: skip
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 

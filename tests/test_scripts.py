@@ -20,7 +20,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import pipeline
 
-from imgcls import model
+from imgcls import model, source
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def test_a_run_can_be_gone_on_from_with_a_new_class(train, shapes, resnet, tmp_p
     first, second = tmp_path / "first", tmp_path / "second"
     assert train("--model", resnet, "--data", shapes, "--max_steps", 2, "--output_dir", first).returncode == 0
     more = class_folders(tmp_path / "more", classes=("bars", "circle", "cross", "square"), per_class=4)
-    built = model.build(model.locate(str(first)), sorted(p.name for p in more.iterdir()))
+    built = model.build(source.locate(str(first)), sorted(p.name for p in more.iterdir()))
     before = load_file(first / "model.safetensors")
     assert torch.equal(built.network.state_dict()["classifier.1.weight"][1:], before["classifier.1.weight"])
     done = train("--model", first, "--data", more, "--max_steps", 2, "--output_dir", second)
@@ -155,9 +155,9 @@ def test_the_demo_needs_neither_data_nor_network(train, tmp_path):
 def test_a_hub_that_never_answers_is_noticed_within_seconds(shapes, tmp_path):
     with LoopbackHub(stall=True) as hub:
         script = (
-            "import time; from imgcls import model; start = time.time()\n"
-            "try: model.fetch(model.locate('resnet-50'))\n"
-            "except model.HubUnreachable as error: print(time.time() - start, error)"
+            "import time; from imgcls import source; start = time.time()\n"
+            "try: source.fetch(source.locate('resnet-50'))\n"
+            "except source.HubUnreachable as error: print(time.time() - start, error)"
         )
         env = {k: v for k, v in hub.env(tmp_path).items() if k != "HF_HUB_OFFLINE"}
         done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, timeout=120)

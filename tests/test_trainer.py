@@ -5,15 +5,16 @@ import tiny
 import torch
 from drawings import photo
 
-from imgcls import model
+from imgcls import model, source
+from imgcls.fitting import halved
 from imgcls.losses import ClassificationLoss
-from imgcls.trainer import halved, memory_layout
+from imgcls.trainer import memory_layout
 
 
 @pytest.mark.parametrize("name", ["vit-base", "vit-small-msn", "resnet-18", "efficientnet-b0", "mobilenetv3-small"])
 @pytest.mark.parametrize("parts", [4, 2])
 def test_gradients_do_not_depend_on_how_a_batch_is_cut(name, parts, tmp_path):
-    built = model.build(model.locate(str(tiny.write(name, tmp_path))), ["a", "b", "c"])
+    built = model.build(source.locate(str(tiny.write(name, tmp_path))), ["a", "b", "c"])
     network = built.network.eval()  # batch norm frozen
     x = built.processor(images=[photo(200, 150, i) for i in range(16)], return_tensors="pt")["pixel_values"]
     labels = torch.arange(16) % 3
@@ -35,7 +36,7 @@ def test_halving_keeps_the_effective_batch(before, after):
 
 
 def test_narrow_convolutions_keep_the_ordinary_layout(tmp_path):
-    narrow = model.build(model.locate(str(tiny.write("resnet-18", tmp_path))), ["a", "b"])
-    real = model.build(model.locate("resnet-18"), ["a", "b"], from_scratch=True)
+    narrow = model.build(source.locate(str(tiny.write("resnet-18", tmp_path))), ["a", "b"])
+    real = model.build(source.locate("resnet-18"), ["a", "b"], from_scratch=True)
     assert memory_layout(narrow) is torch.contiguous_format
     assert memory_layout(real) is torch.channels_last

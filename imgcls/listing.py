@@ -1,0 +1,91 @@
+"""The images on disk that a task is made of: path, class and split of each, and what a task cannot do without."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from imgcls.errors import FolderError, shorten
+
+SPLIT_NAMES = {
+    "train": ("train", "training"),
+    "validation": ("validation", "val", "valid", "eval", "dev"),
+    "test": ("test", "testing"),
+}
+SPLIT_OF = {name: split for split, names in SPLIT_NAMES.items() for name in names}
+HIDDEN, NO_IMAGE, EMPTY = "hidden or system", "not an image", "empty folder"
+LOOSE, OUTSIDE, REPEATED = "outside the class folders", "in folders beside the splits", "repeated row"
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """One image: its path relative to the root (or absolute, from a CSV), its class, the split it came in."""
+
+    path: str
+    label: str
+    split: str | None = None
+
+
+@dataclass
+class Listing:
+    """What a data folder holds. skipped: kind of thing that was left out -> count."""
+
+    root: Path
+    files: list[ImageFile] = field(default_factory=list)
+    skipped: Counter = field(default_factory=Counter)
+
+    @property
+    def classes(self) -> list[str]:
+        return sorted({f.label for f in self.files})
+
+    def absolute(self, file: ImageFile) -> Path:
+        """Where the file lies, whatever the working directory."""
+        return self.root.absolute() / file.path
+
+    def summary(self) -> str:
+        """What was left out, in one line; empty when nothing was."""
+        parts = [f"{count} {kind}" for kind, count in sorted(self.skipped.items()) if count]
+        return f"left out: {', '.join(parts)}" if parts else ""
+
+
+def check_classes(listing: Listing, source: Path) -> None:
+    """Two classes or more, enough images in each, and the same classes on both sides of a given split."""
+    per_split = {}
+    for file in listing.files:
+        per_split.setdefault(file.split, Counter())[file.label] += 1
+    if not listing.files:
+        loose = listing.skipped[LOOSE]
+        got = f"{loose} images directly in it" if loose else listing.summary() or "an empty folder"
+        raise FolderError(f"Expected class folders with images in {source}, got {got}. Make one folder a class.")
+    train = per_split.get("train", Counter()) + per_split.get(None, Counter())
+    if len(listing.classes) == 1:
+        raise FolderError(_single_class(listing, source))
+    for split in ("validation", "test"):
+        extra = set(per_split.get(split, ())) - set(train)
+        if extra:
+            raise FolderError(
+                f"Expected the classes of {split} among train's, got {shorten(extra)} in {split} only in {source}; "
+                f"train has {shorten(train)}. Name the classes alike, or move their images."
+            )
+    lacking = set(train) - set(per_split.get("validation", train))
+    if lacking:
+        raise FolderError(
+            f"Expected all classes of train in validation, got none of {shorten(lacking)} in {source}. Add images "
+            "there, or remove validation: a share of each class is then kept aside."
+        )
+    lone = [] if "validation" in per_split else [name for name, count in train.items() if count < 2]
+    if lone:
+        raise FolderError(
+            f"Expected at least 2 images in each class, one to train on and one to validate, got 1 in {shorten(lone)} "
+            f"in {source}. Add images or remove the class."
+        )
+
+
+def _single_class(listing: Listing, source: Path) -> str:
+    (name,) = listing.classes
+    inner = {f.path.split("/")[1] for f in listing.files if f.path.startswith(f"{name}/") and f.path.count("/") > 1}
+    cure = "Add images of another class."
+    if len(inner) >= 2:
+        cure = f"If its folders are the classes, give --data {listing.root / name}"
+    return f"Expected at least two classes in {source}, got one: {name}. {cure}"

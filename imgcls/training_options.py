@@ -1,0 +1,103 @@
+"""Options of training: TrainingArguments in users' words, with defaults that suit images."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Literal
+
+from transformers import TrainingArguments
+
+from imgcls.errors import OptionError, nearest
+from imgcls.options import option
+
+# Training options that the short help lists.
+SHOWN = [
+    "output_dir",
+    "num_train_epochs",
+    "per_device_train_batch_size",
+    "learning_rate",
+    "eval_every_epochs",
+    "early_stopping_patience",
+    "class_weights",
+    "label_smoothing_factor",
+    "gradient_accumulation_steps",
+    "max_steps",
+    "metric_for_best_model",
+    "weight_decay",
+    "warmup_steps",
+    "lr_scheduler_type",
+    "bf16",
+    "fp16",
+    "seed",
+    "dataloader_num_workers",
+    "save_total_limit",
+    "report_to",
+]
+# Numbers of each evaluation during training, and whether more is better.
+METRICS = {
+    "accuracy": True,
+    "loss": False,
+    "macro_f1": True,
+    "balanced_accuracy": True,
+    "top5_accuracy": True,
+    "ece": False,
+}
+
+
+@dataclass
+class TrainOptions(TrainingArguments):
+    """TrainingArguments with users' words as aliases, three options more, and defaults that suit images."""
+
+    _argument_group_name = "training"
+
+    output_dir: str | None = option(None, "the run folder (default: runs/<data>-<model>)")
+    num_train_epochs: float = option(3.0, "passes over the training images (default: by recipe)", "--epochs")
+    per_device_train_batch_size: int = option(
+        16,
+        "images a step and device; halved by itself when memory is short (default: by recipe)",
+        "--batch_size",
+    )
+    learning_rate: float = option(5e-5, "highest learning rate of AdamW (default: by recipe)", "--lr")
+    eval_every_epochs: int = option(1, "evaluate and save after every N-th epoch, and after the last")
+    early_stopping_patience: int | None = option(
+        None, "stop after this many evaluations without a better one (default: never)"
+    )
+    class_weights: Literal["none", "balanced"] = option(
+        "none", "balanced: images of rare classes count more in the loss"
+    )
+    per_device_eval_batch_size: int = option(32, "images an evaluation step and device")
+    lr_scheduler_type: str = option("cosine", "course of the learning rate after warm-up")
+    warmup_steps: float = option(0.1, "steps of rising learning rate; below 1: share of all steps")
+    logging_steps: float = option(0.02, "log every so many steps; below 1: share of all steps")
+    eval_strategy: str = option("epoch", "epoch (see --eval_every_epochs), or steps with --eval_steps")
+    save_strategy: str = option("epoch", "as --eval_strategy, so that the best model is always one that was saved")
+    save_total_limit: int | None = option(2, "checkpoints kept: the last, for going on, and the best")
+    load_best_model_at_end: bool = option(True, "the run folder gets the best model, not the last")
+    batch_eval_metrics: bool = option(True, "evaluate in a stream: memory does not grow with the images")
+    restore_callback_states_from_checkpoint: bool = option(True, "a resumed run keeps its early-stopping count")
+    remove_unused_columns: bool = option(False, "samples hold more than the model's arguments")
+
+    def __post_init__(self):
+        if self.eval_every_epochs < 1:
+            raise OptionError(f"Expected --eval_every_epochs of 1 or more, got {self.eval_every_epochs}.")
+        if self.num_train_epochs <= 0 and self.max_steps <= 0:
+            raise OptionError(f"Expected --epochs above 0, got {self.num_train_epochs}.")
+        if self.per_device_train_batch_size < 1 or self.gradient_accumulation_steps < 1:
+            raise OptionError("Expected --batch_size and --gradient_accumulation_steps of 1 or more.")
+        if self.learning_rate <= 0:
+            raise OptionError(f"Expected --lr above 0, got {self.learning_rate}. Usual: 1e-5 to 1e-3.")
+        if self.metric_for_best_model is not None and self.metric_for_best_model not in METRICS:
+            raise OptionError(
+                f"Expected --metric_for_best_model one of {', '.join(METRICS)}, got {self.metric_for_best_model!r}. "
+                f"Nearest: {nearest(self.metric_for_best_model, METRICS, 1)[0]}."
+            )
+        if self.metric_for_best_model is not None and self.greater_is_better is None:
+            self.greater_is_better = METRICS[self.metric_for_best_model]
+        super().__post_init__()
+
+    def in_force(self) -> dict:
+        """All options as plain values for options.yaml, the folder's own name and secrets left out."""
+        left_out = ("output_dir", "accelerator_config", "parallelism_config", "fsdp_config", "deepspeed")
+        values = json.loads(self.to_json_string())
+        return {k: v for k, v in values.items() if k not in left_out and not k.endswith("token")}
