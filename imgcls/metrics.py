@@ -188,6 +188,12 @@ def wilson_interval(correct: int, n: int, z: float = _Z95) -> tuple[float, float
     return max(0.0, middle - half) if correct else 0.0, min(1.0, middle + half) if correct < n else 1.0
 
 
+def standard_error(share: float, n: int) -> float:
+    """Standard error of a share of n, with one hit and one miss added: 1.0 of 30 images is not certain either."""
+    smoothed = (share * n + 1) / (n + 2)
+    return math.sqrt(smoothed * (1 - smoothed) / n)
+
+
 def most_confused(confusion_matrix, classes: Sequence[str], count: int = 3) -> list[tuple[str, str, int]]:
     """The (true, predicted, images) of the largest counts off the diagonal, largest first, zeros dropped."""
     pairs = [

@@ -1,12 +1,16 @@
-"""Caches of their own for every test run, and no network."""
+"""Caches of their own for every test run, and no network; scripts run in this process or in one of their own."""
 
+import contextlib
+import io
+import json
 import os
 import subprocess
 import sys
 import tempfile
-from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from commands import TESTS, TRAIN, main_of
 
 _HOME = tempfile.TemporaryDirectory(prefix="imgcls-tests-")
 os.environ |= {
@@ -17,17 +21,47 @@ os.environ |= {
 }
 for name in ("HF_HUB_CACHE", "HF_DATASETS_CACHE", "HF_ENDPOINT"):
     os.environ.pop(name, None)
-TRAIN = Path(__file__).parent.parent / "scripts" / "train.py"
+
+
+@pytest.fixture
+def train(monkeypatch):
+    """Run scripts/train.py with arguments in this process, which spares the imports: (returncode, stdout, stderr)."""
+    from imgcls import cli
+
+    main = main_of(TRAIN)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", [str(TRAIN), *map(str, arguments)])
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                code = cli.exit_code(main)
+            except SystemExit as left:
+                code = left.code
+        return SimpleNamespace(returncode=code, stdout=out.getvalue(), stderr=err.getvalue())
+
+    return run
 
 
 @pytest.fixture(scope="session")
-def train():
-    """Run scripts/train.py with arguments; returns the finished process, its output as text."""
+def launch():
+    """Run a script (scripts/train.py) in processes of its own, as a user does; returns the finished process."""
 
-    def run(*arguments, cwd=None, env=None, launcher=(sys.executable,), timeout=240):
-        command = [*launcher, str(TRAIN), *map(str, arguments)]
+    def run(*arguments, script=TRAIN, cwd=None, env=None, launcher=(sys.executable,), timeout=240):
+        command = [*launcher, str(script), *map(str, arguments)]
         return subprocess.run(
             command, cwd=cwd, env=env or os.environ.copy(), capture_output=True, text=True, timeout=timeout
         )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def staged(launch):
+    """Commands of scripts/train.py with something staged (staged.py), in one process or under a launcher."""
+
+    def run(*commands, env=None, **options):
+        text = json.dumps([{**c, "arguments": [*map(str, c["arguments"])]} for c in commands], default=str)
+        return launch(script=TESTS / "staged.py", env={**(env or os.environ), "STAGED": text}, **options)
 
     return run

@@ -3,17 +3,15 @@
 import csv
 import json
 import math
-import os
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 import tiny
 import torch
-from conftest import TRAIN
+from commands import TWO_PROCESSES
 from drawings import class_folders, photo
 from loopback import LoopbackHub
 from PIL import Image
@@ -38,24 +36,37 @@ def rows(path):
         return list(csv.DictReader(file))
 
 
-@pytest.mark.parametrize("px", [None, 96])
-@pytest.mark.parametrize("name", ["vit-base", "vit-small-msn", "resnet-18", "resnet-50", "efficientnet-b0",
-                                  "mobilenetv3-small"])  # fmt: skip
-def test_pipeline_gives_the_predictions_of_the_run(train, shapes, tmp_path, name, px):
-    checkpoint = tiny.write(name, tmp_path / "checkpoint")
-    size = ["--image_px", px] if px else []
-    run = tmp_path / "run"
-    done = train("--model", checkpoint, "--data", shapes, "--max_steps", 2, "--output_dir", run, *size)
-    assert done.returncode == 0, done.stderr
+def assert_pipeline_agrees(run, data, px=None):
+    """`pipeline` on the saved folder answers every evaluated image as predictions.csv does."""
     predict = pipeline("image-classification", model=str(run), top_k=1)
     found = rows(run / "predictions.csv")
     assert found
     for row in found:
-        (best,) = predict(str(shapes / row["path"]))
+        (best,) = predict(str(data / row["path"]))
         assert best["label"] == row["predicted"]
         assert best["score"] == pytest.approx(float(row["confidence"]), abs=1e-4)
     if px:
         assert predict.image_processor(photo(300, 200, 0), return_tensors="pt")["pixel_values"].shape[-1] == px
+
+
+def test_all_names_come_from_the_hub_and_pipeline_gives_the_same_predictions(staged, shapes, tmp_path):
+    def command(name, px):
+        size = ["--image_px", px] if px else []
+        run = tmp_path / f"{name}-{px}"
+        return {"arguments": ["--model", name, "--data", shapes, "--max_steps", 2, "--output_dir", run, *size]}
+
+    sizes = (None, 96)
+    with LoopbackHub() as hub:
+        for name, hub_id in tiny.HUB_IDS.items():
+            hub.add_model(hub_id, tiny.write(name, tmp_path / "hub" / name))
+        env = {k: v for k, v in hub.env(tmp_path / "home").items() if k != "HF_HUB_OFFLINE"}
+        done = staged(*(command(name, px) for name in tiny.HUB_IDS for px in sizes), env=env)
+    assert done.returncode == 0, done.stderr
+    for name in tiny.HUB_IDS:
+        for px in sizes:
+            run = tmp_path / f"{name}-{px}"
+            assert json.loads((run / "metrics.json").read_text())["initialised"] == "pretrained"
+            assert_pipeline_agrees(run, shapes, px)
 
 
 def test_a_run_folder_holds_what_it_promises(train, shapes, resnet, tmp_path):
@@ -102,41 +113,76 @@ def test_a_run_can_be_gone_on_from_with_a_new_class(train, shapes, resnet, tmp_p
     assert "3 known classes kept" in done.stderr
 
 
-def resumable(shapes, resnet, run, workers):
-    arguments = ["--model", resnet, "--data", shapes, "--epochs", 4, "--batch_size", 4, "--dataloader_num_workers"]
-    arguments += [workers, "--save_strategy", "steps", "--eval_strategy", "steps", "--save_steps", 3, "--eval_steps", 3]
-    return [*map(str, arguments), "--seed", "3", "--output_dir", str(run)]
+def resumable(shapes, resnet, run, workers=0):
+    arguments = ["--model", resnet, "--data", shapes, "--epochs", 4, "--batch_size", 4, "--save_strategy", "steps"]
+    arguments += ["--eval_strategy", "steps", "--save_steps", 3, "--eval_steps", 3, "--seed", 3]
+    return [*arguments, "--dataloader_num_workers", workers, "--output_dir", run]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(shapes, resnet, tmp_path_factory, launch):
+    run = tmp_path_factory.mktemp("whole") / "run"
+    done = launch(*resumable(shapes, resnet, run))
+    assert done.returncode == 0, done.stderr
+    return run
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_killed_run_goes_on_to_the_same_weights(train, shapes, resnet, tmp_path, workers):
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    done = train(*resumable(shapes, resnet, whole, workers))
-    assert done.returncode == 0, done.stderr
-    command = [sys.executable, str(TRAIN), *resumable(shapes, resnet, killed, workers)]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
-    deadline = time.monotonic() + 120
-    while not list(killed.glob("checkpoints/checkpoint-*")):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert not (killed / "metrics.json").exists()
-    (killed / "checkpoints" / ".partial" / "checkpoint-9999").mkdir(parents=True)  # half a checkpoint is no checkpoint
-    again = train(*resumable(shapes, resnet, killed, workers))
+@pytest.mark.parametrize("moment", [{"kill_at_step": 5}, {"kill_in_checkpoint": 6}])  # 8 steps an epoch
+def test_a_killed_run_goes_on_to_the_same_weights(
+    launch, staged, shapes, resnet, uninterrupted, tmp_path, moment, workers
+):
+    run = tmp_path / "run"
+    command = resumable(shapes, resnet, run, workers)
+    killed = staged({"arguments": command, **moment})
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    whole = [p.name for p in run.glob("checkpoints/checkpoint-*")]
+    assert whole == ["checkpoint-3"]
+    assert (run / "checkpoints/.partial/checkpoint-6/optimizer.pt").exists() == ("kill_in_checkpoint" in moment)
+    again = launch(*command)
     assert again.returncode == 0, again.stderr
-    assert "going on from step" in again.stderr
-    expected, found = load_file(whole / "model.safetensors"), load_file(killed / "model.safetensors")
+    assert "going on from step 3 of" in again.stderr
+    expected, found = load_file(uninterrupted / "model.safetensors"), load_file(run / "model.safetensors")
     assert all(torch.equal(found[name], value) for name, value in expected.items())
-    assert (whole / "predictions.csv").read_text() == (killed / "predictions.csv").read_text()
+    assert (uninterrupted / "predictions.csv").read_text() == (run / "predictions.csv").read_text()
 
 
-def test_two_processes_evaluate_each_image_once(train, shapes, resnet, tmp_path):
+FAMILIES = ("vit-base", "vit-small-msn", "resnet-18", "efficientnet-b0", "mobilenetv3-small")
+
+
+def test_a_step_is_the_same_however_it_is_cut(staged, shapes, tmp_path):
+    cuts = {"whole": (16, 1), "accumulated": (4, 4), "processes": (8, 1)}
+    options = ["--data", shapes, "--max_steps", 2, "--max_grad_norm", 0, "--class_weights", "balanced"]
+
+    def command(name, cut):
+        (folder := tmp_path / f"{name}-{cut}").mkdir()
+        batch, accumulation = cuts[cut]
+        split = ["--batch_size", batch, "--gradient_accumulation_steps", accumulation]
+        arguments = ["--model", tmp_path / name, "--output_dir", folder / "run", *split, *options]
+        return {"arguments": arguments, "keep": folder}
+
+    for name in FAMILIES:
+        tiny.write(name, tmp_path / name)
+    alone = staged(*(command(name, cut) for name in FAMILIES for cut in ("whole", "accumulated")))
+    assert alone.returncode == 0, alone.stderr
+    two = staged(*(command(name, "processes") for name in FAMILIES), launcher=TWO_PROCESSES)
+    assert two.returncode == 0, two.stderr
+    for name in FAMILIES:
+        gradients = {cut: torch.load(tmp_path / f"{name}-{cut}" / "grad.pt") for cut in cuts}
+        flat = {cut: torch.cat([g.flatten() for g in found.values()]) for cut, found in gradients.items()}
+        for cut in ("accumulated", "processes"):
+            difference = (flat[cut] - flat["whole"]).norm() / flat["whole"].norm()
+            print(f"{name:<20} {cut:<12} {difference:.1e}")
+            assert difference < 1e-5, (name, cut)
+        first, second = (torch.load(tmp_path / f"{name}-processes/weights{rank}.pt") for rank in (0, 1))
+        assert all(torch.equal(value, second[key]) for key, value in first.items()), name
+
+
+def test_two_processes_evaluate_each_image_once(train, launch, shapes, resnet, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     base = ["--model", resnet, "--data", shapes, "--max_steps", 3, "--batch_size", 4]
     assert train(*base, "--output_dir", one).returncode == 0
-    torchrun = (sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29517")
-    done = train(*base, "--output_dir", two, launcher=torchrun)
+    done = launch(*base, "--output_dir", two, launcher=TWO_PROCESSES)
     assert done.returncode == 0, done.stderr
     paths = [r["path"] for r in rows(two / "predictions.csv")]
     assert paths == [r["path"] for r in rows(one / "predictions.csv")]
@@ -145,8 +191,8 @@ def test_two_processes_evaluate_each_image_once(train, shapes, resnet, tmp_path)
     assert "unused parameters" not in done.stderr
 
 
-def test_the_demo_needs_neither_data_nor_network(train, tmp_path):
-    done = train("--model", "resnet-18", "--max_steps", 2, cwd=tmp_path)
+def test_the_demo_needs_neither_data_nor_network(launch, tmp_path):
+    done = launch("--model", "resnet-18", "--max_steps", 2, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "RANDOM WEIGHTS" in done.stderr
     assert json.loads((tmp_path / "runs/digits-resnet-18/metrics.json").read_text())["initialised"] == "random"
@@ -164,16 +210,6 @@ def test_a_hub_that_never_answers_is_noticed_within_seconds(shapes, tmp_path):
     seconds, message = done.stdout.split(" ", 1)
     assert float(seconds) < 6
     assert all(word in message for word in ("microsoft/resnet-50", "hf download", "local model folder", "from_scratch"))
-
-
-def test_a_name_is_fetched_from_the_hub(train, shapes, tmp_path):
-    with LoopbackHub() as hub:
-        hub.add_model("microsoft/resnet-18", tiny.write("resnet-18", tmp_path / "checkpoint"))
-        env = {k: v for k, v in hub.env(tmp_path / "home").items() if k != "HF_HUB_OFFLINE"}
-        run = tmp_path / "run"
-        done = train("--model", "resnet-18", "--data", shapes, "--max_steps", 2, "--output_dir", run, env=env)
-    assert done.returncode == 0, done.stderr
-    assert json.loads((run / "metrics.json").read_text())["initialised"] == "pretrained"
 
 
 def test_bad_images_are_listed_and_left_out(train, resnet, tmp_path):
@@ -207,8 +243,9 @@ def test_bad_images_are_listed_and_left_out(train, resnet, tmp_path):
         (["--config", "nowhere.yaml"], 2, ["nowhere.yaml"]),
     ],
 )
-def test_mistakes_are_one_line(train, tmp_path, arguments, code, words):
-    done = train(*arguments, cwd=tmp_path)
+def test_mistakes_are_one_line(train, tmp_path, monkeypatch, arguments, code, words):
+    monkeypatch.chdir(tmp_path)
+    done = train(*arguments)
     assert done.returncode == code
     lines = [line for line in done.stderr.splitlines() if "error:" in line]
     assert len(lines) == 1, done.stderr

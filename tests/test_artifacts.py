@@ -1,0 +1,117 @@
+"""Files of a run folder: whole or not at all; whose folder it is."""
+
+import contextlib
+import json
+import os
+
+import numpy as np
+import pytest
+
+from imgcls import artifacts
+from imgcls.artifacts import RunFolder
+from imgcls.errors import RunError
+
+OPTIONS = {"model": "resnet-18", "learning_rate": 0.1, "logging_steps": 0.02}
+SPLIT = [("a/1.jpg", "a", "train", ""), ("b/2.jpg", "b", "validation", "")]
+
+
+@pytest.fixture
+def run(tmp_path):
+    return RunFolder(tmp_path / "run")
+
+
+def claim(run, options=None, split=None, fresh=False):
+    return run.claim({**OPTIONS, **(options or {})}, split or SPLIT, fresh=fresh, write=True)
+
+
+def test_a_file_is_whole_or_not_there(tmp_path):
+    path = tmp_path / "deep" / "file"
+    with contextlib.suppress(ZeroDivisionError), artifacts.whole_file(path) as file:
+        file.write(b"half")
+        raise ZeroDivisionError
+    assert not path.exists()
+    with artifacts.whole_file(path) as file:
+        file.write(b"whole")
+    assert [p.name for p in path.parent.iterdir()] == ["file"]
+
+
+def test_new_stopped_finished(run):
+    assert claim(run) == "new"
+    assert claim(run) == "stopped"
+    run.write_json(artifacts.METRICS, {})
+    assert claim(run) == "finished"
+    assert claim(run, fresh=True) == "new"
+    assert not run.finished
+
+
+def test_another_run_is_refused_with_what_differs(run):
+    claim(run)
+    with pytest.raises(RunError, match=r"learning_rate 0\.1 -> 0\.2"):
+        claim(run, {"learning_rate": 0.2})
+    with pytest.raises(RunError, match="1 new or moved, 1 gone"):
+        claim(run, split=[SPLIT[0], ("b/3.jpg", "b", "validation", "")])
+
+
+def test_options_that_do_not_change_the_result_may_differ(run):
+    claim(run)
+    assert claim(run, {"logging_steps": 0.5, "traceback": True, "output_dir": "elsewhere"}) == "stopped"
+
+
+def test_starting_over_removes_the_former_results(run):
+    claim(run)
+    for name in (artifacts.METRICS, artifacts.DIAGNOSIS):
+        run.write_json(name, {})
+    (run / artifacts.CHECKPOINTS / "checkpoint-3").mkdir(parents=True)
+    claim(run, fresh=True)
+    assert {p.name for p in run.path.iterdir()} == {artifacts.OPTIONS, artifacts.SPLIT}
+
+
+def test_csv_keeps_names_that_need_quotes(run):
+    rows = [('a, b/é"1".jpg', "a, b", "train", ""), ("line\nbreak.jpg", "ß", "train", "")]
+    run.write_csv(artifacts.SPLIT, artifacts.SPLIT_COLUMNS, rows)
+    assert [tuple(row.values()) for row in run.read_csv(artifacts.SPLIT)] == rows
+
+
+def test_json_has_no_nan(run):
+    run.write_json("x.json", {"loss": float("nan"), "list": [1.0, float("inf")]})
+    assert json.loads((run / "x.json").read_text()) == {"loss": None, "list": [1.0, None]}
+
+
+def test_damaged_json_is_named(run):
+    run.path.mkdir()
+    (run / "metrics.json").write_text("{")
+    with pytest.raises(RunError, match=r"metrics\.json"):
+        run.read_json("metrics.json")
+
+
+def test_logits_are_float32_by_split(run):
+    run.write_logits(validation=np.ones((3, 2), np.float32), test=np.zeros((1, 2), np.float32))
+    found = np.load(run / artifacts.LOGITS)
+    assert {name: (found[name].dtype.name, found[name].shape) for name in found} == {
+        "validation": ("float32", (3, 2)),
+        "test": ("float32", (1, 2)),
+    }
+
+
+def test_the_last_checkpoint_is_the_one_with_most_steps(run):
+    for name in ("checkpoint-9", "checkpoint-10", ".partial/checkpoint-11", "checkpoint-x"):
+        (run / artifacts.CHECKPOINTS / name).mkdir(parents=True)
+    assert run.last_checkpoint().name == "checkpoint-10"
+
+
+def test_a_file_where_the_folder_should_be(tmp_path):
+    (tmp_path / "run").write_text("")
+    with pytest.raises(RunError, match="got the file"):
+        RunFolder(tmp_path / "run").check_writable()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(RunError, match="--output_dir"):
+        RunFolder(tmp_path / "run").check_writable()
+
+
+def test_too_little_room(run):
+    with pytest.raises(RunError, match="Make room"):
+        run.check_writable(needed_bytes=10**18)

@@ -1,0 +1,82 @@
+"""Rows of `datasets` for files on disk and on the Hub; the division of images into splits."""
+
+import json
+
+import pytest
+import tiny
+from drawings import class_folders
+from loopback import LoopbackHub, parquet_repo
+
+from imgcls import dataset
+from imgcls.errors import FolderError
+from imgcls.options import DataOptions
+
+
+@pytest.fixture
+def shapes(tmp_path):
+    return class_folders(tmp_path / "shapes", per_class=10)
+
+
+def test_rows_are_in_the_listing_s_order_whatever_the_suffix(shapes):
+    for file in sorted((shapes / "circle").iterdir())[::2]:
+        file.rename(file.with_suffix(".avif"))  # imagefolder skips these
+    images = dataset.open_images(DataOptions(data=str(shapes)))
+    assert [row["path"] for row in images.rows["image"]] == [str(shapes / p) for p in images.paths]
+    assert images.paths == sorted(images.paths)
+    assert images.labels == [p.split("/")[0] for p in images.paths]
+
+
+def test_the_seed_decides_the_division_and_each_image_is_in_one_split(shapes):
+    options = DataOptions(data=str(shapes), val_fraction=0.2, test_fraction=0.1)
+    images = dataset.open_images(options)
+    first, again, other = (dataset.divide(images, {}, options, seed) for seed in (1, 1, 2))
+    assert first.table() == again.table() != other.table()
+    assert sorted(path for path, *_ in first.table()) == images.paths
+    assert {split: len(rows) for split, rows in first.rows.items()} == {"train": 21, "validation": 6, "test": 3}
+    assert set(first.rows["validation"]["label"]) == {0, 1, 2}
+
+
+def test_images_that_are_excluded_are_in_no_split(shapes):
+    options = DataOptions(data=str(shapes))
+    images = dataset.open_images(options)
+    divided = dataset.divide(images, {0: "cut off", 5: "no image"}, options, 0)
+    paths = {path for path, *_ in divided.table()}
+    assert paths == set(images.paths) - {images.paths[0], images.paths[5]}
+
+
+def test_excluding_all_of_a_class_is_refused(shapes):
+    options = DataOptions(data=str(shapes))
+    images = dataset.open_images(options)
+    with pytest.raises(FolderError, match="circle"):
+        dataset.divide(images, dict.fromkeys(range(10), "broken"), options, 0)
+
+
+def test_given_splits_are_kept(tmp_path):
+    for split in ("train", "valid", "test"):
+        class_folders(tmp_path / split, per_class=3)
+    options = DataOptions(data=str(tmp_path))
+    divided = dataset.divide(dataset.open_images(options), {}, options, 0)
+    assert {split: len(rows) for split, rows in divided.rows.items()} == {"train": 9, "validation": 9, "test": 9}
+
+
+def test_a_hub_data_set_is_trained_on(staged, shapes, tmp_path):
+    with LoopbackHub() as hub:
+        hub.add_dataset("tester/shapes", parquet_repo(tmp_path / "repo", shapes))
+        hub.add_model(tiny.HUB_IDS["resnet-18"], tiny.write("resnet-18", tmp_path / "checkpoint"))
+        env = {k: v for k, v in hub.env(tmp_path / "home").items() if k != "HF_HUB_OFFLINE"}
+        base = ["--model", "resnet-18", "--max_steps", 2, "--data"]
+        done, wrong, unknown = (
+            staged({"arguments": [*base, data, "--output_dir", tmp_path / f"run{i}", *more]}, env=env)
+            for i, (data, more) in enumerate(
+                [("tester/shapes", []), ("tester/shapes", ["--label_column", "kind"]), ("tester/nothing", [])]
+            )
+        )
+    assert done.returncode == 0, done.stderr
+    numbers = json.loads((tmp_path / "run0/metrics.json").read_text())
+    assert numbers["classes"] == ["circle", "cross", "square"]
+    assert numbers["train"]["images"] + numbers["validation"]["images"] == 30
+    assert (wrong.returncode, unknown.returncode) == (1, 1)
+    assert "'kind'" in wrong.stderr
+    assert "image, label" in wrong.stderr
+    assert "tester/nothing" in unknown.stderr
+    assert "Traceback" not in wrong.stderr + unknown.stderr

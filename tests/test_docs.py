@@ -1,0 +1,57 @@
+"""The README says what is true: its flags, its models, its tree, its two commands."""
+
+import re
+
+import pytest
+from commands import TESTS
+
+from imgcls import cli
+from imgcls.checkpoints import CHECKPOINTS
+from imgcls.options import AugmentOptions, DataOptions, ModelOptions, RunOptions
+from imgcls.training_options import TrainOptions
+
+ROOT = TESTS.parent
+README = (ROOT / "README.md").read_text()
+
+
+def test_every_flag_named_exists(capsys):
+    kinds = (DataOptions, ModelOptions, AugmentOptions, TrainOptions, RunOptions)
+    with pytest.raises(SystemExit):
+        cli.parse(kinds, ["--help_all"], description="", examples="")
+    known = set(re.findall(r"--\w+", capsys.readouterr().out)) | {"--help", "--help_all"}
+    foreign = {"--config_file", "--nproc_per_node", "--num_processes", "--model", "--out"}  # of other programs
+    assert set(re.findall(r"(?<![\w-])--\w+", README)) - known - foreign == set()
+
+
+def test_the_table_of_models_is_the_code_s():
+    for name, checkpoint in CHECKPOINTS.items():
+        (row,) = [line.split("|")[1:-1] for line in README.splitlines() if line.startswith(f"| {name} ")]
+        _, hub_id, parameters, megabytes, px, when = (cell.strip() for cell in row)
+        assert hub_id == checkpoint.hub_id
+        assert float(parameters.removesuffix(" M")) == pytest.approx(checkpoint.parameters / 1e6, abs=0.05)
+        assert (float(megabytes), int(px)) == (pytest.approx(checkpoint.megabytes, abs=0.05), checkpoint.image_px)
+        assert when == checkpoint.when
+
+
+def test_the_tree_names_every_module():
+    start = README.index("imgcls/  ")
+    lines = README[start : README.index("accelerate_configs/", start)].splitlines()[1:]
+    named = {name for line in lines for name in re.findall(r"^ {6}([\w, ]+?)  ", line)}
+    named = {name for names in named for name in names.split(", ")}
+    assert named == {p.stem for p in (ROOT / "imgcls").glob("*.py")} - {"__init__"}
+    assert all((ROOT / path).exists() for path in re.findall(r"^    (\S+\.py|\S+/) ", README, re.MULTILINE))
+
+
+def test_ci_runs_the_test_command_of_the_readme():
+    (command,) = re.findall(r"^    (python3 -m venv .*pytest tests)$", README, re.MULTILINE)
+    ci = (ROOT / ".ci/run").read_text()
+    _, _, install, tests = command.split(" && ")
+    assert install.replace("pip install", "pip install -q") in ci
+    assert tests in ci
+
+
+def test_accelerate_configs_are_short_and_leave_precision_alone():
+    for file in (ROOT / "accelerate_configs").glob("*.yaml"):
+        text = file.read_text()
+        assert len(text.splitlines()) < 12
+        assert "mixed_precision" not in text

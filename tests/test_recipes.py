@@ -1,0 +1,54 @@
+"""Facts -> hyper-parameters: never too few steps, never against the user, nothing without a reason."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+
+from imgcls import recipes
+from imgcls.recipes import Facts
+
+
+def facts(images=500, classes=5, largest_over_smallest=1.0, family="cnn", pretrained=True, **more):
+    return Facts(images, classes, largest_over_smallest, family, pretrained, **more)
+
+
+def chosen(**of):
+    return {choice.option: choice.value for choice in recipes.choose(facts(**of))}
+
+
+@pytest.mark.parametrize("images", [4, 20, 150, 999, 1000, 9999, 10_000, 200_000])
+@pytest.mark.parametrize("pretrained", [True, False])
+@pytest.mark.parametrize("processes", [1, 8])
+def test_there_are_always_enough_steps(images, pretrained, processes):
+    values = chosen(images=images, pretrained=pretrained, processes=processes)
+    batch = values["per_device_train_batch_size"] * processes
+    assert values["num_train_epochs"] * math.ceil(images / batch) >= recipes.MIN_STEPS
+
+
+def test_transformers_get_lower_rates_than_cnns():
+    assert 1e-5 <= chosen(family="vit")["learning_rate"] <= 1e-4
+    assert 3e-4 <= chosen(family="cnn")["learning_rate"] <= 6e-4
+
+
+def test_skewed_classes_are_judged_by_macro_f1():
+    assert chosen(largest_over_smallest=5.0)["metric_for_best_model"] == "accuracy"
+    assert chosen(largest_over_smallest=5.1)["metric_for_best_model"] == "macro_f1"
+
+
+def test_digits_are_not_mirrored():
+    assert chosen(is_demo=True, pretrained=False)["flip"] == "none"
+    assert chosen()["flip"] == "horizontal"
+
+
+def test_every_choice_has_a_reason():
+    assert all(choice.reason for choice in recipes.choose(facts()))
+
+
+def test_an_option_given_is_never_overruled():
+    args = SimpleNamespace(**dict.fromkeys(chosen()), greater_is_better=None)
+    args.learning_rate = 0.5
+    lines = recipes.fill(recipes.choose(facts()), {"learning_rate": 0.5}, args)
+    assert args.learning_rate == 0.5
+    assert args.num_train_epochs > 0
+    assert not any("learning_rate" in line for line in lines)

@@ -1,0 +1,210 @@
+"""Evaluation pixels against the image processors themselves; crops, variation and order of training."""
+
+import random
+
+import numpy as np
+import pytest
+import timm
+import tiny
+import torch
+from drawings import photo
+from PIL import Image
+from transformers import AutoImageProcessor
+
+from imgcls import images, model, source
+from imgcls.losses import PADDING_LABEL
+from imgcls.transforms import (
+    DRAWS,
+    PLANS,
+    DeviceHalf,
+    EpochSampler,
+    Plan,
+    TrainingView,
+    collate,
+    draw_variation,
+    evaluation_pixels,
+    read_crop,
+)
+
+NAMES = sorted(tiny.HUB_IDS)
+CLASSES = ["a", "b"]
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def checkpoint(request, tmp_path_factory):
+    return request.param, tiny.write(request.param, tmp_path_factory.mktemp(request.param))
+
+
+def reference(name, folder, px):
+    """Image -> pixels at another size, as each library's own documentation changes it, without our code."""
+    if name == "mobilenetv3-small":
+        settings = timm.data.resolve_data_config(
+            {}, pretrained_cfg=AutoImageProcessor.from_pretrained(folder).data_config
+        )
+        if px:
+            settings["input_size"] = (3, px, px)
+        return timm.data.create_transform(**settings)
+    edge = {"shortest_edge": px} if name.startswith("resnet") else {"height": px, "width": px}
+    processor = AutoImageProcessor.from_pretrained(folder, **({"size": edge} if px else {}))
+    return lambda image: processor(images=image, return_tensors="pt")["pixel_values"][0]
+
+
+@pytest.mark.parametrize("px", [None, 160, 384])
+def test_evaluation_pixels_are_the_image_processors(checkpoint, px, tmp_path):
+    name, folder = checkpoint
+    processor = model.build(source.locate(str(folder)), CLASSES, image_px=px).processor
+    expected = reference(name, folder, px)
+    worst = 0.0
+    for i, size in enumerate([(640, 480), (384, 512), (50, 80), (700, 100), (px or 224, px or 224)]):
+        file = tmp_path / f"{i}.png"
+        photo(*size, seed=i).save(file)
+        ours = evaluation_pixels(str(file), processor)
+        theirs = expected(Image.open(file).convert("RGB"))
+        assert ours.shape == theirs.shape == (3, px or 224, px or 224)
+        worst = max(worst, (ours - theirs).abs().max().item())
+    print(f"{name:<18} {px or 'own'!s:<4} largest difference {worst:.1e}")
+    assert worst <= 1e-6
+
+
+def test_training_normalises_as_the_image_processor(checkpoint):
+    name, folder = checkpoint
+    built = model.build(source.locate(str(folder)), CLASSES)
+    half = DeviceHalf(built.processor, Plan(), built.image_px)
+    for colour in [(1, 2, 3), (200, 100, 50), (90, 180, 254)]:
+        plain = Image.new("RGB", (built.image_px,) * 2, colour)
+        expected = built.processor(images=plain, return_tensors="pt")["pixel_values"]
+        batch = torch.tensor(colour, dtype=torch.uint8).view(1, 3, 1, 1).expand(expected.shape)
+        assert (half(batch, torch.zeros(1, DRAWS)) - expected).abs().max() < 1e-5, name
+
+
+@pytest.fixture
+def half(tmp_path):
+    def of(**plan):
+        return DeviceHalf(Identity(), Plan(**plan), 32)
+
+    return of
+
+
+class Identity:
+    """An image processor that only scales to 0..1."""
+
+    def __call__(self, images, return_tensors):
+        return {"pixel_values": torch.from_numpy(np.asarray(images) / 255).permute(2, 0, 1)[None].float()}
+
+
+def draws(**values):
+    names = ("mirror", "upside", "angle", "brightness", "contrast", "saturation", "left", "top", "right", "bottom")
+    neutral = {"brightness": 1.0, "contrast": 1.0, "saturation": 1.0}
+    return torch.tensor([[{**neutral, **values}.get(n, 0.0) for n in names]])
+
+
+@pytest.fixture
+def batch():
+    return torch.from_numpy(np.asarray(photo(32, 32, 5)).copy()).permute(2, 0, 1)[None]
+
+
+def test_neutral_draws_change_nothing(half, batch):
+    varied = half(flip="both", degrees=20, colour=0.4, erase=1.0)(batch, draws())
+    assert (varied - batch / 255).abs().max() < 2e-3  # resampling by grid_sample
+
+
+def test_each_draw_does_what_its_name_says(half, batch):
+    plain = batch / 255
+    close = {"atol": 1e-4, "rtol": 0}
+    torch.testing.assert_close(half(flip="horizontal")(batch, draws(mirror=1)), plain.flip(-1), **close)
+    torch.testing.assert_close(half(flip="both")(batch, draws(upside=1)), plain.flip(-2), **close)
+    torch.testing.assert_close(half(flip="horizontal")(batch, draws(upside=1)), plain, **close)
+    turned = half(degrees=180)(batch, draws(angle=90))
+    assert min((turned - torch.rot90(plain, k, (-2, -1))).abs().max() for k in (1, 3)) < 2e-3
+    dimmed = half(colour=0.5)(batch, draws(brightness=0.5))
+    torch.testing.assert_close(dimmed, plain / 2, **close)
+    gray = half(colour=1)(batch, draws(saturation=0.0))
+    assert (gray.amax(1) - gray.amin(1)).abs().max() < 1e-4
+    flat = half(colour=1)(batch, draws(contrast=0.0))
+    assert flat.std() < 1e-4
+    erased = half(erase=1.0)(batch, draws(left=0.25, top=0.5, right=0.5, bottom=1.0))
+    assert erased[..., 16:, 8:16].abs().max() == 0
+    assert torch.equal(erased[..., :16, :], plain[..., :16, :])
+
+
+def test_crops_have_the_share_and_place_they_say(tmp_path):
+    ramp = np.stack(np.broadcast_arrays(np.arange(256)[None, :], np.arange(256)[:, None], 0), -1).astype(np.uint8)
+    file = tmp_path / "ramp.png"
+    Image.fromarray(ramp).save(file)
+    for seed in range(50):
+        crop = read_crop(str(file), random.Random(seed), (0.35, 1.0), 64, Image.Resampling.BILINEAR).astype(float)
+        width, height = (np.ptp(crop[..., i]) + 256 / 64 for i in (0, 1))  # the ramps tell how much was seen
+        assert 0.3 < width * height / 256**2 <= 1.05
+        assert 0.7 < width / height < 1.43
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_scaled_decode_shows_the_same_crop_as_a_full_one(tmp_path, monkeypatch, orientation):
+    file = tmp_path / "photo.jpg"
+    picture = photo(1200, 900, 3)
+    exif = picture.getexif()
+    exif[0x0112] = orientation
+    picture.save(file, quality=95, exif=exif)
+
+    def crop():
+        return read_crop(str(file), random.Random(4), (0.35, 1.0), 96, Image.Resampling.BILINEAR).astype(float)
+
+    scaled = crop()
+    to_rgb = images.to_rgb
+    monkeypatch.setattr(images, "to_rgb", lambda image, at_least=None: to_rgb(image))
+    full = crop()
+    assert not np.array_equal(scaled, full)
+    assert np.abs(scaled - full).mean() < 2
+
+
+def rows(tmp_path, count=6):
+    for i in range(count):
+        photo(80, 60, i).save(tmp_path / f"{i}.png")
+    return [{"image": {"path": str(tmp_path / f"{i}.png"), "bytes": None}, "label": i % 2} for i in range(count)]
+
+
+def test_training_samples_depend_on_seed_epoch_and_index_alone(tmp_path):
+    processor = model.build(source.locate("resnet-18"), CLASSES, from_scratch=True).processor
+    views = [TrainingView(rows(tmp_path), processor, PLANS["heavy"], 48, seed) for seed in (1, 1, 2)]
+    first, again, other = (view[3, 2, True] for view in views)
+    assert torch.equal(first["pixel_values"], again["pixel_values"])
+    assert first["draws"] == again["draws"]
+    assert first["pixel_values"].dtype == torch.uint8
+    assert first["draws"] != other["draws"]
+    assert first["draws"] != views[0][4, 2, True]["draws"]
+    assert (first["labels"], views[0][3, 2, False]["labels"]) == (0, PADDING_LABEL)
+
+
+def test_collated_batches_have_the_shapes_promised(tmp_path):
+    processor = model.build(source.locate("resnet-18"), CLASSES, from_scratch=True).processor
+    view = TrainingView(rows(tmp_path), processor, PLANS["standard"], 48, 0)
+    batch = collate([view[0, i, True] for i in range(4)])
+    assert batch["pixel_values"].shape == (4, 3, 48, 48)
+    assert batch["labels"].tolist() == [0, 1, 0, 1]
+    assert batch["draws"].shape == (4, DRAWS)
+
+
+def test_variation_stays_within_its_plan():
+    plan = PLANS["heavy"]
+    found = np.array([draw_variation(random.Random(i), plan) for i in range(2000)])
+    assert np.abs(found[:, 2]).max() <= plan.degrees
+    assert (found[:, 3:6].min(), found[:, 3:6].max()) == pytest.approx((0.6, 1.4), abs=0.01)
+    erased = found[:, 8] > 0
+    assert erased.mean() == pytest.approx(plan.erase, abs=0.04)
+    assert (found[:, 6:] >= 0).all()
+    assert (found[:, 6:] <= 1).all()
+
+
+@pytest.mark.parametrize(("size", "batch_images"), [(10, 4), (8, 4), (3, 8)])
+def test_an_epoch_deals_each_image_once_in_full_batches(size, batch_images):
+    sampler = EpochSampler(size, batch_images, seed=1)
+    dealt = {}
+    for epoch in (0, 1):
+        sampler.epoch = epoch
+        dealt[epoch] = list(sampler)
+        assert len(dealt[epoch]) == len(sampler)
+        assert len(sampler) % batch_images == 0
+        assert sorted(index for _, index, counted in dealt[epoch] if counted) == list(range(size))
+    assert list(sampler) == dealt[1]
+    if size > 3:
+        assert [i for _, i, _ in dealt[0]] != [i for _, i, _ in dealt[1]]
