@@ -143,7 +143,9 @@ def from_hub(hub_id: str, image_column: str | None, label_column: str | None) ->
         keep = [i for i, text in enumerate(texts) if text is not None]
         if len(keep) < len(texts):
             log.info("data: %d images of %s without a label are left out", len(texts) - len(keep), name)
-        part = part.select_columns([image_column]).rename_column(image_column, "image")
+        part = part.select_columns([image_column])
+        if image_column != "image":
+            part = part.rename_column(image_column, "image")
         rows.append(part.cast_column("image", _UNDECODED).select(keep))
         paths += [f"{name}/{i}" for i in keep]
         labels += [texts[i] for i in keep]
