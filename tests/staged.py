@@ -1,8 +1,9 @@
 """Several commands of scripts/train.py in one process, which pays for the imports once, with something staged.
 
 STAGED holds a JSON list of {"arguments": [...]} with, at will,
-keep: folder in which rank 0 leaves the first step's gradients and every rank its weights after the last step, the
-network frozen in evaluation mode (batch norm, dropout);
+keep: folder in which rank 0 leaves the first step's gradients and every rank its weights after the last step. The
+network stays in evaluation mode (batch norm, dropout) and computes in float64: in float32, rounding moves values across
+the kinks of ReLU and hard swish, where the gradient jumps, and would hide what is looked for;
 kill_at_step: SIGKILL to this process once that step is taken;
 kill_in_checkpoint: SIGKILL when half of that step's optimizer state is written.
 """
@@ -48,6 +49,10 @@ class Kill(TrainerCallback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+def as_double(network, arguments, named):
+    return arguments, named | {"pixel_values": named["pixel_values"].double()}
+
+
 def run(command):
     """One command, as the script's main; returns its exit code."""
 
@@ -55,7 +60,8 @@ def run(command):
         make(self, *arguments, **options)
         if "keep" in command:
             self.add_callback(Keep(command["keep"]))
-            self.model.eval().train = lambda mode=True: self.model
+            self.model.double().eval().train = lambda mode=True: self.model
+            self.model.register_forward_pre_hook(as_double, with_kwargs=True)
         if "kill_at_step" in command:
             self.add_callback(Kill(command["kill_at_step"]))
 
