@@ -27,12 +27,13 @@ def summary(run: artifacts.RunFolder) -> str:
         of = judged["per_class"][name]
         lines.append(
             f"  {name}: F1 {of['f1']:.2f}, precision {of['precision'] or 0:.2f}, recall {of['recall']:.2f}"
-            f" ({of['support']} images)"
+            f", support {of['support']}"
         )
     confused = most_confused(judged["confusion_matrix"], numbers["classes"])
     if confused:
         lines.append("most confused")
-        lines += [f"  {true} taken for {predicted}: {count} times" for true, predicted, count in confused]
+        for true, predicted, count in confused:
+            lines.append(f"  {true} taken for {predicted}: {count} of {judged['per_class'][true]['support']}")
     for entry in run.read_json(artifacts.DIAGNOSIS) or []:
         lines.append(f"{entry['severity']}: {entry['evidence']}. {entry['advice']}")
     return "\n".join([*lines, "", *_next(run)])

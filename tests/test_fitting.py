@@ -115,6 +115,27 @@ def test_the_best_model_is_the_one_in_the_run_folder(fit):
     assert json.loads((run / "metrics.json").read_text())["validation"]["loss"] == pytest.approx(best, rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("metric", "course", "best_epoch"),
+    [
+        ("accuracy", [0.5, 0.9, 0.85, 0.6], 3),  # 9 validation images: 0.85 is within a standard error of 0.9
+        ("accuracy", [0.9, 0.5, 0.6, 0.5], 1),
+        ("macro_f1", [0.5, 0.9, 0.9, 0.89], 4),
+        ("loss", [0.9, 0.5, 0.51, 0.52], 2),  # no share: compared as it is
+    ],
+)
+def test_the_latest_of_equally_good_models_is_the_best(fit, monkeypatch, metric, course, best_epoch):
+    given = iter(course)
+
+    def planned(self, prediction, compute_result=True):
+        return dict.fromkeys(("accuracy", "macro_f1", "loss"), 0.0) | {metric: next(given)} if compute_result else {}
+
+    monkeypatch.setattr(ImageTrainer, "_metrics", planned)
+    done, run = fit("run", "--epochs", 4, "--metric_for_best_model", metric)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((run / "metrics.json").read_text())["train"]["best_epoch"] == best_epoch
+
+
 def test_class_weights_change_what_is_learned(fit, tmp_path):
     data = class_folders(tmp_path / "data")
     for file in sorted((data / "cross").iterdir())[4:]:

@@ -1,0 +1,72 @@
+"""Callbacks of a run: when it is evaluated, how long it took, what is kept and shown."""
+
+import json
+import logging
+from types import SimpleNamespace
+
+import pytest
+
+from imgcls import progress
+from imgcls.artifacts import RunFolder
+
+
+def state(step=0, epoch=0.0, max_steps=10, log_history=(), first=True):
+    return SimpleNamespace(
+        global_step=step, epoch=epoch, max_steps=max_steps, log_history=list(log_history), is_world_process_zero=first
+    )
+
+
+@pytest.mark.parametrize(("every", "evaluated"), [(1, [1, 2, 3, 4, 5]), (2, [2, 4, 5]), (3, [3, 5]), (9, [5])])
+def test_evaluation_after_every_nth_epoch_and_the_last(every, evaluated):
+    found = []
+    for epoch in range(1, 6):
+        control = SimpleNamespace(should_training_stop=False, should_evaluate=True, should_save=True)
+        progress.EvaluateEveryEpochs(every).on_epoch_end(None, state(2 * epoch, float(epoch)), control)
+        assert control.should_save == control.should_evaluate  # the best model is always one that was saved
+        if control.should_evaluate:
+            found.append(epoch)
+    assert found == evaluated
+
+
+def test_seconds_go_on_over_restarts_and_stand_still_between(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    watch = progress.Stopwatch()
+    watch.on_train_begin(None, state(), None)
+    now[0] = 103.0
+    watch.on_step_end(None, state(1), None)
+    resumed = progress.Stopwatch.from_state(watch.state())
+    now[0] = 500.0
+    resumed.on_train_begin(None, state(1), None)
+    now[0] = 502.0
+    resumed.on_evaluate(None, state(2), None)
+    resumed.on_train_end(None, state(2), None)
+    now[0] = 600.0
+    resumed.on_evaluate(None, state(2), None)  # after training
+    assert resumed.seconds == 5.0
+
+
+def test_history_is_whole_after_each_evaluation(tmp_path):
+    history = progress.History(RunFolder(tmp_path))
+    for count in (1, 2):
+        history.on_evaluate(None, state(log_history=[{"step": i} for i in range(count)]), None)
+        lines = (tmp_path / "history.jsonl").read_text().splitlines()
+        assert [json.loads(line)["step"] for line in lines] == list(range(count))
+    history.on_evaluate(None, state(log_history=[], first=False), None)  # other processes write nothing
+    assert len((tmp_path / "history.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize("show_bar", [False, True])
+def test_a_line_of_numbers_after_each_evaluation(show_bar, caplog, capsys):
+    shown = progress.Progress(show_bar)
+    metrics = {"eval_loss": 0.5, "eval_accuracy": 0.75, "eval_macro_f1": 0.7}
+    with caplog.at_level(logging.INFO):
+        shown.on_train_begin(None, state(), None)
+        shown.on_step_end(None, state(1), None)
+        shown.on_log(None, state(1), None, logs={"loss": 1.25, "learning_rate": 1e-3, "images_per_second": 80.0})
+        shown.on_evaluate(None, state(1, 0.5), None, metrics=metrics)
+        shown.on_train_end(None, state(1), None)
+    line = "epoch  0.5  loss 1.250  val loss 0.500  accuracy 0.750  macro F1 0.700  80 img/s"
+    assert line in (capsys.readouterr().err if show_bar else caplog.text)
+    shown.on_evaluate(None, state(first=False), None, metrics=metrics)
+    assert caplog.text.count("macro F1") == (0 if show_bar else 1)
