@@ -28,6 +28,8 @@ DIAGNOSIS = "diagnosis.json"
 CHECKPOINTS = "checkpoints"
 PARTIAL = "checkpoints/.partial"  # the checkpoint that is being written
 BATCH = "checkpoints/batch.json"  # batch and accumulation, once memory was short
+WEIGHTS = "model.safetensors"
+RESULTS = (METRICS, HISTORY, PREDICTIONS, LOGITS, DIAGNOSIS)  # the first tells that a run is whole
 # Options that say how a command behaves, not what run it makes: the first are not kept, the second not compared.
 NOT_THE_RUN = ("output_dir", "fresh", "config", "traceback")
 NOT_COMPARED = (
@@ -183,6 +185,12 @@ class RunFolder:
         options = {k: v for k, v in options.items() if not k.startswith(NOT_THE_RUN)}
         before = None if fresh else self.read_options()
         if before is None:
+            foreign = [name for name in (WEIGHTS, CHECKPOINTS, *RESULTS) if (self / name).exists()]
+            if foreign and not fresh:
+                raise RunError(
+                    f"Expected an empty folder or a run's in {self.path}, got {shorten(foreign)} without {OPTIONS}. "
+                    "Give another --output_dir, or overwrite them with --fresh."
+                )
             if write:
                 self.clear()
                 self.write_csv(SPLIT, SPLIT_COLUMNS, split)
@@ -209,7 +217,10 @@ class RunFolder:
         shutil.rmtree(self / CHECKPOINTS, ignore_errors=True)
 
     def clear(self) -> None:
-        """Remove a former run's checkpoints and results, so that nothing of it is taken for the new one's."""
+        """Remove a former run's checkpoints and results, so that nothing of it is taken for the new one's.
+
+        Its weights stay until new ones replace them: the new run may start from them.
+        """
         shutil.rmtree(self / CHECKPOINTS, ignore_errors=True)
-        for name in (METRICS, OPTIONS, SPLIT, EXCLUDE, HISTORY, PREDICTIONS, LOGITS, DIAGNOSIS):
+        for name in (*RESULTS, SPLIT, EXCLUDE, OPTIONS):  # options last: they tell that the folder is a run's
             (self / name).unlink(missing_ok=True)

@@ -50,7 +50,7 @@ def _row(split: str, part: dict) -> str:
 
 def _next(run: artifacts.RunFolder) -> list[str]:
     files = (
-        "model.safetensors",
+        artifacts.WEIGHTS,
         artifacts.METRICS,
         artifacts.PREDICTIONS,
         artifacts.HISTORY,

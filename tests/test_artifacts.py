@@ -52,6 +52,16 @@ def test_another_run_is_refused_with_what_differs(run):
         claim(run, split=[SPLIT[0], ("b/3.jpg", "b", "validation", "")])
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "metrics.json", "checkpoints"])
+def test_what_is_no_run_s_is_not_overwritten(run, name):
+    run.path.mkdir()
+    (run / name).mkdir() if name == "checkpoints" else (run / name).write_text("mine")
+    with pytest.raises(RunError, match=f"got {name} without options.yaml"):
+        claim(run)
+    assert (run / name).is_dir() or (run / name).read_text() == "mine"
+    assert claim(run, fresh=True) == "new"
+
+
 def test_options_that_do_not_change_the_result_may_differ(run):
     claim(run)
     assert claim(run, {"logging_steps": 0.5, "traceback": True, "output_dir": "elsewhere"}) == "stopped"
