@@ -63,6 +63,11 @@ class TrainOptions(TrainingArguments):
     early_stopping_patience: int | None = option(
         None, "stop after this many evaluations without a better one (default: never)"
     )
+    metric_for_best_model: str | None = option(
+        None,
+        "accuracy, macro_f1, balanced_accuracy, top5_accuracy, loss or ece of the validation images; among models "
+        "within one standard error of the highest share the latest is kept (default: by recipe)",
+    )
     class_weights: Literal["none", "balanced"] = option(
         "none", "balanced: images of rare classes count more in the loss"
     )
