@@ -203,6 +203,6 @@ def most_confused(confusion_matrix, classes: Sequence[str], count: int = 3) -> l
 
 
 def weakest(per_class: dict[str, dict], count: int = 3) -> list[str]:
-    """Names of the classes with the lowest F1 among those that occur, lowest first."""
-    occurring = [name for name, numbers in per_class.items() if numbers["support"]]
-    return sorted(occurring, key=lambda name: per_class[name]["f1"])[:count]
+    """Names of the classes with the lowest F1 among those that occur, lowest first, faultless ones dropped."""
+    faulty = [name for name, numbers in per_class.items() if numbers["support"] and numbers["f1"] < 1]
+    return sorted(faulty, key=lambda name: per_class[name]["f1"])[:count]

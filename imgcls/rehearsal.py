@@ -13,7 +13,8 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-CPU_IMAGES = 4  # enough to time a CPU, where memory is not tried
+FEW_IMAGES = 4  # enough to time a slow CPU, where memory is not tried
+QUICK_S = 1.0  # a CPU that takes less for those rehearses a whole batch: of few images most time is overhead
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,11 @@ def rehearse(
     batch: int,
     device: torch.device,
 ) -> Pace:
-    """Take one optimizer-less step with a full batch (a few images on a CPU) and time it.
+    """Take one optimizer-less step with a full batch (a few images on a slow CPU) and time it.
 
     step: samples -> loss, as training computes it. Raises what the device raises when memory is short.
     """
-    count = batch if device.type != "cpu" else min(batch, CPU_IMAGES)
+    count = batch if device.type != "cpu" else min(batch, FEW_IMAGES)
     buffers = {name: value.clone() for name, value in network.named_buffers()}
     accelerators = [] if device.type == "cpu" else [device.index or 0]
     with torch.random.fork_rng(accelerators, device_type=device.type if accelerators else "cuda"):
@@ -48,8 +49,12 @@ def rehearse(
             network.train()
             _step(step, train, count)  # warms kernels and file cache up
             network.zero_grad()
-            train_s = _timed(lambda: _step(step, train, count), device) / count
-            few = range(min(len(evaluation), CPU_IMAGES))
+            seconds = _timed(lambda: _step(step, train, count), device)
+            if count < batch and seconds < QUICK_S:
+                count = batch
+                seconds = _timed(lambda: _step(step, train, count), device)
+            train_s = seconds / count
+            few = range(min(len(evaluation), FEW_IMAGES))
             read_s = _timed(lambda: [evaluation[i] for i in few], device) / max(len(few), 1)
         finally:
             network.zero_grad()

@@ -22,8 +22,9 @@ def summary(run: artifacts.RunFolder) -> str:
         if numbers[split]:
             lines.append(_row(split, numbers[split]))
     judged = numbers["test"] or numbers["validation"]
-    lines += ["", "weakest classes"]
-    for name in weakest(judged["per_class"]):
+    weak = weakest(judged["per_class"])
+    lines += ["", "weakest classes"] if weak else []
+    for name in weak:
         of = judged["per_class"][name]
         lines.append(
             f"  {name}: F1 {of['f1']:.2f}, precision {of['precision'] or 0:.2f}, recall {of['recall']:.2f}"

@@ -487,6 +487,8 @@ def test_weakest():
     per_class = computed(logits, np.array([0, 0, 1, 1, 2, 2, 2]))["per_class"]
     assert weakest(per_class) == ["c2", "c0", "c1"]  # F1 1/2, 4/7, 2/3; c3 does not occur
     assert weakest(per_class, count=1) == ["c2"]
+    faultless = computed(np.eye(3), np.arange(3))["per_class"]
+    assert weakest(faultless) == []
 
 
 def test_weakest_with_a_class_never_right():
