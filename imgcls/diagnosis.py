@@ -45,6 +45,6 @@ def after_training(history: list[dict], validation: dict) -> list[dict[str, str]
     if sum(1 for count in predicted if count) == 1:
         name = list(validation["per_class"])[max(range(len(predicted)), key=predicted.__getitem__)]
         evidence = f"all {sum(predicted)} validation images were called {name!r}"
-        advice = "Try --class_weights balanced, a tenfold lower --lr, and look at the images of that class."
+        advice = "Train for more --epochs, try --class_weights balanced, and look at the images of that class."
         found.append(finding("one_class_predicted", "error", evidence, advice))
     return found

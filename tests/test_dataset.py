@@ -7,7 +7,7 @@ import tiny
 from drawings import class_folders
 from loopback import LoopbackHub, parquet_repo
 
-from imgcls import dataset
+from imgcls import audit, dataset
 from imgcls.errors import FolderError
 from imgcls.options import DataOptions
 
@@ -24,6 +24,13 @@ def test_rows_are_in_the_listing_s_order_whatever_the_suffix(shapes):
     assert [row["path"] for row in images.rows["image"]] == [str(shapes / p) for p in images.paths]
     assert images.paths == sorted(images.paths)
     assert images.labels == [p.split("/")[0] for p in images.paths]
+
+
+def test_a_link_to_nothing_is_an_image_that_cannot_be_decoded(shapes):
+    (shapes / "circle/gone.jpg").symlink_to("nowhere.jpg")
+    found = dataset.from_listing(dataset.read_listing(shapes), "shapes")
+    at = found.paths.index("circle/gone.jpg")
+    assert list(audit.unreadable(found.keys, found.source, show_progress=False)) == [at]
 
 
 def test_the_seed_decides_the_division_and_each_image_is_in_one_split(shapes):
