@@ -205,6 +205,8 @@ class RunFolder:
         if known != set(split):
             added, gone = len(set(split) - known), len(known - set(split))
             changed.append(f"the images: {added} new or moved, {gone} gone")
+        if changed and known and not self.finished and self.last_checkpoint() is None:
+            return self.claim(options, split, fresh=True, write=write)  # that run ended before anything was learned
         if changed:
             raise RunError(
                 f"Expected {self.path} to hold this same run, got another: {shorten(changed)}. "

@@ -209,15 +209,15 @@ def divide(images: Images, excluded: dict[int, str], options: DataOptions, seed:
     Splits that the data came with are kept; without a validation split each class gives its share, seeded.
     Raises FolderError when what is left cannot be trained on.
     """
-    if excluded:
-        log.info("data: %d images cannot be decoded and are left out: %s", len(excluded), _broken(images, excluded))
-        if options.bad_images == "error":
-            raise FolderError(
-                f"Expected images that can be decoded, got {len(excluded)} that cannot: {_broken(images, excluded)}. "
-                "Mend or remove them, or leave them out with --bad_images skip."
-            )
+    if excluded and options.bad_images == "error":
+        raise FolderError(
+            f"Expected images that can be decoded, got {len(excluded)} that cannot: {_broken(images, excluded)}. "
+            "Mend or remove them, or leave them out with --bad_images skip."
+        )
     kept = [i for i in range(len(images.paths)) if i not in excluded]
     _check_enough(images, kept, excluded)
+    if excluded:
+        log.info("data: %d images cannot be decoded and are left out: %s", len(excluded), _broken(images, excluded))
     chosen = [images.splits[i] for i in kept]
     wanted = {"validation": options.val_fraction, "test": options.test_fraction}
     open_fractions = {name: f for name, f in wanted.items() if f > 0 and name not in chosen}

@@ -44,8 +44,27 @@ def test_new_stopped_finished(run):
     assert not run.finished
 
 
+def learned(run):
+    """As after the first checkpoint."""
+    (run / artifacts.CHECKPOINTS / "checkpoint-3").mkdir(parents=True)
+
+
+def test_a_run_that_learned_nothing_yet_gives_way(run):
+    claim(run)
+    assert claim(run, {"learning_rate": 0.2}) == "new"
+    assert run.read_options()["learning_rate"] == 0.2
+
+
+def test_options_of_another_s_making_do_not_give_way(run):
+    run.write_options({"epochs": 3})
+    with pytest.raises(RunError, match="this same run"):
+        claim(run)
+    assert run.read_options() == {"epochs": 3}
+
+
 def test_another_run_is_refused_with_what_differs(run):
     claim(run)
+    learned(run)
     with pytest.raises(RunError, match=r"learning_rate 0\.1 -> 0\.2"):
         claim(run, {"learning_rate": 0.2})
     with pytest.raises(RunError, match="1 new or moved, 1 gone"):
