@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 from commands import TESTS, TRAIN, main_of
+from drawings import class_folders
 
 _HOME = tempfile.TemporaryDirectory(prefix="imgcls-tests-")
 os.environ |= {
@@ -21,6 +22,20 @@ os.environ |= {
 }
 for name in ("HF_HUB_CACHE", "HF_DATASETS_CACHE", "HF_ENDPOINT"):
     os.environ.pop(name, None)
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory):
+    """Class folders of drawings that a network learns in seconds; nothing in them may be changed."""
+    return class_folders(tmp_path_factory.mktemp("data") / "shapes", per_class=12)
+
+
+@pytest.fixture(scope="session")
+def resnet(tmp_path_factory):
+    """A tiny pretrained ResNet in its Hub layout."""
+    import tiny  # its libraries read the environment when they are imported
+
+    return tiny.write("resnet-18", tmp_path_factory.mktemp("resnet"))
 
 
 @pytest.fixture

@@ -3,23 +3,12 @@
 import json
 
 import pytest
-import tiny
 import torch
 from drawings import class_folders
 from safetensors.torch import load_file
 
 from imgcls.fitting import halved
 from imgcls.trainer import ImageTrainer
-
-
-@pytest.fixture(scope="module")
-def shapes(tmp_path_factory):
-    return class_folders(tmp_path_factory.mktemp("data") / "shapes", per_class=12)
-
-
-@pytest.fixture(scope="module")
-def resnet(tmp_path_factory):
-    return tiny.write("resnet-18", tmp_path_factory.mktemp("resnet"))
 
 
 @pytest.fixture

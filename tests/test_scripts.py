@@ -19,16 +19,6 @@ from transformers import pipeline
 from imgcls import model, source
 
 
-@pytest.fixture(scope="module")
-def shapes(tmp_path_factory):
-    return class_folders(tmp_path_factory.mktemp("data") / "shapes", per_class=12)
-
-
-@pytest.fixture(scope="module")
-def resnet(tmp_path_factory):
-    return tiny.write("resnet-18", tmp_path_factory.mktemp("resnet"))
-
-
 def rows(path):
     with open(path, newline="") as file:
         return list(csv.DictReader(file))
