@@ -69,6 +69,11 @@ def whole_file(path: Path) -> Iterator[io.BufferedWriter]:
         beside.unlink(missing_ok=True)
 
 
+def size_text(count: float) -> str:
+    """Bytes for people: 57 MB, 1.2 GB."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+
+
 def _finite(content):
     if isinstance(content, dict):
         return {key: _finite(value) for key, value in content.items()}
@@ -109,8 +114,8 @@ class RunFolder:
         free = shutil.disk_usage(self.path).free
         if free < needed_bytes:
             raise RunError(
-                f"Expected about {needed_bytes / 1e9:.1f} GB free for model and checkpoints in {self.path}, "
-                f"got {free / 1e9:.1f} GB. Make room, or give an --output_dir on another disk."
+                f"Expected about {size_text(needed_bytes)} free for model and checkpoints in {self.path}, "
+                f"got {size_text(free)}. Make room, or give an --output_dir on another disk."
             )
 
     def write_json(self, name: str, content) -> None:

@@ -144,9 +144,9 @@ class ImageTrainer(Trainer):
             needed, free = 12 * self.model.num_parameters(), shutil.disk_usage(self.run.path).free
             if free > 1.1 * needed:
                 raise
+            room = f"{artifacts.size_text(needed)} for a checkpoint in {folder}, got {artifacts.size_text(free)} free"
             raise RunError(
-                f"Expected {needed / 1e6:.0f} MB for a checkpoint in {folder}, got {free / 1e6:.0f} MB free. Make room "
-                "and give the same command again: it goes on from the last checkpoint."
+                f"Expected {room}. Make room and give the same command again: it goes on from the last checkpoint."
             ) from error
         finally:
             self._saving = False
