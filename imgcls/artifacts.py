@@ -112,7 +112,8 @@ class RunFolder:
                 f"Expected a folder that can be written, got {self.path}: {error.strerror}. Give another --output_dir."
             ) from error
         free = shutil.disk_usage(self.path).free
-        if free < needed_bytes:
+        held = sum(file.stat().st_size for file in (self / CHECKPOINTS).rglob("*"))  # of a stopped run
+        if free + held < needed_bytes:
             raise RunError(
                 f"Expected about {size_text(needed_bytes)} free for model and checkpoints in {self.path}, "
                 f"got {size_text(free)}. Make room, or give an --output_dir on another disk."
