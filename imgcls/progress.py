@@ -93,6 +93,10 @@ class Progress(TrainerCallback):
         if self.bar is not None:
             self.bar.update(state.global_step - self.bar.n)
 
+    def on_epoch_end(self, args, state, control, **kwargs):
+        control.should_log = True  # so that each evaluation's line shows the loss of its own epoch
+        return control
+
     def on_log(self, args, state, control, logs=None, **kwargs):
         self.shown |= logs or {}
         if self.bar is not None and "loss" in logs:

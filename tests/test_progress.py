@@ -56,6 +56,11 @@ def test_history_is_whole_after_each_evaluation(tmp_path):
     assert len((tmp_path / "history.jsonl").read_text().splitlines()) == 2
 
 
+def test_each_epoch_logs_its_own_loss():
+    control = SimpleNamespace(should_log=False)
+    assert progress.Progress(show_bar=False).on_epoch_end(None, state(3, 1.0), control).should_log
+
+
 @pytest.mark.parametrize("show_bar", [False, True])
 def test_a_line_of_numbers_after_each_evaluation(show_bar, caplog, capsys):
     shown = progress.Progress(show_bar)
