@@ -183,11 +183,15 @@ def _label_texts(part: datasets.Dataset, column: str, hub_id: str) -> list[str |
 
 @dataclass
 class Division:
-    """The images that are used, each in one split. rows[split] has the columns "image" and "label" (int)."""
+    """The images that are used, each in one split. rows[split] has the columns "image" and "label" (int).
+
+    keys: as of `Images`, what is kept of an image between runs is kept under its key.
+    """
 
     classes: list[str]
     rows: dict[str, datasets.Dataset]
     paths: dict[str, list[str]]
+    keys: dict[str, list[str]]
 
     def table(self) -> list[tuple[str, str, str, str]]:
         """Rows of split.csv: path, label, split, group."""
@@ -229,7 +233,7 @@ def divide(images: Images, excluded: dict[int, str], options: DataOptions, seed:
             chosen[j] = split
     classes = sorted({images.labels[i] for i in kept})
     number = {name: i for i, name in enumerate(classes)}
-    rows, paths = {}, {}
+    rows, paths, keys = {}, {}, {}
     for split in ("train", "validation", "test"):
         at = [i for i, chosen_split in zip(kept, chosen, strict=True) if (chosen_split or "train") == split]
         if not at:
@@ -238,7 +242,8 @@ def divide(images: Images, excluded: dict[int, str], options: DataOptions, seed:
         feature = datasets.ClassLabel(names=classes)
         rows[split] = images.rows.select(at).add_column("label", labels, feature=feature)
         paths[split] = [images.paths[i] for i in at]
-    return Division(classes, rows, paths)
+        keys[split] = [images.keys[i] for i in at]
+    return Division(classes, rows, paths, keys)
 
 
 def _broken(images: Images, excluded: dict[int, str]) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 import transformers
+from PIL import Image
 from torch import nn
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
 
@@ -27,11 +28,19 @@ class Classifier:
     notes: list[str]
 
 
-def build(source: Source, classes: list[str], *, from_scratch: bool = False, image_px: int | None = None) -> Classifier:
+def build(
+    source: Source,
+    classes: list[str],
+    *,
+    from_scratch: bool = False,
+    image_px: int | None = None,
+    crop: str | None = None,
+) -> Classifier:
     """A network for `classes`, from `source`'s weights or from random ones.
 
-    classes: names in label order. image_px: side of the input; None keeps the checkpoint's own. Rows of the old
-    head whose class names return are kept, all others are fresh; ViT position embeddings are interpolated. The
+    classes: names in label order. image_px: side of the input; None keeps the checkpoint's own. crop: "whole" shows
+    the whole photo, squashed to a square; None and "checkpoint" what the checkpoint's processor shows. Rows of the
+    old head whose class names return are kept, all others are fresh; ViT position embeddings are interpolated. The
     torch seed decides fresh weights. Raises ModelError when anything but the head does not fit.
     """
     config, processor = _settings(source)
@@ -40,6 +49,8 @@ def build(source: Source, classes: list[str], *, from_scratch: bool = False, ima
     old_px = _image_px(config, processor)
     if image_px is not None and image_px != old_px:
         processor = _resized(config, processor, image_px)
+    if crop == "whole":
+        processor = _uncropped(config, processor)
     try:
         network = AutoModelForImageClassification.from_config(config, dtype=torch.float32)
     except (ValueError, ImportError) as error:
@@ -57,6 +68,42 @@ def build(source: Source, classes: list[str], *, from_scratch: bool = False, ima
         _image_px(config, processor),
         notes,
     )
+
+
+def head_of(network: nn.Module) -> nn.Linear:
+    """The network's last layer, one linear map from features to logits. Raises ModelError when it has another form."""
+    keys = _head_keys(network.config)
+    layers = [m for name, m in network.named_modules() if isinstance(m, nn.Linear) and f"{name}.weight" in keys]
+    if len(layers) != 1 or len(keys) != 2:
+        raise ModelError(
+            f"Expected a network whose head is one linear layer, got {shorten(keys)}. Give --tune full for this model."
+        )
+    return layers[0]
+
+
+def head_names(network: nn.Module) -> set[str]:
+    """Names of the head's parameters."""
+    return _head_keys(network.config)
+
+
+def has_linear_head(source: Source) -> bool:
+    """Whether `head_of` will find the head of this model."""
+    with torch.device("meta"):
+        network = AutoModelForImageClassification.from_config(_settings(source)[0])
+    try:
+        head_of(network)
+    except ModelError:
+        return False
+    return True
+
+
+def crops(classifier: Classifier) -> bool:
+    """Whether the image processor cuts the sides off a wide photo."""
+    px = classifier.image_px
+    photo = Image.new("RGB", (3 * px, px))
+    photo.paste((255, 255, 255), (0, 0, px, px))
+    seen = classifier.processor(images=photo, return_tensors="pt")["pixel_values"]
+    return bool((seen.amax(-1) == seen.amin(-1)).all())
 
 
 def family_of(source: Source) -> str:
@@ -160,6 +207,20 @@ def _resized(config, processor, image_px: int):
         if settings.get(key):
             settings[key] = {k: round(v * scale) if isinstance(v, int) else v for k, v in settings[key].items()}
     return type(processor).from_dict(settings)
+
+
+def _uncropped(config, processor):
+    """A processor that squashes the whole photo to the square that this one crops from it."""
+    px = _image_px(config, processor)
+    if hasattr(processor, "data_config"):
+        config.pretrained_cfg = {**config.pretrained_cfg, "crop_mode": "squash", "crop_pct": 1.0}
+        return type(processor)(pretrained_cfg=config.pretrained_cfg, architecture=config.architecture)
+    settings = {**processor.to_dict(), "size": {"height": px, "width": px}, "do_center_crop": False, "crop_pct": None}
+    kind = type(processor)
+    if kind.__name__.startswith("ConvNext"):  # it crops by itself below 384 px; ViT's differs in nothing else
+        kind = transformers.ViTImageProcessor
+        settings["image_processor_type"] = kind.__name__
+    return kind.from_dict(settings)
 
 
 def _transfer(old: nn.Module, new: nn.Module, name: str) -> list[str]:

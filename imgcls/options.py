@@ -66,11 +66,45 @@ class ModelOptions:
         "mobilenetv3-small, any Hub id, a local model folder, or a run folder to go on from (default: resnet-18)",
     )
     from_scratch: bool = option(False, "start from random weights instead of pretrained ones")
-    image_px: int | None = option(None, "side of the square input in pixels (default: the checkpoint's own)")
+    image_px: int | None = option(
+        None, "side of the square input in pixels (default: the checkpoint's own, or by probe with --tune auto)"
+    )
+    crop: Literal["checkpoint", "whole"] | None = option(
+        None,
+        "what the network sees of a photo: the checkpoint's own choice, for many the middle, or the whole photo "
+        "squashed to a square (default: the checkpoint's own, or by probe with --tune auto)",
+    )
 
     def __post_init__(self):
         if self.image_px is not None and not 16 <= self.image_px <= 4096:
             raise OptionError(f"Expected --image_px between 16 and 4096, got {self.image_px}. Usual: 160 to 384.")
+
+
+@dataclass
+class TuneOptions:
+    """What of a pretrained network is trained, and how fast."""
+
+    _argument_group_name = "fine-tuning"
+
+    tune: Literal["auto", "full", "head", "probe_then_full"] = option(
+        "auto",
+        "full: all weights; head: the last layer alone, on features computed once; probe_then_full: a probe on frozen "
+        "features is the head to start from, and what is kept is chosen among probe, fine-tuned model and their "
+        "average; auto: that, with the input chosen by probe; full from random weights",
+    )
+    layer_decay: float | None = option(None, "learning rate of each layer as share of the next deeper one's")
+    head_factor: float | None = option(None, "learning rate of the head, in multiples of --lr")
+    batch_norm: Literal["train", "hold"] | None = option(
+        None, "hold: batch norm keeps its pretrained statistics (default: by recipe)"
+    )
+
+    def __post_init__(self):
+        if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
+            raise OptionError(
+                f"Expected --layer_decay above 0 and at most 1, got {self.layer_decay}. Usual: 0.65 to 1."
+            )
+        if self.head_factor is not None and self.head_factor <= 0:
+            raise OptionError(f"Expected --head_factor above 0, got {self.head_factor}. Usual: 1 to 10.")
 
 
 @dataclass
@@ -84,6 +118,9 @@ class AugmentOptions:
     )
     flip: Literal["none", "horizontal", "both"] | None = option(
         None, "mirror images; none where a mirror image means something else, as in text (default: by recipe)"
+    )
+    train_px: int | None = option(
+        None, "side of the random crops in training; below --image_px for CNNs trains faster (default: by recipe)"
     )
 
 

@@ -19,6 +19,7 @@ class Facts:
     largest_over_smallest: float
     family: str  # "vit" or "cnn"
     pretrained: bool
+    mode: str = "full"  # "full", "head" or "probe_then_full"
     is_demo: bool = False
     processes: int = 1
 
@@ -39,6 +40,7 @@ def choose(facts: Facts) -> list[Choice]:
         Choice("per_device_train_batch_size", batch, "16 up to 1,000 images, 32 above, less for tiny sets"),
         _learning_rate(facts),
         _epochs(facts, batch * facts.processes),
+        *_layers(facts),
         _weight_decay(facts),
         Choice("label_smoothing_factor", 0.1, "calibrates, and forgives a few wrong labels"),
         *_augmentation(facts),
@@ -54,7 +56,9 @@ def _batch(facts: Facts) -> int:
 
 
 def _learning_rate(facts: Facts) -> Choice:
-    if not facts.pretrained:
+    if facts.mode == "head":
+        rate, reason = 1e-3, "one layer on fixed features"
+    elif not facts.pretrained:
         rate, reason = (
             (5e-4, "from random weights, transformer") if facts.family == "vit" else (1e-3, "from random weights")
         )
@@ -84,6 +88,17 @@ def _epochs(facts: Facts, batch: int) -> Choice:
     return Choice("num_train_epochs", float(epochs), reason)
 
 
+def _layers(facts: Facts) -> list[Choice]:
+    from_probe = facts.mode == "probe_then_full"
+    hold = Choice("batch_norm", "hold", "batches are small, and so the probe's features stay what they are")
+    train = Choice("batch_norm", "train", "statistics follow the new images")
+    return [
+        hold if from_probe else train,
+        Choice("layer_decay", 1.0, "0.7 and 0.8 measured no better on few photos"),
+        Choice("head_factor", 1.0, "10 measured no better on few photos"),
+    ]
+
+
 def _weight_decay(facts: Facts) -> Choice:
     if facts.pretrained:
         return Choice("weight_decay", 0.01, "light: the pretrained weights are good")
@@ -100,6 +115,15 @@ def _augmentation(facts: Facts) -> list[Choice]:
     if facts.pretrained and facts.images >= MEDIUM:
         strength = Choice("augment", "light", "large set")
     return [strength, Choice("flip", "horizontal", "photos; give --flip none where left and right matter")]
+
+
+def train_px(family: str, image_px: int) -> int:
+    """Side of training crops for a network that is shown `image_px` in evaluation.
+
+    Random crops magnify, so a CNN sees objects of the same size in both when it trains on smaller ones (Touvron et
+    al. 2019); a transformer's position embeddings fix one size.
+    """
+    return image_px if family == "vit" or image_px < 256 else round(image_px * 7 / 9 / 32) * 32
 
 
 def _metric(facts: Facts) -> Choice:

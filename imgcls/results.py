@@ -8,7 +8,6 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from accelerate.utils import gather_object
 from scipy.special import softmax
 
 from imgcls import artifacts, diagnosis, prediction
@@ -21,10 +20,10 @@ from imgcls.transforms import EvaluationView
 log = logging.getLogger(__name__)
 
 
-def write(trainer: ImageTrainer, division: Division, run: artifacts.RunFolder) -> None:
+def write(trainer: ImageTrainer, division: Division, run: artifacts.RunFolder, selection: dict | None) -> None:
     """Save the model, load it again as a user would, evaluate that, and write every result; metrics.json last.
 
-    All ranks take part in the evaluation; rank 0 writes.
+    selection: as from `selection.keep_best`. All ranks take part in the evaluation; rank 0 writes.
     """
     args = trainer.args
     if args.should_save:
@@ -35,7 +34,7 @@ def write(trainer: ImageTrainer, division: Division, run: artifacts.RunFolder) -
     for split in ("validation", "test"):
         if split in division.rows:
             view = EvaluationView(division.rows[split], processor)
-            logits[split] = _all_logits(network, view, args)
+            logits[split] = prediction.all_logits(network, view, args)
     if not args.should_save:
         return
     numbers = {split: _numbers(found, division, split) for split, found in logits.items()}
@@ -54,6 +53,7 @@ def write(trainer: ImageTrainer, division: Division, run: artifacts.RunFolder) -
             "classes": division.classes,
             "initialised": trainer.classifier.initialised,
             "train": _training_numbers(trainer),
+            "selection": selection,
             "validation": numbers["validation"],
             "test": numbers.get("test"),
         },
@@ -63,7 +63,8 @@ def write(trainer: ImageTrainer, division: Division, run: artifacts.RunFolder) -
 
 def save_model(trainer: ImageTrainer, run: artifacts.RunFolder) -> None:
     """Model and image processor in the run's root, each file whole or not at all."""
-    network = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+    trainer.unwrapped()  # the network's own forward again, where mixed precision had wrapped it
+    network = trainer.classifier.network
     with tempfile.TemporaryDirectory(dir=run.path, prefix=".model.") as beside:
         network.save_pretrained(beside)
         if not hasattr(trainer.classifier.processor, "data_config"):  # timm's stands in config.json
@@ -71,25 +72,6 @@ def save_model(trainer: ImageTrainer, run: artifacts.RunFolder) -> None:
         for file in sorted(Path(beside).iterdir()):
             shutil.copymode(run / artifacts.OPTIONS, file)  # safetensors writes files for the owner only
             file.replace(run / file.name)
-
-
-def _all_logits(network, view: EvaluationView, args) -> np.ndarray:
-    """Logits of a whole view in its order, each image computed by one process."""
-    rank, processes = args.process_index, args.world_size
-    mine = prediction.logits_of(
-        network,
-        view,
-        batch=args.per_device_eval_batch_size,
-        workers=args.dataloader_num_workers,
-        device=args.device,
-        part=(rank, processes),
-        show_progress=args.should_log and not args.disable_tqdm,
-    )
-    parts = gather_object([mine]) if processes > 1 else [mine]
-    found = np.empty((len(view), mine.shape[1]), np.float32)
-    for i, part in enumerate(parts):
-        found[i::processes] = part
-    return found
 
 
 def _numbers(logits: np.ndarray, division: Division, split: str) -> dict:

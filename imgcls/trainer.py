@@ -5,50 +5,54 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
-from transformers import EarlyStoppingCallback, Trainer, set_seed
+from torch import nn
+from torch.utils.data import Dataset
+from transformers import EarlyStoppingCallback, Trainer
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
-from imgcls import artifacts, losses, model
-from imgcls.checkpoints import CHECKPOINTS
-from imgcls.dataset import Division
+from imgcls import artifacts, layers, losses
 from imgcls.errors import RunError
 from imgcls.metrics import ImageClassification, standard_error
 from imgcls.model import Classifier
-from imgcls.options import AugmentOptions, ModelOptions
 from imgcls.progress import EvaluateEveryEpochs, History, Progress, Stopwatch
 from imgcls.rehearsal import Pace, rehearse
 from imgcls.source import Source
 from imgcls.training_options import METRICS, TrainOptions
-from imgcls.transforms import PLANS, DeviceHalf, EpochSampler, EvaluationView, TrainingView, collate
+from imgcls.transforms import DeviceHalf, EpochSampler, collate
 
 log = logging.getLogger(__name__)
 
-KNOWN_TYPES = {c.config["model_type"] for c in CHECKPOINTS.values()}
-
 
 class ImageTrainer(Trainer):
-    """Trainer over uint8 batches with device-side augmentation, one loss for all models and whole checkpoints."""
+    """Trainer over uint8 batches with device-side augmentation, one loss for all models and whole checkpoints.
+
+    module: what is trained: the classifier's network, or its head alone over kept features. keep_start: keep its
+    initial weights in `start`, so that the finished ones can be compared with them.
+    """
 
     def __init__(
         self,
         classifier: Classifier,
+        module: nn.Module,
         args: TrainOptions,
-        train: TrainingView,
-        validation: EvaluationView,
+        train: Dataset,
+        validation: Dataset,
         classes: list[str],
         loss: losses.ClassificationLoss,
         run: artifacts.RunFolder,
+        rates: layers.Rates,
+        *,
+        keep_start: bool = False,
         is_demo: bool = False,
     ):
-        self.run, self.classifier, self.is_demo = run, classifier, is_demo
-        self.device_half = DeviceHalf(train.processor, train.plan, train.px)
-        self.layout = memory_layout(classifier)
+        self.run, self.classifier, self.rates, self.is_demo = run, classifier, rates, is_demo
+        is_head = module is not classifier.network
+        self.device_half = None if is_head else DeviceHalf(train.processor, train.plan, train.px)
+        self.layout = torch.contiguous_format if is_head else memory_layout(classifier)
         self.metric = ImageClassification(classes)
         callbacks = [Stopwatch(), History(run), Progress(show_bar=not args.disable_tqdm)]
         if args.eval_strategy == "epoch":
@@ -56,7 +60,7 @@ class ImageTrainer(Trainer):
         if args.early_stopping_patience is not None:
             callbacks.append(EarlyStoppingCallback(args.early_stopping_patience))
         super().__init__(
-            model=classifier.network.to(memory_format=self.layout),
+            model=module.to(memory_format=self.layout),
             args=args,
             data_collator=collate,
             train_dataset=train,
@@ -68,8 +72,21 @@ class ImageTrainer(Trainer):
         # ResNet and EfficientNet take **kwargs, so Trainer would hand them num_items_in_batch, which they ignore.
         self.model_accepts_loss_kwargs = False
         self.remove_callback(PrinterCallback if args.disable_tqdm else ProgressCallback)
+        self.start = {name: value.cpu().clone() for name, value in module.state_dict().items()} if keep_start else None
         self._logged = (0, time.monotonic())
         self._saving = False
+
+    def unwrapped(self) -> nn.Module:
+        """What is trained, as it was before processes and precision were wrapped around it."""
+        return self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+
+    def create_optimizer(self, model=None) -> torch.optim.Optimizer:
+        """Trainer's optimizer over groups of our own: rates by layer, no decay of vectors."""
+        if self.optimizer is None:
+            kind, settings = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            groups = layers.parameter_groups(self.model, self.rates, self.args.learning_rate, self.args.weight_decay)
+            self.optimizer = kind(groups, **settings)
+        return self.optimizer
 
     def _metrics(self, prediction, compute_result: bool = True) -> dict:
         self.metric.add_batch(predictions=prediction.predictions, references=prediction.label_ids)
@@ -199,47 +216,6 @@ def memory_layout(classifier: Classifier) -> torch.memory_format:
     convolutions = [m for m in classifier.network.modules() if isinstance(m, torch.nn.Conv2d)]
     narrow = any(m.out_channels < 16 and m.kernel_size[0] > 1 for m in convolutions)
     return torch.channels_last if classifier.family == "cnn" and not narrow else torch.contiguous_format
-
-
-def maker(
-    source: Source,
-    model_options: ModelOptions,
-    augment: AugmentOptions,
-    args: TrainOptions,
-    division: Division,
-    run: artifacts.RunFolder,
-    *,
-    is_demo: bool,
-) -> Callable[[int, int], ImageTrainer]:
-    """A function (batch, accumulation) -> ImageTrainer that starts from the same initial state at every call."""
-    plan = replace(PLANS[augment.augment], flip=augment.flip)
-
-    def make(batch: int, accumulation: int) -> ImageTrainer:
-        set_seed(args.seed)
-        classifier = model.build(
-            source, division.classes, from_scratch=model_options.from_scratch, image_px=model_options.image_px
-        )
-        for note in classifier.notes:
-            log.info("model: %s", note)
-        args.per_device_train_batch_size, args.gradient_accumulation_steps = batch, accumulation
-        if args.ddp_find_unused_parameters is None and classifier.network.config.model_type in KNOWN_TYPES:
-            args.ddp_find_unused_parameters = False  # they use all; looking for others costs time and a warning
-        labels = division.rows["train"]["label"]
-        weights = None
-        if args.class_weights == "balanced":
-            weights = losses.balanced_weights(labels, len(division.classes)).to(args.device)
-        return ImageTrainer(
-            classifier,
-            args,
-            TrainingView(division.rows["train"], classifier.processor, plan, classifier.image_px, args.seed),
-            EvaluationView(division.rows["validation"], classifier.processor),
-            division.classes,
-            losses.ClassificationLoss(weights, args.label_smoothing_factor),
-            run,
-            is_demo,
-        )
-
-    return make
 
 
 def disk_bytes(source: Source, kept: int | None) -> int:

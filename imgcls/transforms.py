@@ -133,6 +133,7 @@ class EvaluationView(Dataset):
 
     def __init__(self, rows: datasets.Dataset, processor):
         self.rows, self.processor = rows, processor
+        self.labels = list(rows["label"]) if "label" in rows.column_names else None
 
     def __len__(self) -> int:
         return len(self.rows)

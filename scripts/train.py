@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from imgcls import cli
-from imgcls.options import AugmentOptions, DataOptions, ModelOptions, RunOptions
+from imgcls.options import AugmentOptions, DataOptions, ModelOptions, RunOptions, TuneOptions
 
 EXAMPLES = """\
 examples:
@@ -20,13 +20,13 @@ exit codes: 0 done, 1 an error that you can mend, 2 wrong usage"""
 def main() -> int:
     from imgcls.training_options import SHOWN, TrainOptions
 
-    kinds = (DataOptions, ModelOptions, AugmentOptions, TrainOptions, RunOptions)
+    kinds = (DataOptions, ModelOptions, TuneOptions, AugmentOptions, TrainOptions, RunOptions)
     given = cli.parse(kinds, description=__doc__, examples=EXAMPLES, shown=SHOWN)
     cli.start_logging()
 
-    from imgcls import artifacts, audit, dataset, fitting, machine, report, results, source, trainer
+    from imgcls import artifacts, audit, dataset, fitting, machine, report, results, selection, source, trainer, tuning
 
-    data, wanted, augment, command = (given.make(k) for k in kinds if k is not TrainOptions)
+    data, wanted, tune, augment, command = (given.make(k) for k in kinds if k is not TrainOptions)
     machine.prepare()
     args = given.make(TrainOptions, **machine.defaults())
     machine.check_launch(args.world_size)
@@ -50,10 +50,13 @@ def main() -> int:
         origin = fetch(origin, wanted, images.is_demo)
     if images.is_demo and wanted.image_px is None:
         wanted.image_px = dataset.DEMO_PX
-    follow_recipe(given, args, wanted, augment, origin, division, images.is_demo)
+    mode = tuning.mode_of(tune, wanted, origin)
+    follow_recipe(given, args, wanted, tune, augment, origin, division, mode, images.is_demo)
+    with args.main_process_first():
+        start = tuning.start(mode, origin, wanted, tune, args, division)
 
     # The run: new, stopped, or finished.
-    options = {**vars(data), **vars(wanted), **vars(augment), **args.in_force()}
+    options = {**vars(data), **vars(wanted), **vars(tune), **vars(augment), **args.in_force()}
     state = run.claim(options, division.table(), fresh=command.fresh, write=args.should_save)
     if state == "finished":
         cli.log.info("%s is finished: nothing to train (--fresh starts over)", run.path)
@@ -61,8 +64,11 @@ def main() -> int:
         if args.should_save:
             excluded = [(images.paths[i], why) for i, why in bad.items()]
             run.write_csv(artifacts.EXCLUDE, artifacts.EXCLUDE_COLUMNS, excluded)
-        make_trainer = trainer.maker(origin, wanted, augment, args, division, run, is_demo=images.is_demo)
-        results.write(fitting.fit(make_trainer, args, run), division, run)
+        make_trainer = tuning.maker(
+            mode, origin, wanted, tune, augment, args, division, run, start, is_demo=images.is_demo
+        )
+        trained = fitting.fit(make_trainer, args, run)
+        results.write(trained, division, run, selection.keep_best(trained))
     if args.should_log:
         print(report.summary(run))
     return cli.DONE
@@ -84,7 +90,7 @@ def fetch(origin, wanted: ModelOptions, is_demo: bool):
         return origin
 
 
-def follow_recipe(given, args, wanted, augment, origin, division, is_demo: bool) -> None:
+def follow_recipe(given, args, wanted, tune, augment, origin, division, mode: str, is_demo: bool) -> None:
     """Set every hyper-parameter that was not given, and say why."""
     from imgcls import machine, model, recipes
 
@@ -94,10 +100,11 @@ def follow_recipe(given, args, wanted, augment, origin, division, is_demo: bool)
         largest_over_smallest=division.imbalance("train"),
         family=model.family_of(origin),
         pretrained=not wanted.from_scratch,
+        mode=mode,
         is_demo=is_demo,
         processes=args.world_size,
     )
-    for line in recipes.fill(recipes.choose(facts), given, args, augment):
+    for line in recipes.fill(recipes.choose(facts), given, args, tune, augment):
         cli.log.info(line)
     if "dataloader_num_workers" not in given:
         args.dataloader_num_workers = machine.loader_workers()

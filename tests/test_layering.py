@@ -10,12 +10,13 @@ FLOORS = [
     {"errors"},
     {
         "options", "cli", "checkpoints", "artifacts", "images", "listing", "splits", "metrics", "losses", "machine",
-        "digits", "diagnosis", "rehearsal",
+        "digits", "diagnosis", "rehearsal", "layers",
     },
-    {"folder", "table", "cache", "recipes", "source", "progress", "training_options"},
+    {"folder", "table", "cache", "recipes", "source", "progress", "training_options", "probe"},
     {"audit", "dataset", "transforms", "model"},
     {"prediction", "trainer"},
-    {"fitting", "results", "report"},
+    {"fitting", "results", "report", "selection", "features"},
+    {"tuning"},
 ]  # fmt: skip
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 

@@ -1,0 +1,62 @@
+"""Probe, fine-tuned model, or the average of both: which one a run keeps."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+from imgcls import prediction
+from imgcls.trainer import ImageTrainer
+
+log = logging.getLogger(__name__)
+
+# Share of the way from the probe to the fine-tuned weights. Half-way is often better than either end (Wortsman et al.
+# 2022, "Robust fine-tuning of zero-shot models").
+SHARES = {"probe": 0.0, "average": 0.5, "fine-tuned": 1.0}
+EXPECTED = "average"
+
+
+def keep_best(trainer: ImageTrainer) -> dict | None:
+    """Give the trainer's network the weights that validation likes best, and say which.
+
+    None when the training did not start from a probe. Returns {"kept", "accuracy" of each}. The average is kept
+    unless another is better by more than one standard error of the paired difference; between two such, the better.
+    """
+    if trainer.start is None:
+        return None
+    network, args = trainer.unwrapped(), trainer.args
+    end = {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
+    labels = np.asarray(trainer.eval_dataset.labels)
+    correct = {}
+    for name, share in SHARES.items():
+        network.load_state_dict(between(trainer.start, end, share))
+        network.eval()
+        logits = prediction.all_logits(network, trainer.eval_dataset, args)
+        correct[name] = logits.argmax(1) == labels
+    kept = choose(correct)
+    network.load_state_dict(between(trainer.start, end, SHARES[kept]))
+    accuracy = {name: round(float(right.mean()), 4) for name, right in correct.items()}
+    log.info("kept: %s (validation accuracy: %s)", kept, ", ".join(f"{n} {a:.3f}" for n, a in accuracy.items()))
+    return {"kept": kept, "accuracy": accuracy}
+
+
+def between(start: Mapping[str, torch.Tensor], end: Mapping[str, torch.Tensor], share: float) -> dict:
+    """Weights `share` of the way from start to end; whole numbers (counters) are the end's."""
+    return {
+        name: torch.lerp(start[name], value, share) if value.is_floating_point() else value
+        for name, value in end.items()
+    }
+
+
+def choose(correct: Mapping[str, np.ndarray]) -> str:
+    """The name of the candidate to keep; correct: bool (N,) of each, for the same images in the same order."""
+    best, margin = EXPECTED, 0.0
+    for name, right in correct.items():
+        difference = right.astype(float) - correct[EXPECTED]
+        error = difference.std(ddof=1) / len(difference) ** 0.5 if len(difference) > 1 else np.inf
+        if difference.mean() > max(margin, error):
+            best, margin = name, difference.mean()
+    return best
