@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from imgcls import cache, model, prediction, probe
+from imgcls import cache, inputs, model, prediction, probe
 from imgcls.dataset import Division
+from imgcls.inputs import Input
 from imgcls.losses import PADDING_LABEL
 from imgcls.model import Classifier
 from imgcls.source import Source
@@ -23,17 +24,6 @@ COMPARED_IMAGES = 1_000  # inputs are compared on so many training images at mos
 # CNNs pretrained on random crops see objects larger in training than in evaluation, and are at their best when shown
 # about 1.15 to 1.3 times the training size (Touvron et al. 2019); 288 instead of 224: +2 points on 357 photos.
 LARGER = 9 / 7
-
-
-@dataclass(frozen=True)
-class Input:
-    """What the network is shown: the side of the square, and the checkpoint's crop or the whole photo."""
-
-    image_px: int
-    crop: str = "checkpoint"
-
-    def __str__(self) -> str:
-        return f"{self.image_px} px, {'whole photo' if self.crop == 'whole' else 'crop of the checkpoint'}"
 
 
 class Extractor:
@@ -102,7 +92,7 @@ def best_input(
         return tried[wanted]
 
     others = []
-    if fixed_crop is None and model.crops(own):
+    if fixed_crop is None and inputs.crops(own.processor, own.image_px):
         others.append({"crop": "whole"})
     if fixed_px is None and own.family == "cnn":
         others.append({"image_px": round(own.image_px * LARGER / 32) * 32})

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 import transformers
-from PIL import Image
 from torch import nn
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
 
+from imgcls import inputs
 from imgcls.errors import ModelError, shorten
 from imgcls.source import Source
 
@@ -35,22 +35,26 @@ def build(
     from_scratch: bool = False,
     image_px: int | None = None,
     crop: str | None = None,
+    drop_path: float | None = None,
 ) -> Classifier:
     """A network for `classes`, from `source`'s weights or from random ones.
 
     classes: names in label order. image_px: side of the input; None keeps the checkpoint's own. crop: "whole" shows
-    the whole photo, squashed to a square; None and "checkpoint" what the checkpoint's processor shows. Rows of the
-    old head whose class names return are kept, all others are fresh; ViT position embeddings are interpolated. The
-    torch seed decides fresh weights. Raises ModelError when anything but the head does not fit.
+    the whole photo, squashed to a square; None and "checkpoint" what the checkpoint's processor shows. drop_path:
+    share of residual branches dropped in training. Rows of the old head whose class names return are kept, all
+    others are fresh; ViT position embeddings are interpolated. The torch seed decides fresh weights. Raises
+    ModelError when anything but the head does not fit.
     """
     config, processor = _settings(source)
     old = None if from_scratch else _load(source.folder, config)
     _set_classes(config, classes)
-    old_px = _image_px(config, processor)
+    old_px = inputs.side(config, processor)
     if image_px is not None and image_px != old_px:
-        processor = _resized(config, processor, image_px)
+        processor = inputs.resized(config, processor, image_px)
     if crop == "whole":
-        processor = _uncropped(config, processor)
+        processor = inputs.uncropped(config, processor)
+    if drop_path is not None:
+        _set_drop_path(config, drop_path, source.name)
     try:
         network = AutoModelForImageClassification.from_config(config, dtype=torch.float32)
     except (ValueError, ImportError) as error:
@@ -58,14 +62,14 @@ def build(
     notes = [] if old is None else _transfer(old, network, source.name)
     if image_px not in (None, old_px):
         notes.append(f"input {image_px} px instead of {old_px}")
-    _check_forward(network, _image_px(config, processor), source.name)
+    _check_forward(network, inputs.side(config, processor), source.name)
     return Classifier(
         source.name,
         network,
         processor,
         _family(config),
         "random" if from_scratch else "pretrained",
-        _image_px(config, processor),
+        inputs.side(config, processor),
         notes,
     )
 
@@ -95,15 +99,6 @@ def has_linear_head(source: Source) -> bool:
     except ModelError:
         return False
     return True
-
-
-def crops(classifier: Classifier) -> bool:
-    """Whether the image processor cuts the sides off a wide photo."""
-    px = classifier.image_px
-    photo = Image.new("RGB", (3 * px, px))
-    photo.paste((255, 255, 255), (0, 0, px, px))
-    seen = classifier.processor(images=photo, return_tensors="pt")["pixel_values"]
-    return bool((seen.amax(-1) == seen.amin(-1)).all())
 
 
 def family_of(source: Source) -> str:
@@ -178,49 +173,14 @@ def _set_classes(config, classes: list[str]) -> None:
     config.problem_type = "single_label_classification"
 
 
-def _image_px(config, processor) -> int:
-    """Side of the square that the processor hands to the network."""
-    if hasattr(processor, "data_config"):
-        return processor.data_config["input_size"][-1]
-    crop = getattr(processor, "crop_size", None) if getattr(processor, "do_center_crop", False) else None
-    size = dict(crop or processor.size)
-    return size.get("height") or size.get("shortest_edge") or getattr(config, "image_size", 224)
-
-
-def _resized(config, processor, image_px: int):
-    """Set another input size in configuration and processor, so that `pipeline` uses it too."""
-    patch = getattr(config, "patch_size", None)
-    if isinstance(patch, int) and image_px % patch:
-        low = image_px // patch * patch
-        raise ModelError(
-            f"Expected --image_px a multiple of the patch size {patch}, got {image_px}. "
-            f"Use {max(low, patch)} or {low + patch}."
-        )
-    if hasattr(config, "image_size"):
-        config.image_size = image_px
-    if hasattr(processor, "data_config"):
-        config.pretrained_cfg = {**config.pretrained_cfg, "input_size": [3, image_px, image_px]}
-        return type(processor)(pretrained_cfg=config.pretrained_cfg, architecture=config.architecture)
-    scale = image_px / _image_px(config, processor)
-    settings = processor.to_dict()
-    for key in ("size", "crop_size"):
-        if settings.get(key):
-            settings[key] = {k: round(v * scale) if isinstance(v, int) else v for k, v in settings[key].items()}
-    return type(processor).from_dict(settings)
-
-
-def _uncropped(config, processor):
-    """A processor that squashes the whole photo to the square that this one crops from it."""
-    px = _image_px(config, processor)
-    if hasattr(processor, "data_config"):
-        config.pretrained_cfg = {**config.pretrained_cfg, "crop_mode": "squash", "crop_pct": 1.0}
-        return type(processor)(pretrained_cfg=config.pretrained_cfg, architecture=config.architecture)
-    settings = {**processor.to_dict(), "size": {"height": px, "width": px}, "do_center_crop": False, "crop_pct": None}
-    kind = type(processor)
-    if kind.__name__.startswith("ConvNext"):  # it crops by itself below 384 px; ViT's differs in nothing else
-        kind = transformers.ViTImageProcessor
-        settings["image_processor_type"] = kind.__name__
-    return kind.from_dict(settings)
+def _set_drop_path(config, share: float, name: str) -> None:
+    for field in ("drop_path_rate", "drop_connect_rate"):
+        if hasattr(config, field):
+            setattr(config, field, share)
+            return
+    if not hasattr(config, "pretrained_cfg"):
+        raise ModelError(f"Expected a network that can drop residual branches, got {name}. Leave --drop_path out.")
+    config.model_args = {**(config.model_args or {}), "drop_path_rate": share}
 
 
 def _transfer(old: nn.Module, new: nn.Module, name: str) -> list[str]:

@@ -20,8 +20,7 @@ def check_fraction(name: str, value: float, low_included: bool = False) -> None:
     """Raises OptionError unless 0 < value < 1 (0 allowed when `low_included`)."""
     if not (0 < value < 1 or (low_included and value == 0)):
         raise OptionError(
-            f"Expected --{name} between 0 and 1 (0.15 keeps 15 % of the images aside), got {value}. "
-            "Give the share as a fraction."
+            f"Expected --{name} between 0 and 1, got {value}. Give the share as a fraction: 0.15 is 15 %."
         )
 
 
@@ -97,6 +96,9 @@ class TuneOptions:
     batch_norm: Literal["train", "hold"] | None = option(
         None, "hold: batch norm keeps its pretrained statistics (default: by recipe)"
     )
+    drop_path: float | None = option(
+        None, "share of residual branches dropped in training, for networks that have such (default: the network's own)"
+    )
 
     def __post_init__(self):
         if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
@@ -105,6 +107,8 @@ class TuneOptions:
             )
         if self.head_factor is not None and self.head_factor <= 0:
             raise OptionError(f"Expected --head_factor above 0, got {self.head_factor}. Usual: 1 to 10.")
+        if self.drop_path is not None:
+            check_fraction("drop_path", self.drop_path, low_included=True)
 
 
 @dataclass
@@ -119,9 +123,22 @@ class AugmentOptions:
     flip: Literal["none", "horizontal", "both"] | None = option(
         None, "mirror images; none where a mirror image means something else, as in text (default: by recipe)"
     )
+    mixup: float = option(
+        0.0, "blend pairs of images and their labels by shares drawn from Beta(x, x); usual: 0.2 (default: off)"
+    )
+    cutmix: float = option(
+        0.0, "paste a piece of one image into another, labels by area, Beta(x, x); usual: 1.0 (default: off)"
+    )
     train_px: int | None = option(
         None, "side of the random crops in training; below --image_px for CNNs trains faster (default: by recipe)"
     )
+
+    def __post_init__(self):
+        for name in ("mixup", "cutmix"):
+            if getattr(self, name) < 0:
+                raise OptionError(f"Expected --{name} of 0 or more, got {getattr(self, name)}. Usual: 0.2 to 1.")
+        if self.train_px is not None and not 16 <= self.train_px <= 4096:
+            raise OptionError(f"Expected --train_px between 16 and 4096, got {self.train_px}. Usual: 128 to 384.")
 
 
 @dataclass

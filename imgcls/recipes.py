@@ -58,6 +58,8 @@ def _batch(facts: Facts) -> int:
 def _learning_rate(facts: Facts) -> Choice:
     if facts.mode == "head":
         rate, reason = 1e-3, "one layer on fixed features"
+    elif facts.mode == "probe_then_full" and facts.family == "cnn":
+        rate, reason = 2e-4, "from a probe: 4e-4 measured less stable, 8e-4 lost everything"
     elif not facts.pretrained:
         rate, reason = (
             (5e-4, "from random weights, transformer") if facts.family == "vit" else (1e-3, "from random weights")
@@ -74,6 +76,9 @@ def _learning_rate(facts: Facts) -> Choice:
 
 def _epochs(facts: Facts, batch: int) -> Choice:
     steps = math.ceil(facts.images / batch)
+    if facts.mode == "probe_then_full":
+        reason = "the probe is a start that needs no more"
+        return Choice("num_train_epochs", 4.0 if facts.images >= MEDIUM else 6.0, reason)
     if facts.pretrained:
         base = 10 if facts.images < SMALL else 8 if facts.images < MEDIUM else 5
     elif facts.is_demo:
@@ -121,9 +126,10 @@ def train_px(family: str, image_px: int) -> int:
     """Side of training crops for a network that is shown `image_px` in evaluation.
 
     Random crops magnify, so a CNN sees objects of the same size in both when it trains on smaller ones (Touvron et
-    al. 2019); a transformer's position embeddings fix one size.
+    al. 2019), and trains faster: 192 for 288 px took 0.73 of the time of 224 and was no worse on 357 photos. A
+    transformer's position embeddings fix one size.
     """
-    return image_px if family == "vit" or image_px < 256 else round(image_px * 7 / 9 / 32) * 32
+    return image_px if family == "vit" or image_px < 256 else round(image_px * 2 / 3 / 32) * 32
 
 
 def _metric(facts: Facts) -> Choice:

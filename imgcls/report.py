@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from imgcls import artifacts
+from imgcls.diagnosis import in_words
 from imgcls.metrics import most_confused, weakest
 
 
@@ -15,6 +16,7 @@ def summary(run: artifacts.RunFolder) -> str:
         f"{numbers['model']}, from {numbers['initialised']} weights, {len(numbers['classes'])} classes",
         f"{train['images']} images x {train['epochs']:g} epochs in {_duration(train['seconds'])}"
         f" ({train['images_per_second']:.0f} img/s), best epoch {train['best_epoch']:g}{stopped}",
+        *_kept(numbers.get("selection")),
         "",
         f"{'':12}{'images':>8}{'accuracy':>10}  {'95 % interval':15}{'macro F1':>9}{'loss':>8}",
     ]
@@ -36,8 +38,18 @@ def summary(run: artifacts.RunFolder) -> str:
         for true, predicted, count in confused:
             lines.append(f"  {true} taken for {predicted}: {count} of {judged['per_class'][true]['support']}")
     for entry in run.read_json(artifacts.DIAGNOSIS) or []:
-        lines.append(f"{entry['severity']}: {entry['evidence']}. {entry['advice']}")
+        lines.append(in_words(entry))
     return "\n".join([*lines, "", *_next(run)])
+
+
+def _kept(selection: dict | None) -> list[str]:
+    """The line on what was chosen among probe, fine-tuned model and their average."""
+    if selection is None:
+        return []
+    others = ", ".join(f"{name} {share:.3f}" for name, share in selection["accuracy"].items())
+    kept, accuracy = selection["kept"], selection["accuracy"]
+    below = ", below the probe by no more than chance explains" if accuracy[kept] < accuracy["probe"] else ""
+    return [f"kept: {kept} (validation accuracy: {others}){below}"]
 
 
 def _row(split: str, part: dict) -> str:

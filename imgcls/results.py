@@ -39,9 +39,10 @@ def write(trainer: ImageTrainer, division: Division, run: artifacts.RunFolder, s
         return
     numbers = {split: _numbers(found, division, split) for split, found in logits.items()}
     history = trainer.state.log_history
-    pretrained = trainer.classifier.initialised == "pretrained"
-    findings = diagnosis.before_training(pretrained, trainer.is_demo, len(trainer.train_dataset))
-    findings += diagnosis.after_training(history, numbers["validation"])
+    findings = trainer.diagnosis.finish(history, numbers["validation"])
+    remembered = run.read_json(artifacts.BATCH)
+    if remembered:
+        findings.insert(0, diagnosis.out_of_memory(**remembered))
     run.write_lines(artifacts.HISTORY, history)
     run.write_csv(artifacts.PREDICTIONS, artifacts.PREDICTION_COLUMNS, _predictions(logits, division))
     run.write_logits(**logits)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 
 import numpy as np
@@ -10,8 +9,6 @@ import torch
 
 from imgcls import prediction
 from imgcls.trainer import ImageTrainer
-
-log = logging.getLogger(__name__)
 
 # Share of the way from the probe to the fine-tuned weights. Half-way is often better than either end (Wortsman et al.
 # 2022, "Robust fine-tuning of zero-shot models").
@@ -23,7 +20,7 @@ def keep_best(trainer: ImageTrainer) -> dict | None:
     """Give the trainer's network the weights that validation likes best, and say which.
 
     None when the training did not start from a probe. Returns {"kept", "accuracy" of each}. The average is kept
-    unless another is better by more than one standard error of the paired difference; between two such, the better.
+    unless another is clearly better (`choose`).
     """
     if trainer.start is None:
         return None
@@ -38,9 +35,7 @@ def keep_best(trainer: ImageTrainer) -> dict | None:
         correct[name] = logits.argmax(1) == labels
     kept = choose(correct)
     network.load_state_dict(between(trainer.start, end, SHARES[kept]))
-    accuracy = {name: round(float(right.mean()), 4) for name, right in correct.items()}
-    log.info("kept: %s (validation accuracy: %s)", kept, ", ".join(f"{n} {a:.3f}" for n, a in accuracy.items()))
-    return {"kept": kept, "accuracy": accuracy}
+    return {"kept": kept, "accuracy": {name: round(float(right.mean()), 4) for name, right in correct.items()}}
 
 
 def between(start: Mapping[str, torch.Tensor], end: Mapping[str, torch.Tensor], share: float) -> dict:
@@ -52,11 +47,14 @@ def between(start: Mapping[str, torch.Tensor], end: Mapping[str, torch.Tensor], 
 
 
 def choose(correct: Mapping[str, np.ndarray]) -> str:
-    """The name of the candidate to keep; correct: bool (N,) of each, for the same images in the same order."""
-    best, margin = EXPECTED, 0.0
+    """The name of the candidate to keep; correct: bool (N,) of each, for the same images in the same order.
+
+    Of images that two candidates judge differently, the better must win more than chance explains: its surplus is
+    compared with the square root of their number (McNemar 1947), one more added, so that one image decides nothing.
+    """
+    best, surplus = EXPECTED, 0
     for name, right in correct.items():
-        difference = right.astype(float) - correct[EXPECTED]
-        error = difference.std(ddof=1) / len(difference) ** 0.5 if len(difference) > 1 else np.inf
-        if difference.mean() > max(margin, error):
-            best, margin = name, difference.mean()
+        wins, losses = (right & ~correct[EXPECTED]).sum(), (~right & correct[EXPECTED]).sum()
+        if wins - losses > max(surplus, (wins + losses + 1) ** 0.5):
+            best, surplus = name, wins - losses
     return best

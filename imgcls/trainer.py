@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
+from collections.abc import Callable
 
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
@@ -14,7 +15,7 @@ from transformers import EarlyStoppingCallback, Trainer
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
-from imgcls import artifacts, layers, losses
+from imgcls import artifacts, diagnosis, layers, losses
 from imgcls.errors import RunError
 from imgcls.metrics import ImageClassification, standard_error
 from imgcls.model import Classifier
@@ -30,8 +31,9 @@ log = logging.getLogger(__name__)
 class ImageTrainer(Trainer):
     """Trainer over uint8 batches with device-side augmentation, one loss for all models and whole checkpoints.
 
-    module: what is trained: the classifier's network, or its head alone over kept features. keep_start: keep its
-    initial weights in `start`, so that the finished ones can be compared with them.
+    module: what is trained: the classifier's network, or its head alone over kept features. mix: blends a batch's
+    images and class shares. keep_start: keep the initial weights in `start`, so that the finished ones can be
+    compared with them.
     """
 
     def __init__(
@@ -41,20 +43,23 @@ class ImageTrainer(Trainer):
         args: TrainOptions,
         train: Dataset,
         validation: Dataset,
-        classes: list[str],
         loss: losses.ClassificationLoss,
         run: artifacts.RunFolder,
         rates: layers.Rates,
         *,
+        task: diagnosis.Task,
+        mix: Callable | None = None,
         keep_start: bool = False,
-        is_demo: bool = False,
     ):
-        self.run, self.classifier, self.rates, self.is_demo = run, classifier, rates, is_demo
+        self.run, self.classifier, self.rates, self.mix = run, classifier, rates, mix
+        self.num_classes = len(task.classes)
+        self.numbers: dict | None = None  # of the latest evaluation, as in metrics.json
+        self.diagnosis = diagnosis.Diagnosis(task, lambda: self.numbers)
         is_head = module is not classifier.network
         self.device_half = None if is_head else DeviceHalf(train.processor, train.plan, train.px)
         self.layout = torch.contiguous_format if is_head else memory_layout(classifier)
-        self.metric = ImageClassification(classes)
-        callbacks = [Stopwatch(), History(run), Progress(show_bar=not args.disable_tqdm)]
+        self.metric = ImageClassification(task.classes)
+        callbacks = [Stopwatch(), History(run), Progress(show_bar=not args.disable_tqdm), self.diagnosis]
         if args.eval_strategy == "epoch":
             callbacks.append(EvaluateEveryEpochs(args.eval_every_epochs))
         if args.early_stopping_patience is not None:
@@ -92,12 +97,17 @@ class ImageTrainer(Trainer):
         self.metric.add_batch(predictions=prediction.predictions, references=prediction.label_ids)
         if not compute_result:
             return {}
-        found = self.metric.compute()
-        return {name: found[name] for name in METRICS}
+        self.numbers = self.metric.compute()
+        return {name: self.numbers[name] for name in METRICS}
 
     def _get_train_sampler(self, train_dataset=None) -> EpochSampler:
         data_seed = self.args.data_seed if self.args.data_seed is not None else self.args.seed
-        self.sampler = EpochSampler(len(self.train_dataset), self._train_batch_size * self.args.world_size, data_seed)
+        batch_images = self._train_batch_size * self.args.world_size
+        weights = None
+        if self.args.sampler == "balanced":
+            labels = self.train_dataset.labels
+            weights = losses.balanced_weights(labels, self.num_classes)[labels]
+        self.sampler = EpochSampler(len(self.train_dataset), batch_images, data_seed, weights)
         return self.sampler
 
     def _run_epoch(self, *, epoch: int, **kwargs):
@@ -110,6 +120,9 @@ class ImageTrainer(Trainer):
         draws = inputs.pop("draws", None)
         if draws is not None:
             inputs["pixel_values"] = self.device_half(inputs["pixel_values"], draws)
+            if self.mix is not None:
+                shares = losses.class_shares(inputs["labels"], self.num_classes)
+                inputs["pixel_values"], inputs["labels"] = self.mix(inputs["pixel_values"], shares)
         inputs["pixel_values"] = inputs["pixel_values"].contiguous(memory_format=self.layout)
         return inputs
 

@@ -20,6 +20,8 @@ SHOWN = [
     "eval_every_epochs",
     "early_stopping_patience",
     "class_weights",
+    "sampler",
+    "focal",
     "label_smoothing_factor",
     "gradient_accumulation_steps",
     "max_steps",
@@ -71,6 +73,12 @@ class TrainOptions(TrainingArguments):
     class_weights: Literal["none", "balanced"] = option(
         "none", "balanced: images of rare classes count more in the loss"
     )
+    focal: float = option(
+        0.0, "focal loss: exponent that makes the loss of images already recognised count less; usual: 2 (default: off)"
+    )
+    sampler: Literal["shuffle", "balanced"] = option(
+        "shuffle", "balanced: each epoch draws all classes equally often, images of rare ones several times"
+    )
     per_device_eval_batch_size: int = option(32, "images an evaluation step and device")
     lr_scheduler_type: str = option("cosine", "course of the learning rate after warm-up")
     warmup_steps: float = option(0.1, "steps of rising learning rate; below 1: share of all steps")
@@ -92,6 +100,12 @@ class TrainOptions(TrainingArguments):
             raise OptionError("Expected --batch_size and --gradient_accumulation_steps of 1 or more.")
         if self.learning_rate <= 0:
             raise OptionError(f"Expected --lr above 0, got {self.learning_rate}. Usual: 1e-5 to 1e-3.")
+        if self.focal < 0:
+            raise OptionError(f"Expected --focal of 0 or more, got {self.focal}. Usual: 2.")
+        if self.sampler == "balanced" and self.class_weights == "balanced":
+            raise OptionError(
+                "Expected --sampler balanced or --class_weights balanced, got both. Rare classes would count twice."
+            )
         if self.metric_for_best_model is not None and self.metric_for_best_model not in METRICS:
             raise OptionError(
                 f"Expected --metric_for_best_model one of {', '.join(METRICS)}, got {self.metric_for_best_model!r}. "

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import Dataset, Sampler
+from torchvision.transforms import v2
 
 from imgcls import images
 from imgcls.losses import PADDING_LABEL
@@ -105,6 +106,7 @@ class TrainingView(Dataset):
 
     def __init__(self, rows: datasets.Dataset, processor, plan: Plan, px: int, seed: int):
         self.rows, self.processor, self.plan, self.px, self.seed = rows, processor, plan, px, seed
+        self.labels = list(rows["label"])
         self.resample = resample_filter(processor)
 
     def __len__(self) -> int:
@@ -133,7 +135,7 @@ class EvaluationView(Dataset):
 
     def __init__(self, rows: datasets.Dataset, processor):
         self.rows, self.processor = rows, processor
-        self.labels = list(rows["label"]) if "label" in rows.column_names else None
+        self.labels = list(rows["label"])
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -164,20 +166,26 @@ def collate(samples: list[dict]) -> dict[str, torch.Tensor]:
 class EpochSampler(Sampler):
     """Deals the keys of an epoch: each image once, in an order that depends on (seed, epoch) alone.
 
+    weights: with them (one an image) an epoch draws as many images, each with a chance in proportion to its weight.
+
     Every batch is full: the last is filled with images of the epoch's start that are not counted, so batch norm
     never sees a batch of one, all processes take the same number of steps, and no image counts twice.
     batch_images: images of one batch over all processes.
     """
 
-    def __init__(self, size: int, batch_images: int, seed: int):
+    def __init__(self, size: int, batch_images: int, seed: int, weights: torch.Tensor | None = None):
         self.size, self.batch_images, self.seed, self.epoch = size, batch_images, seed, 0
+        self.weights = weights
 
     def __len__(self) -> int:
         return math.ceil(self.size / self.batch_images) * self.batch_images
 
     def __iter__(self):
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        order = torch.randperm(self.size, generator=generator).tolist()
+        if self.weights is None:
+            order = torch.randperm(self.size, generator=generator).tolist()
+        else:
+            order = torch.multinomial(self.weights, self.size, replacement=True, generator=generator).tolist()
         for position in range(len(self)):
             yield self.epoch, order[position % self.size], position < self.size
 
@@ -187,6 +195,15 @@ def resample_filter(processor) -> int:
     if hasattr(processor, "data_config"):
         return int(Image.Resampling[processor.data_config["interpolation"].upper()])
     return int(getattr(processor, "resample", Image.Resampling.BICUBIC) or 0)
+
+
+def mixing(mixup: float, cutmix: float) -> v2.Transform | None:
+    """What blends a batch's images and class shares: MixUp (Zhang et al. 2018), CutMix (Yun et al. 2019), or by turns.
+
+    None when both are 0. Draws come from torch's generator, which a checkpoint keeps.
+    """
+    chosen = [kind(alpha=alpha) for kind, alpha in ((v2.MixUp, mixup), (v2.CutMix, cutmix)) if alpha > 0]
+    return v2.RandomChoice(chosen) if chosen else None
 
 
 class DeviceHalf:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from transformers import set_seed
 
-from imgcls import artifacts, features, layers, losses, model, probe, recipes
+from imgcls import artifacts, diagnosis, features, layers, losses, model, probe, recipes
 from imgcls.checkpoints import CHECKPOINTS
 from imgcls.dataset import Division
 from imgcls.errors import OptionError
@@ -20,19 +20,21 @@ from imgcls.options import AugmentOptions, ModelOptions, TuneOptions
 from imgcls.source import Source
 from imgcls.trainer import ImageTrainer
 from imgcls.training_options import TrainOptions
-from imgcls.transforms import PLANS, EvaluationView, TrainingView
+from imgcls.transforms import PLANS, EvaluationView, TrainingView, mixing
 
 log = logging.getLogger(__name__)
 
 KNOWN_TYPES = {c.config["model_type"] for c in CHECKPOINTS.values()}
 
 
-def mode_of(tune: TuneOptions, wanted: ModelOptions, source: Source) -> str:
+def mode_of(tune: TuneOptions, wanted: ModelOptions, augment: AugmentOptions, source: Source) -> str:
     """The mode that --tune means here: "full", "head" or "probe_then_full".
 
-    Raises OptionError for a mode that needs pretrained features when there are none, ModelError for one that needs
-    a linear head when the network has another.
+    Raises OptionError for a mode that needs pretrained features when there are none, and for options that have
+    nothing to work on in a mode.
     """
+    if tune.tune == "head" and (augment.mixup or augment.cutmix):
+        raise OptionError("Expected --tune head without --mixup and --cutmix: features are computed of whole images.")
     if tune.tune == "full" or (tune.tune == "auto" and wanted.from_scratch):
         return "full"
     if wanted.from_scratch:
@@ -100,6 +102,7 @@ def maker(
             from_scratch=wanted.from_scratch,
             image_px=wanted.image_px,
             crop=wanted.crop,
+            drop_path=tune.drop_path,
         )
         for note in classifier.notes:
             log.info("model: %s", note)
@@ -132,12 +135,21 @@ def maker(
             module,
             args,
             *views,
-            division.classes,
-            losses.ClassificationLoss(weights, args.label_smoothing_factor),
+            losses.ClassificationLoss(weights, args.label_smoothing_factor, args.focal),
             run,
             layers.Rates(head, tune.layer_decay, tune.head_factor),
+            task=diagnosis.Task(
+                division.classes,
+                np.bincount(train["label"], minlength=len(division.classes)).tolist(),
+                len(validation),
+                pretrained=not wanted.from_scratch,
+                is_demo=is_demo,
+                head_only=mode == "head",
+                balanced=args.class_weights == "balanced",
+                smoothing=args.label_smoothing_factor,
+            ),
+            mix=mixing(augment.mixup, augment.cutmix),
             keep_start=start.probe is not None,
-            is_demo=is_demo,
         )
 
     return make

@@ -50,7 +50,7 @@ def main() -> int:
         origin = fetch(origin, wanted, images.is_demo)
     if images.is_demo and wanted.image_px is None:
         wanted.image_px = dataset.DEMO_PX
-    mode = tuning.mode_of(tune, wanted, origin)
+    mode = tuning.mode_of(tune, wanted, augment, origin)
     follow_recipe(given, args, wanted, tune, augment, origin, division, mode, images.is_demo)
     with args.main_process_first():
         start = tuning.start(mode, origin, wanted, tune, args, division)

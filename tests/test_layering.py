@@ -10,9 +10,9 @@ FLOORS = [
     {"errors"},
     {
         "options", "cli", "checkpoints", "artifacts", "images", "listing", "splits", "metrics", "losses", "machine",
-        "digits", "diagnosis", "rehearsal", "layers",
+        "digits", "rehearsal", "layers", "inputs",
     },
-    {"folder", "table", "cache", "recipes", "source", "progress", "training_options", "probe"},
+    {"folder", "table", "cache", "recipes", "source", "progress", "training_options", "probe", "diagnosis"},
     {"audit", "dataset", "transforms", "model"},
     {"prediction", "trainer"},
     {"fitting", "results", "report", "selection", "features"},

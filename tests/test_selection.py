@@ -1,0 +1,42 @@
+"""Which of probe, average and fine-tuned model is kept."""
+
+import numpy as np
+import pytest
+import torch
+
+from imgcls import selection
+
+
+def right(share, n=100):
+    return np.arange(n) < round(share * n)
+
+
+@pytest.mark.parametrize(
+    ("probe", "average", "tuned", "kept"),
+    [
+        (0.80, 0.80, 0.80, "average"),
+        (0.80, 0.82, 0.81, "average"),
+        (0.84, 0.82, 0.80, "probe"),  # two images more and none less
+        (0.83, 0.82, 0.83, "average"),  # one image decides nothing
+        (0.50, 0.70, 0.90, "fine-tuned"),
+        (0.95, 0.70, 0.90, "probe"),
+    ],
+)
+def test_the_average_unless_another_is_clearly_better(probe, average, tuned, kept):
+    correct = {"probe": right(probe), "average": right(average), "fine-tuned": right(tuned)}
+    assert selection.choose(correct) == kept
+
+
+def test_one_image_decides_nothing():
+    one = {"probe": np.array([True]), "average": np.array([False]), "fine-tuned": np.array([True])}
+    assert selection.choose(one) == "average"
+
+
+def test_halfway():
+    start = {"w": torch.zeros(2), "steps": torch.tensor(0)}
+    end = {"w": torch.tensor([2.0, 4.0]), "steps": torch.tensor(7)}
+    found = selection.between(start, end, 0.5)
+    assert torch.equal(found["w"], torch.tensor([1.0, 2.0]))
+    assert found["steps"] == 7
+    assert torch.equal(selection.between(start, end, 0.0)["w"], start["w"])
+    assert torch.equal(selection.between(start, end, 1.0)["w"], end["w"])
