@@ -78,6 +78,16 @@ def check_launch(world_size: int) -> None:
         )
 
 
+def leave(state) -> None:
+    """End the processes of a launch together: one that exits while others still write may abort in its network threads.
+
+    state: accelerate's PartialState.
+    """
+    if state.num_processes > 1:
+        state.wait_for_everyone()
+        state.destroy_process_group()
+
+
 def name() -> str:
     """One line for people: accelerator or CPU, with threads."""
     kind = accelerator()

@@ -106,8 +106,12 @@ class TrainingView(Dataset):
 
     def __init__(self, rows: datasets.Dataset, processor, plan: Plan, px: int, seed: int):
         self.rows, self.processor, self.plan, self.px, self.seed = rows, processor, plan, px, seed
-        self.labels = list(rows["label"])
         self.resample = resample_filter(processor)
+
+    @property
+    def labels(self) -> list[int]:
+        """Label of each row, (N,)."""
+        return list(self.rows["label"])
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -135,7 +139,11 @@ class EvaluationView(Dataset):
 
     def __init__(self, rows: datasets.Dataset, processor):
         self.rows, self.processor = rows, processor
-        self.labels = list(rows["label"])
+
+    @property
+    def labels(self) -> list[int]:
+        """Label of each row, (N,)."""
+        return list(self.rows["label"])
 
     def __len__(self) -> int:
         return len(self.rows)

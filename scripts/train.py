@@ -71,6 +71,7 @@ def main() -> int:
         results.write(trained, division, run, selection.keep_best(trained))
     if args.should_log:
         print(report.summary(run))
+    machine.leave(args.distributed_state)
     return cli.DONE
 
 

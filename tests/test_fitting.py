@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from imgcls.fitting import halved
 from imgcls.trainer import ImageTrainer
+from imgcls.training_options import METRICS
 
 
 @pytest.fixture
@@ -17,7 +18,7 @@ def fit(train, resnet, shapes, tmp_path):
 
     def run(name, *options):
         folder = tmp_path / name
-        return train("--model", resnet, "--data", shapes, "--output_dir", folder, *options), folder
+        return train("--model", resnet, "--data", shapes, "--tune", "full", "--output_dir", folder, *options), folder
 
     return run
 
@@ -54,8 +55,8 @@ def test_a_batch_that_does_not_fit_is_halved_and_gives_the_same_run(fit, monkeyp
     short_of_memory(monkeypatch, 4, "rehearse")
     done, run = fit("halved", *options, "--batch_size", 16)
     assert done.returncode == 0, done.stderr
-    assert "batch 8 x 2 accumulated" in done.stderr
-    assert "batch 4 x 4 accumulated" in done.stderr
+    assert "the batch became 8 x 2 accumulated" in done.stderr
+    assert "the batch became 4 x 4 accumulated" in done.stderr
     found = load_file(run / "model.safetensors")
     assert all(torch.equal(found[name], value) for name, value in load_file(expected / "model.safetensors").items())
 
@@ -64,7 +65,7 @@ def test_memory_that_runs_out_amid_training_costs_only_the_steps_since_the_last_
     short_of_memory(monkeypatch, 4, "training_step", from_step=9)  # 8 steps an epoch, the first one is saved
     done, run = fit("run", "--epochs", 2, "--batch_size", 8, "--gradient_accumulation_steps", 1, "--max_steps", 12)
     assert done.returncode == 0, done.stderr
-    assert "batch 4 x 2 accumulated" in done.stderr
+    assert "the batch became 4 x 2 accumulated" in done.stderr
     assert "going on from step" in done.stderr
     assert json.loads((run / "metrics.json").read_text())["train"]["epochs"] == pytest.approx(3, abs=0.1)
 
@@ -117,7 +118,7 @@ def test_the_latest_of_equally_good_models_is_the_best(fit, monkeypatch, metric,
     given = iter(course)
 
     def planned(self, prediction, compute_result=True):
-        return dict.fromkeys(("accuracy", "macro_f1", "loss"), 0.0) | {metric: next(given)} if compute_result else {}
+        return dict.fromkeys(METRICS, 0.0) | {metric: next(given)} if compute_result else {}
 
     monkeypatch.setattr(ImageTrainer, "_metrics", planned)
     done, run = fit("run", "--epochs", 4, "--metric_for_best_model", metric)

@@ -54,4 +54,6 @@ def test_processes_share_the_images(saved):
     for processes in (2, 9):  # of nine, two have nothing to do
         parts = [prediction.logits_of(network, view, part=(rank, processes), **options) for rank in range(processes)]
         for rank, part in enumerate(parts):
-            np.testing.assert_allclose(part, whole[rank::processes], atol=1e-5)
+            assert len(part) == len(whole[rank::processes])
+            if len(part):
+                np.testing.assert_allclose(part, whole[rank::processes], atol=1e-5)

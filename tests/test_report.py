@@ -45,9 +45,9 @@ def test_weak_classes_and_confusions_are_named(run):
 
 def test_findings_are_said_with_their_advice(run):
     run.write_json(
-        artifacts.DIAGNOSIS, [{"code": "x", "severity": "warning", "evidence": "It rains", "advice": "Wait."}]
+        artifacts.DIAGNOSIS, [{"code": "rain", "severity": "warning", "evidence": "It rains", "advice": "Wait."}]
     )
-    assert "warning: It rains. Wait." in report.summary(run).splitlines()
+    assert "warning: rain: It rains. Wait." in report.summary(run).splitlines()
 
 
 def test_only_files_that_are_there_are_named_and_the_next_command_is_whole(run):

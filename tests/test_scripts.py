@@ -140,7 +140,18 @@ FAMILIES = ("vit-base", "vit-small-msn", "resnet-18", "efficientnet-b0", "mobile
 
 def test_a_step_is_the_same_however_it_is_cut(staged, shapes, tmp_path):
     cuts = {"whole": (16, 1), "accumulated": (4, 4), "processes": (8, 1)}
-    options = ["--data", shapes, "--max_steps", 2, "--max_grad_norm", 0, "--class_weights", "balanced"]
+    options = [
+        "--data",
+        shapes,
+        "--max_steps",
+        2,
+        "--max_grad_norm",
+        0,
+        "--class_weights",
+        "balanced",
+        "--tune",
+        "full",
+    ]
 
     def command(name, cut):
         (folder := tmp_path / f"{name}-{cut}").mkdir()
