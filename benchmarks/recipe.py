@@ -1,10 +1,11 @@
-"""The default recipe against a probe on frozen features and the stock fine-tuning settings, on the same folds.
+"""The defaults against plain fine-tuning, a probe on frozen features and the stock settings, on the same folds.
 
     python benchmarks/recipe.py --data FOLDER --model CHECKPOINT
 
-Stratified folds; each is the test split once, so every image is tested once and chooses nothing. All arms train on
-the same images: those that train.py leaves after taking its validation split from the rest. `--arm NAME FLAGS` adds
-a train.py run with other options. Prints a table of accuracies and paired differences, and writes JSON.
+Stratified folds; each is the test split once, so every image is tested once and chooses nothing. A CSV with a test
+split is taken as it is. All arms train on the same images: those that train.py leaves after taking its validation
+split from the rest. `--arm NAME FLAGS` adds a train.py run with other options. Prints a table of accuracies, macro
+recalls, seconds of the whole command (the probe's: without start-up) and paired differences, and writes JSON.
 """
 
 from __future__ import annotations
@@ -12,9 +13,14 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import os
+import shutil
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +29,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from torchvision.transforms import v2
-from transformers import Trainer, TrainingArguments, set_seed
+from threadpoolctl import threadpool_limits
+from transformers import set_seed
 
-from imgcls import dataset, images, machine, model, source, transforms
+from imgcls import dataset, machine, model, source, transforms
 
+STOCK = Path(__file__).parent / "stock.py"
 TRAIN = Path(__file__).parent.parent / "scripts" / "train.py"
 DRAWS = 10_000  # bootstrap
 
@@ -66,32 +73,16 @@ def probe(checkpoint: str, classes: list[str], seed: int, pixels: dict, learned:
         return torch.cat(seen).numpy()
 
     fitted = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=2000))
-    fitted.fit(features([path for path, _ in learned]), [label for _, label in learned])
+    with threadpool_limits(1):
+        fitted.fit(features([path for path, _ in learned]), [label for _, label in learned])
     return dict(zip(tested, fitted.predict(features(tested)), strict=True))
 
 
-def stock(checkpoint: str, classes: list[str], seed: int, pixels: dict, learned: list, tested: list, root: Path):
-    """transformers' image-classification example: AdamW 5e-5 falling linearly, 3 epochs, batch 8, crop 0.08 to 1."""
-    classifier = built(checkpoint, classes, seed)
-    network, px = classifier.network, classifier.image_px
-    half = transforms.DeviceHalf(classifier.processor, transforms.Plan(), px)  # only normalises
-    vary = v2.Compose([v2.RandomResizedCrop(px), v2.RandomHorizontalFlip(), v2.PILToTensor()])
-
-    def collate(samples: list) -> dict:
-        cropped = torch.stack([vary(images.load_rgb(str(root / path))) for path, _ in samples])
-        labels = torch.tensor([classes.index(label) for _, label in samples])
-        return {"pixel_values": half(cropped, torch.zeros(len(samples), transforms.DRAWS)), "labels": labels}
-
-    with tempfile.TemporaryDirectory() as folder:
-        args = TrainingArguments(
-            output_dir=folder, seed=seed, learning_rate=5e-5, num_train_epochs=3, per_device_train_batch_size=8,
-            save_strategy="no", report_to="none", remove_unused_columns=False, disable_tqdm=True,
-            **machine.defaults(),
-        )  # fmt: skip
-        Trainer(network, args, data_collator=collate, train_dataset=learned).train()
-    network.eval().cpu()
-    with torch.no_grad():
-        return {p: classes[int(network(pixel_values=pixels[p][None]).logits.argmax())] for p in tested}
+def stock(table: Path, checkpoint: str, seed: int, out: Path) -> dict[str, str]:
+    """path -> predicted class of the table's test images, by benchmarks/stock.py."""
+    command = [sys.executable, str(STOCK), str(table), checkpoint, str(out), "--seed", str(seed)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return {row["path"]: row["predicted"] for row in rows_of(out)}
 
 
 def paired(first: np.ndarray, second: np.ndarray) -> dict:
@@ -108,6 +99,7 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="class folders")
     parser.add_argument("--model", required=True, help="as train.py takes it")
     parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--only_folds", type=int, help="the first so many of them")
     parser.add_argument("--seeds", type=int, nargs="+", default=[42])
     parser.add_argument("--arm", nargs=2, action="append", default=[], metavar=("NAME", "FLAGS"))
     parser.add_argument("--only_arms", action="store_true", help="leave probe and stock settings out")
@@ -116,56 +108,82 @@ def main() -> None:
     machine.prepare()
 
     listing = dataset.read_listing(Path(options.data))
-    root, paths = listing.root.resolve(), [f.path for f in listing.files]
-    label_of = {f.path: f.label for f in listing.files}
-    labels = [label_of[p] for p in paths]
+    files = [str(listing.absolute(f)) for f in listing.files]
+    labels = np.array([f.label for f in listing.files])
+    label_of = dict(zip(files, labels, strict=True))
+    fixed = [i for i, f in enumerate(listing.files) if f.split == "test"]
     processor = built(options.model, listing.classes, 0).processor
-    pixels = {p: transforms.evaluation_pixels(str(root / p), processor) for p in paths}
-    correct: dict[str, list[np.ndarray]] = {}
+    pixels = {f: transforms.evaluation_pixels(f, processor) for f in files}
+    correct: dict[str, list[dict[str, float]]] = {}
+    seconds: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
+        os.environ["IMGCLS_CACHE"] = folder  # nothing is known of these images beforehand
         for seed in options.seeds:
             right: dict[str, dict[str, float]] = {}
-            folds = StratifiedKFold(options.folds, shuffle=True, random_state=seed).split(paths, labels)
-            for k, (_, held_out) in enumerate(folds):
-                tested = [paths[i] for i in held_out]
+            folds = StratifiedKFold(options.folds, shuffle=True, random_state=seed).split(files, labels)
+            for k, held_out in enumerate([fixed] if fixed else [test for _, test in folds][: options.only_folds]):
+                tested = {files[i] for i in held_out}
                 table = Path(folder) / f"fold{k}-seed{seed}.csv"
                 with open(table, "w", newline="") as file:
                     writer = csv.writer(file)
                     writer.writerow(["path", "label", "split"])
-                    writer.writerows([root / p, label_of[p], "test" if p in tested else "train"] for p in paths)
+                    writer.writerows([f, label_of[f], "test" if f in tested else "train"] for f in files)
                 found = {}
-                for name, flags in [("recipe", ""), *options.arm]:
+                for name, flags in [("auto", ""), *options.arm]:
                     run = Path(folder) / f"{table.stem}-{name}"
-                    predicted = train(table, options.model, seed, flags, run)
-                    found[name] = {str(Path(p).relative_to(root)): label for p, label in predicted.items()}
-                split = rows_of(Path(folder) / f"{table.stem}-recipe" / "split.csv")
-                learned = [(str(Path(r["path"]).relative_to(root)), r["label"]) for r in split if r["split"] == "train"]
+                    shutil.rmtree(Path(folder) / "features", ignore_errors=True)
+                    work = partial(train, table, options.model, seed, flags, run)
+                    found[name] = timed(work, seconds.setdefault(name, []))
+                split = rows_of(Path(folder) / f"{table.stem}-auto" / "split.csv")
+                learned = [(r["path"], r["label"]) for r in split if r["split"] == "train"]
+                with open(table, "w", newline="") as file:
+                    writer = csv.writer(file)
+                    writer.writerows([["path", "label", "split"], *([p, label, "train"] for p, label in learned)])
+                    writer.writerows([p, label_of[p], "test"] for p in sorted(tested))
                 if not options.only_arms:
-                    arguments = (options.model, listing.classes, seed, pixels, learned, tested)
-                    found["probe"] = probe(*arguments)
-                    found["stock"] = stock(*arguments, root)
+                    arguments = (options.model, listing.classes, seed, pixels, learned, sorted(tested))
+                    found["probe"] = timed(partial(probe, *arguments), seconds.setdefault("probe", []))
+                    out = Path(folder) / f"{table.stem}-stock.csv"
+                    work = partial(stock, table, options.model, seed, out)
+                    found["stock"] = timed(work, seconds.setdefault("stock", []))
                 for name, predicted in found.items():
-                    assert set(predicted) == set(tested), name
+                    assert set(predicted) == tested, name
                     right.setdefault(name, {}).update({p: float(predicted[p] == label_of[p]) for p in tested})
                 line = {name: f"{np.mean([r[p] for p in tested]):.3f}" for name, r in right.items()}
                 print(f"seed {seed} fold {k}: {len(learned)} to train on, {len(tested)} tested, {line}", flush=True)
             for name, r in right.items():
-                correct.setdefault(name, []).append(np.array([r[p] for p in paths]))
-    report(correct, options)
+                correct.setdefault(name, []).append(r)
+    report(correct, seconds, label_of, options)
 
 
-def report(correct: dict[str, list[np.ndarray]], options: argparse.Namespace) -> None:
-    """Print accuracies and differences, each image averaged over seeds, and write them."""
-    mean = {name: np.mean(arrays, axis=0) for name, arrays in correct.items()}
-    result = {"images": len(mean["recipe"]), "folds": options.folds, "seeds": options.seeds, "machine": machine.name()}
-    result["accuracy"] = {name: float(values.mean()) for name, values in mean.items()}
-    result["recipe minus"] = {name: paired(mean["recipe"], v) for name, v in mean.items() if name != "recipe"}
-    print(f"{result['images']} images, {options.folds} folds, seeds {options.seeds}, {result['machine']}")
-    for name, accuracy in result["accuracy"].items():
-        line = f"  {name:<12} {accuracy:.3f}"
-        if name != "recipe":
-            against = result["recipe minus"][name]
-            line += "   recipe minus it: {:+.3f} ({:+.3f} to {:+.3f})".format(against["difference"], *against["ci95"])
+def timed(work: Callable, seconds: list[float]) -> dict[str, str]:
+    """What `work` gives; its duration is added to `seconds`."""
+    start = time.perf_counter()
+    found = work()
+    seconds.append(time.perf_counter() - start)
+    return found
+
+
+def report(correct: dict[str, list[dict[str, float]]], seconds: dict, label_of: dict, options) -> None:
+    """Print accuracies and differences, each image averaged over the seeds that tested it, and write them."""
+    paths = sorted(set().union(*correct["auto"]))
+    mean = {name: np.array([np.mean([r[p] for r in runs if p in r]) for p in paths]) for name, runs in correct.items()}
+    label = np.array([label_of[p] for p in paths])
+    result = {"images": len(label_of), "tested": len(paths), "folds": options.folds, "seeds": options.seeds}
+    result["machine"] = machine.name()
+    print(f"{len(label_of)} images, {len(paths)} tested, seeds {options.seeds}, {result['machine']}")
+    for name, values in mean.items():
+        row = {
+            "accuracy": values.mean(),
+            "accuracy_by_seed": [float(np.mean(list(r.values()))) for r in correct[name]],
+            "macro_recall": float(np.mean([values[label == c].mean() for c in sorted(set(label))])),
+            "seconds": float(np.mean(seconds[name])),
+        }
+        result[name] = row
+        line = f"  {name:<12} {row['accuracy']:.3f}  macro recall {row['macro_recall']:.3f}  {row['seconds']:6.1f} s"
+        if name != "auto":
+            against = row["auto minus it"] = paired(mean["auto"], values)
+            line += "   auto minus it: {:+.3f} ({:+.3f} to {:+.3f})".format(against["difference"], *against["ci95"])
         print(line)
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -78,7 +78,7 @@ def _epochs(facts: Facts, batch: int) -> Choice:
     steps = math.ceil(facts.images / batch)
     if facts.mode == "probe_then_full":
         reason = "the probe is a start that needs no more"
-        return Choice("num_train_epochs", 4.0 if facts.images >= MEDIUM else 6.0, reason)
+        return Choice("num_train_epochs", 4.0 if facts.images >= MEDIUM else 5.0, reason)
     if facts.pretrained:
         base = 10 if facts.images < SMALL else 8 if facts.images < MEDIUM else 5
     elif facts.is_demo:

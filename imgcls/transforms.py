@@ -135,10 +135,14 @@ class TrainingView(Dataset):
 
 
 class EvaluationView(Dataset):
-    """Rows as evaluation samples: exactly the values that the checkpoint's image processor gives."""
+    """Rows as evaluation samples: exactly the values that the checkpoint's image processor gives.
 
-    def __init__(self, rows: datasets.Dataset, processor):
-        self.rows, self.processor = rows, processor
+    keep_bytes: pixels of so many bytes are kept in memory, so that a small split is read once and not every epoch.
+    """
+
+    def __init__(self, rows: datasets.Dataset, processor, keep_bytes: int = 0):
+        self.rows, self.processor, self.room = rows, processor, keep_bytes
+        self.kept: dict[int, torch.Tensor] = {}
 
     @property
     def labels(self) -> list[int]:
@@ -152,7 +156,13 @@ class EvaluationView(Dataset):
         """{"pixel_values": float (3, px, px), "labels": int}."""
         row = self.rows[index]
         source = row["image"]["bytes"] or row["image"]["path"]
-        return {"pixel_values": evaluation_pixels(source, self.processor), "labels": row["label"]}
+        pixels = self.kept.get(index)
+        if pixels is None:
+            pixels = evaluation_pixels(source, self.processor)
+            if pixels.nbytes <= self.room:
+                self.room -= pixels.nbytes
+                self.kept[index] = pixels
+        return {"pixel_values": pixels, "labels": row["label"]}
 
 
 def evaluation_pixels(source: str | bytes, processor) -> torch.Tensor:

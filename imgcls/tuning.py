@@ -24,6 +24,7 @@ from imgcls.transforms import PLANS, EvaluationView, TrainingView, mixing
 
 log = logging.getLogger(__name__)
 
+KEEP_BYTES = 500_000_000  # of validation pixels in memory: 800 images of 224 px
 KNOWN_TYPES = {c.config["model_type"] for c in CHECKPOINTS.values()}
 
 
@@ -122,7 +123,9 @@ def maker(
             px = augment.train_px or recipes.train_px(classifier.family, classifier.image_px)
             views = [
                 TrainingView(train, classifier.processor, plan, px, args.seed),
-                EvaluationView(validation, classifier.processor),
+                EvaluationView(
+                    validation, classifier.processor, keep_bytes=0 if args.dataloader_num_workers else KEEP_BYTES
+                ),
             ]
         args.per_device_train_batch_size, args.gradient_accumulation_steps = batch, accumulation
         if args.ddp_find_unused_parameters is None and network.config.model_type in KNOWN_TYPES:
