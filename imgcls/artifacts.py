@@ -25,6 +25,7 @@ METRICS = "metrics.json"
 PREDICTIONS = "predictions.csv"
 LOGITS = "logits.npz"
 DIAGNOSIS = "diagnosis.json"
+ADAPTER = "adapter"
 CHECKPOINTS = "checkpoints"
 PARTIAL = "checkpoints/.partial"  # the checkpoint that is being written
 BATCH = "checkpoints/batch.json"  # batch and accumulation, once memory was short
@@ -229,6 +230,7 @@ class RunFolder:
 
         Its weights stay until new ones replace them: the new run may start from them.
         """
-        shutil.rmtree(self / CHECKPOINTS, ignore_errors=True)
+        for name in (CHECKPOINTS, ADAPTER):
+            shutil.rmtree(self / name, ignore_errors=True)
         for name in (*RESULTS, SPLIT, EXCLUDE, OPTIONS):  # options last: they tell that the folder is a run's
             (self / name).unlink(missing_ok=True)

@@ -85,9 +85,10 @@ class TuneOptions:
 
     _argument_group_name = "fine-tuning"
 
-    tune: Literal["auto", "full", "head", "probe_then_full"] = option(
+    tune: Literal["auto", "full", "head", "lora", "probe_then_full"] = option(
         "auto",
-        "full: all weights; head: the last layer alone, on features computed once; probe_then_full: a probe on frozen "
+        "full: all weights; head: the last layer alone, on features computed once; lora: small adapters and the head, "
+        "merged at the end; probe_then_full: a probe on frozen "
         "features is the head to start from, and what is kept is chosen among probe, fine-tuned model and their "
         "average; auto: that, with the input chosen by probe; full from random weights",
     )
@@ -96,6 +97,7 @@ class TuneOptions:
     batch_norm: Literal["train", "hold"] | None = option(
         None, "hold: batch norm keeps its pretrained statistics (default: by recipe)"
     )
+    lora_rank: int = option(8, "rank of the adapters of --tune lora")
     drop_path: float | None = option(
         None, "share of residual branches dropped in training, for networks that have such (default: the network's own)"
     )
@@ -107,6 +109,8 @@ class TuneOptions:
             )
         if self.head_factor is not None and self.head_factor <= 0:
             raise OptionError(f"Expected --head_factor above 0, got {self.head_factor}. Usual: 1 to 10.")
+        if self.lora_rank < 1:
+            raise OptionError(f"Expected --lora_rank of 1 or more, got {self.lora_rank}. Usual: 4 to 16.")
         if self.drop_path is not None:
             check_fraction("drop_path", self.drop_path, low_included=True)
 

@@ -19,7 +19,7 @@ class Facts:
     largest_over_smallest: float
     family: str  # "vit" or "cnn"
     pretrained: bool
-    mode: str = "full"  # "full", "head" or "probe_then_full"
+    mode: str = "full"  # "full", "head", "lora" or "probe_then_full"
     is_demo: bool = False
     processes: int = 1
 
@@ -58,6 +58,8 @@ def _batch(facts: Facts) -> int:
 def _learning_rate(facts: Facts) -> Choice:
     if facts.mode == "head":
         rate, reason = 1e-3, "one layer on fixed features"
+    elif facts.mode == "lora":
+        rate, reason = 1e-3, "adapters start from nothing and bear ten times the rate of whole layers"
     elif facts.mode == "probe_then_full" and facts.family == "cnn":
         rate, reason = 2e-4, "from a probe: 4e-4 measured less stable, 8e-4 lost everything"
     elif not facts.pretrained:
@@ -76,7 +78,7 @@ def _learning_rate(facts: Facts) -> Choice:
 
 def _epochs(facts: Facts, batch: int) -> Choice:
     steps = math.ceil(facts.images / batch)
-    if facts.mode == "probe_then_full":
+    if facts.mode in ("probe_then_full", "lora"):
         reason = "the probe is a start that needs no more"
         return Choice("num_train_epochs", 4.0 if facts.images >= MEDIUM else 5.0, reason)
     if facts.pretrained:
@@ -94,7 +96,7 @@ def _epochs(facts: Facts, batch: int) -> Choice:
 
 
 def _layers(facts: Facts) -> list[Choice]:
-    from_probe = facts.mode == "probe_then_full"
+    from_probe = facts.mode in ("probe_then_full", "lora")
     hold = Choice("batch_norm", "hold", "batches are small, and so the probe's features stay what they are")
     train = Choice("batch_norm", "train", "statistics follow the new images")
     return [

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from peft import PeftModel
 from scipy.special import softmax
 
-from imgcls import artifacts, diagnosis, prediction
+from imgcls import artifacts, diagnosis, lora, prediction
 from imgcls.dataset import Division
 from imgcls.metrics import ImageClassification
 from imgcls.progress import Stopwatch
@@ -63,16 +65,25 @@ def write(trainer: ImageTrainer, division: Division, run: artifacts.RunFolder, s
 
 
 def save_model(trainer: ImageTrainer, run: artifacts.RunFolder) -> None:
-    """Model and image processor in the run's root, each file whole or not at all."""
-    trainer.unwrapped()  # the network's own forward again, where mixed precision had wrapped it
+    """Model and image processor in the run's root, each file whole or not at all; a LoRA run's adapter beside them."""
+    trained = trainer.unwrapped()  # the network's own forward again, where mixed precision had wrapped it
     network = trainer.classifier.network
+    if isinstance(trained, PeftModel):
+        _write_beside(run / artifacts.ADAPTER, lambda folder: lora.save(trained, folder), run)
+        network = lora.merged(trained)
+    _write_beside(run.path, network.save_pretrained, run)
+    if not hasattr(trainer.classifier.processor, "data_config"):  # timm's stands in config.json
+        _write_beside(run.path, trainer.classifier.processor.save_pretrained, run)
+
+
+def _write_beside(folder: Path, write: Callable[[str], None], run: artifacts.RunFolder) -> None:
+    """Let `write` fill a folder of its own, then move its files, each whole, to where they belong."""
     with tempfile.TemporaryDirectory(dir=run.path, prefix=".model.") as beside:
-        network.save_pretrained(beside)
-        if not hasattr(trainer.classifier.processor, "data_config"):  # timm's stands in config.json
-            trainer.classifier.processor.save_pretrained(beside)
+        write(beside)
+        folder.mkdir(exist_ok=True)
         for file in sorted(Path(beside).iterdir()):
             shutil.copymode(run / artifacts.OPTIONS, file)  # safetensors writes files for the owner only
-            file.replace(run / file.name)
+            file.replace(folder / file.name)
 
 
 def _numbers(logits: np.ndarray, division: Division, split: str) -> dict:

@@ -39,9 +39,12 @@ def keep_best(trainer: ImageTrainer) -> dict | None:
 
 
 def between(start: Mapping[str, torch.Tensor], end: Mapping[str, torch.Tensor], share: float) -> dict:
-    """Weights `share` of the way from start to end; whole numbers (counters) are the end's."""
+    """Weights `share` of the way from start to end; whole numbers (counters) are the end's.
+
+    Of an adapter's two factors only the second, which starts at 0, goes the way: then their product does.
+    """
     return {
-        name: torch.lerp(start[name], value, share) if value.is_floating_point() else value
+        name: torch.lerp(start[name], value, share) if value.is_floating_point() and ".lora_A." not in name else value
         for name, value in end.items()
     }
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from transformers import set_seed
 
-from imgcls import artifacts, diagnosis, features, layers, losses, model, probe, recipes
+from imgcls import artifacts, diagnosis, features, layers, lora, losses, model, probe, recipes
 from imgcls.checkpoints import CHECKPOINTS
 from imgcls.dataset import Division
 from imgcls.errors import OptionError
@@ -29,7 +29,7 @@ KNOWN_TYPES = {c.config["model_type"] for c in CHECKPOINTS.values()}
 
 
 def mode_of(tune: TuneOptions, wanted: ModelOptions, augment: AugmentOptions, source: Source) -> str:
-    """The mode that --tune means here: "full", "head" or "probe_then_full".
+    """The mode that --tune means here: "full", "head", "lora" or "probe_then_full".
 
     Raises OptionError for a mode that needs pretrained features when there are none, and for options that have
     nothing to work on in a mode.
@@ -73,7 +73,8 @@ def start(
         wanted.image_px, wanted.crop = chosen.image_px, chosen.crop
         log.info("input: %s", chosen)
     built = extractor.build(wanted.image_px, wanted.crop)
-    seen = {split: extractor.features(built, split) for split in ("train", "validation")}
+    splits = ("train", "validation") if mode == "head" else ("train",)
+    seen = {split: extractor.features(built, split) for split in splits}
     labels = np.asarray(division.rows["train"]["label"])
     fitted = probe.fit(seen["train"], labels, len(division.classes), balanced=balanced, seed=args.seed)
     return Start(fitted, seen if mode == "head" else {})
@@ -108,8 +109,6 @@ def maker(
         for note in classifier.notes:
             log.info("model: %s", note)
         network, head = classifier.network, model.head_names(classifier.network)
-        if tune.batch_norm == "hold":
-            layers.hold_batch_norm(network)
         if start.probe is not None:
             with torch.no_grad():
                 model.head_of(network).weight.copy_(torch.from_numpy(start.probe.weight))
@@ -120,6 +119,18 @@ def maker(
             views = [features.FeatureView(start.features[s], division.rows[s]["label"]) for s in start.features]
         else:
             module = network
+            if mode == "lora":
+                module = lora.wrap(classifier, tune.lora_rank)
+                head = lora.head_names(module)
+                trained, all_of_them = module.get_nb_trainable_parameters()
+                log.info(
+                    "lora: %s of %s weights train (%.1f %%)",
+                    f"{trained:,}",
+                    f"{all_of_them:,}",
+                    100 * trained / all_of_them,
+                )
+            if tune.batch_norm == "hold":
+                layers.hold_batch_norm(module)
             px = augment.train_px or recipes.train_px(classifier.family, classifier.image_px)
             views = [
                 TrainingView(train, classifier.processor, plan, px, args.seed),

@@ -14,7 +14,7 @@ FLOORS = [
     },
     {"folder", "table", "cache", "recipes", "source", "progress", "training_options", "probe", "diagnosis"},
     {"audit", "dataset", "transforms", "model"},
-    {"prediction", "trainer"},
+    {"prediction", "trainer", "lora"},
     {"fitting", "results", "report", "selection", "features"},
     {"tuning"},
 ]  # fmt: skip

@@ -1,0 +1,50 @@
+"""Low-rank adapters (Hu et al. 2022) through `peft`: which layers get one, and how the ordinary model comes back."""
+
+from __future__ import annotations
+
+import peft
+from torch import nn
+
+from imgcls import model
+from imgcls.model import Classifier
+
+
+def targets(classifier: Classifier) -> list[str]:
+    """Names of the layers that get an adapter: all linear ones of a transformer, all ungrouped convolutions of a CNN.
+
+    The head is trained whole. Depthwise convolutions have fewer inputs than any useful rank, and adapters of grouped
+    ones cannot be merged.
+    """
+    head = model.head_of(classifier.network)
+    found = []
+    for name, module in classifier.network.named_modules():
+        is_linear = isinstance(module, nn.Linear) and module is not head
+        is_convolution = classifier.family == "cnn" and isinstance(module, nn.Conv2d) and module.groups == 1
+        if is_linear or is_convolution:
+            found.append(name)
+    return found
+
+
+def wrap(classifier: Classifier, rank: int) -> peft.PeftModel:
+    """The network with adapters; only these and the head train. The network itself is changed until `merged`."""
+    head = model.head_of(classifier.network)
+    name = next(name for name, module in classifier.network.named_modules() if module is head)
+    config = peft.LoraConfig(
+        r=rank, lora_alpha=2 * rank, target_modules=targets(classifier), modules_to_save=[name], bias="none"
+    )
+    return peft.get_peft_model(classifier.network, config)
+
+
+def head_names(wrapped: peft.PeftModel) -> set[str]:
+    """Names of the head's parameters among those of the wrapped network."""
+    return {name for name, _ in wrapped.named_parameters() if ".modules_to_save." in name}
+
+
+def save(wrapped: peft.PeftModel, folder: str) -> None:
+    """Adapters and head alone, as `peft` loads and the Hub shows them."""
+    wrapped.save_pretrained(folder, save_embedding_layers=False)
+
+
+def merged(wrapped: peft.PeftModel) -> nn.Module:
+    """The ordinary network with the adapters added to its weights."""
+    return wrapped.merge_and_unload()

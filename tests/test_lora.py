@@ -1,0 +1,73 @@
+"""Adapters for all eight architectures: what trains, and that saved, loaded and merged models agree."""
+
+import peft
+import pytest
+import tiny
+import torch
+
+from imgcls import layers, lora, model, source
+
+
+@pytest.fixture(scope="module", params=sorted(tiny.HUB_IDS))
+def folder(request, tmp_path_factory):
+    return tiny.write(request.param, tmp_path_factory.mktemp(request.param))
+
+
+def build(folder):
+    torch.manual_seed(0)
+    return model.build(source.locate(str(folder)), ["a", "b", "c"])
+
+
+def logits(network, pixels):
+    network.eval()
+    with torch.no_grad():
+        return network(pixel_values=pixels).logits
+
+
+def test_one_step_changes_adapters_and_head_alone_and_every_form_agrees(folder, tmp_path):
+    classifier = build(folder)
+    wrapped = lora.wrap(classifier, rank=4)
+    layers.hold_batch_norm(wrapped)
+    pixels = torch.randn(4, 3, classifier.image_px, classifier.image_px, generator=torch.Generator().manual_seed(1))
+    untouched = logits(build(folder).network, pixels)
+    torch.testing.assert_close(logits(wrapped, pixels), untouched, atol=1e-5, rtol=0)  # adapters start at nothing
+
+    before = {name: value.clone() for name, value in wrapped.state_dict().items()}
+    rates = layers.Rates(lora.head_names(wrapped), head_factor=2.0)
+    groups = layers.parameter_groups(wrapped, rates, learning_rate=1e-2, weight_decay=0.0)
+    assert {group["lr"] for group in groups} == {1e-2, 2e-2}
+    optimizer = torch.optim.AdamW(groups)
+    wrapped.train()
+    loss = torch.nn.functional.cross_entropy(wrapped(pixel_values=pixels).logits, torch.tensor([0, 1, 2, 0]))
+    loss.backward()
+    optimizer.step()
+    changed = {name for name, value in wrapped.state_dict().items() if not torch.equal(value, before[name])}
+    allowed = {n for n in before if ".lora_A." in n or ".lora_B." in n or ".modules_to_save." in n}
+    assert changed <= allowed  # no base weight, no statistic of batch norm
+    seconds = {n for n in allowed if ".lora_B." in n or ".modules_to_save." in n}
+    assert seconds <= changed  # each adapter learns: its second factor, which starts at 0, moves first
+
+    trained = logits(wrapped, pixels)
+    assert (trained - untouched).abs().max() > 1e-3
+    lora.save(wrapped, str(tmp_path / "adapter"))
+    loaded = peft.PeftModel.from_pretrained(build(folder).network, str(tmp_path / "adapter"))
+    torch.testing.assert_close(logits(loaded, pixels), trained, atol=1e-5, rtol=0)
+    ordinary = lora.merged(wrapped)
+    assert ordinary is classifier.network
+    assert set(ordinary.state_dict()) == set(build(folder).network.state_dict())
+    torch.testing.assert_close(logits(ordinary, pixels), trained, atol=1e-5, rtol=0)
+
+
+def test_few_weights_train(folder):
+    classifier = build(folder)
+    trained, in_all = lora.wrap(classifier, rank=4).get_nb_trainable_parameters()
+    assert 0 < trained < in_all
+
+
+def test_depthwise_and_grouped_convolutions_get_none(tmp_path):
+    classifier = build(tiny.write("mobilenetv3-small", tmp_path))
+    modules = dict(classifier.network.named_modules())
+    chosen = [modules[name] for name in lora.targets(classifier)]
+    assert chosen
+    assert all(getattr(m, "groups", 1) == 1 for m in chosen)
+    assert any(getattr(m, "groups", 1) > 1 for m in modules.values())
