@@ -111,6 +111,7 @@ def main() -> None:
     files = [str(listing.absolute(f)) for f in listing.files]
     labels = np.array([f.label for f in listing.files])
     label_of = dict(zip(files, labels, strict=True))
+    split_of = {f: of.split or "train" for f, of in zip(files, listing.files, strict=True)}
     fixed = [i for i, f in enumerate(listing.files) if f.split == "test"]
     processor = built(options.model, listing.classes, 0).processor
     pixels = {f: transforms.evaluation_pixels(f, processor) for f in files}
@@ -127,7 +128,7 @@ def main() -> None:
                 with open(table, "w", newline="") as file:
                     writer = csv.writer(file)
                     writer.writerow(["path", "label", "split"])
-                    writer.writerows([f, label_of[f], "test" if f in tested else "train"] for f in files)
+                    writer.writerows([f, label_of[f], "test" if f in tested else split_of[f]] for f in files)
                 found = {}
                 for name, flags in [("auto", ""), *options.arm]:
                     run = Path(folder) / f"{table.stem}-{name}"

@@ -9,7 +9,7 @@ from torch.nn import functional
 from transformers.modeling_outputs import ImageClassifierOutput
 
 from imgcls.errors import OptionError
-from imgcls.losses import PADDING_LABEL, ClassificationLoss, balanced_weights
+from imgcls.losses import PADDING_LABEL, ClassificationLoss, balanced_weights, class_shares
 
 N, K = 16, 5
 SMOOTHING = [0.0, 0.1, 0.5]
@@ -190,3 +190,27 @@ def test_balanced_weights_of_balanced_classes_are_one():
 def test_balanced_weights_need_every_class(labels, num_classes, lacking):
     with pytest.raises(OptionError, match=f"every class .* none of class {lacking}"):
         balanced_weights(labels, num_classes)
+
+
+def test_soft_targets_are_the_mixture_of_both_labels(logits, labels):
+    other = labels.roll(1)
+    shares = 0.7 * class_shares(labels, K) + 0.3 * class_shares(other, K)
+    for loss in (ClassificationLoss(), ClassificationLoss(smoothing=0.1), ClassificationLoss(WEIGHTS, 0.1)):
+        expected = 0.7 * loss(outputs(logits), labels) + 0.3 * loss(outputs(logits), other)
+        torch.testing.assert_close(loss(outputs(logits), shares), expected)
+
+
+def test_padding_that_was_mixed_in_counts_nowhere(logits, labels):
+    padded = labels.clone()
+    padded[5:] = PADDING_LABEL
+    shares = 0.6 * class_shares(padded, K) + 0.4 * class_shares(padded, K).roll(1, 0)
+    ours = ClassificationLoss()(outputs(logits), shares)
+    log_p = functional.log_softmax(logits, -1)
+    assert ours.item() == pytest.approx(-(shares * log_p).sum().item() / 5, rel=1e-5)
+
+
+@pytest.mark.parametrize("focus", [0.5, 2.0])
+def test_focal_loss_is_that_of_lin_et_al(logits, labels, focus):
+    p = logits.softmax(-1).gather(1, labels[:, None]).squeeze(1)
+    expected = (-((1 - p) ** focus) * p.log()).mean()
+    torch.testing.assert_close(ClassificationLoss(focus=focus)(outputs(logits), labels), expected)

@@ -12,7 +12,7 @@ from PIL import Image
 from transformers import AutoImageProcessor
 
 from imgcls import images, model, source
-from imgcls.losses import PADDING_LABEL
+from imgcls.losses import PADDING_LABEL, balanced_weights
 from imgcls.transforms import (
     DRAWS,
     PLANS,
@@ -23,6 +23,7 @@ from imgcls.transforms import (
     collate,
     draw_variation,
     evaluation_pixels,
+    mixing,
     read_crop,
 )
 
@@ -208,3 +209,22 @@ def test_an_epoch_deals_each_image_once_in_full_batches(size, batch_images):
     assert list(sampler) == dealt[1]
     if size > 3:
         assert [i for _, i, _ in dealt[0]] != [i for _, i, _ in dealt[1]]
+
+
+def test_balanced_draws_show_every_class_equally_often():
+    labels = torch.tensor([0] * 900 + [1] * 100)
+    sampler = EpochSampler(1000, 10, seed=1, weights=balanced_weights(labels, 2)[labels])
+    shown = labels[[index for _, index, _ in sampler]].float().mean()
+    assert 0.45 < shown < 0.55
+    assert list(sampler) == list(sampler)
+
+
+@pytest.mark.parametrize(("mixup", "cutmix"), [(0.2, 0), (0, 1.0), (0.2, 1.0)])
+def test_mixing_keeps_the_mass_of_labels_and_mixes_images_by_it(mixup, cutmix):
+    torch.manual_seed(0)
+    images = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 3, 32, 32)
+    shares = torch.eye(4)
+    mixed, mixed_shares = mixing(mixup, cutmix)(images, shares)
+    torch.testing.assert_close(mixed_shares.sum(1), torch.ones(4))
+    torch.testing.assert_close(mixed.mean((1, 2, 3)), mixed_shares @ torch.arange(4.0))
+    assert mixing(0, 0) is None

@@ -1,0 +1,81 @@
+"""Features of a frozen backbone: computed once, kept under all they depend on; the input that a probe likes best."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from imgcls import dataset, features, model, prediction, source
+from imgcls.inputs import Input
+from imgcls.options import DataOptions
+
+
+def division_of(folder):
+    listing = dataset.read_listing(folder)
+    return dataset.divide(dataset.from_listing(listing, "data"), {}, DataOptions(), seed=0)
+
+
+@pytest.fixture
+def extractor(resnet, shapes):
+    return features.Extractor(
+        source.locate(str(resnet)), division_of(shapes), device=torch.device("cpu"), batch=8, workers=0
+    )
+
+
+def test_features_are_what_the_head_is_given(extractor):
+    built = extractor.build(image_px=64)
+    found = extractor.features(built, "validation")
+    assert found.shape == (len(extractor.division.paths["validation"]), model.head_of(built.network).in_features)
+    view = features.EvaluationView(extractor.division.rows["validation"], built.processor)
+    logits = prediction.logits_of(built.network, view, batch=3, device=torch.device("cpu"))
+    head = model.head_of(built.network)
+    again = found @ head.weight.detach().numpy().T + head.bias.detach().numpy()
+    np.testing.assert_allclose(again, logits, atol=1e-4)
+
+
+def test_they_are_computed_once_and_anew_for_another_input(extractor, monkeypatch):
+    calls = []
+    compute = features.Extractor._compute
+    monkeypatch.setattr(
+        features.Extractor, "_compute", lambda self, built, rows: calls.append(1) or compute(self, built, rows)
+    )
+    first = extractor.features(extractor.build(image_px=96), "train")
+    assert np.array_equal(extractor.features(extractor.build(image_px=96), "train"), first)
+    assert len(calls) == 1
+    extractor.features(extractor.build(image_px=96, crop="whole"), "train")
+    extractor.features(extractor.build(image_px=64), "train")
+    extractor.features(extractor.build(image_px=96), "train", at=[0, 1])
+    assert len(calls) == 4
+
+
+def wide_folders(root, telling):
+    """Wide pictures whose colour tells the class: at the left edge, which a central crop cuts off, or in the middle."""
+    rng = np.random.default_rng(0)
+    for c, colour in enumerate([(220, 40, 40), (40, 220, 40)]):
+        (root / f"class {c}").mkdir(parents=True)
+        for i in range(24):
+            pixels = rng.integers(90, 160, (60, 180, 3)).astype(np.uint8)
+            pixels[:, slice(0, 50) if telling == "edge" else slice(60, 120)] = colour
+            Image.fromarray(pixels).save(root / f"class {c}" / f"{i}.png")
+    return root
+
+
+@pytest.mark.parametrize(("telling", "crop"), [("edge", "whole"), ("middle", None)])
+def test_the_whole_photo_is_taken_where_the_edge_tells(resnet, tmp_path, telling, crop):
+    division = division_of(wide_folders(tmp_path / "data", telling))
+    extractor = features.Extractor(source.locate(str(resnet)), division, device=torch.device("cpu"), batch=8, workers=0)
+    chosen = features.best_input(extractor, 64, None, balanced=False, seed=0)
+    assert chosen.image_px == 64
+    assert chosen.crop == crop or crop is None
+
+
+def test_what_is_fixed_is_not_tried(extractor, monkeypatch):
+    monkeypatch.setattr(features.probe, "fit", lambda *a, **k: pytest.fail("nothing is open"))
+    assert features.best_input(extractor, 64, "whole", balanced=False, seed=0) == Input(64, "whole")
+
+
+def test_kept_features_as_samples():
+    view = features.FeatureView(np.eye(3, dtype=np.float32), [2, 0, 1])
+    assert view[1]["labels"] == view[7, 1, True]["labels"] == 0
+    assert view[7, 1, False]["labels"] == features.PADDING_LABEL
+    assert torch.equal(view[7, 2, True]["pixel_values"], torch.tensor([0.0, 0.0, 1.0]))
