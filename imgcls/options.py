@@ -97,6 +97,9 @@ class TuneOptions:
     batch_norm: Literal["train", "hold"] | None = option(
         None, "hold: batch norm keeps its pretrained statistics (default: by recipe)"
     )
+    keep: Literal["best", "probe", "average", "fine-tuned"] = option(
+        "best", "what is kept after a start from a probe; best: the average, unless another is clearly better"
+    )
     lora_rank: int = option(8, "rank of the adapters of --tune lora")
     drop_path: float | None = option(
         None, "share of residual branches dropped in training, for networks that have such (default: the network's own)"
@@ -127,6 +130,9 @@ class AugmentOptions:
     flip: Literal["none", "horizontal", "both"] | None = option(
         None, "mirror images; none where a mirror image means something else, as in text (default: by recipe)"
     )
+    trivialaugment: bool = option(False, "one random change of shape or colour an image (TrivialAugment)")
+    randaugment: bool = option(False, "two random changes of shape or colour an image (RandAugment)")
+    erase: float | None = option(None, "share of images of which a rectangle is erased (default: as --augment says)")
     mixup: float = option(
         0.0, "blend pairs of images and their labels by shares drawn from Beta(x, x); usual: 0.2 (default: off)"
     )
@@ -138,6 +144,10 @@ class AugmentOptions:
     )
 
     def __post_init__(self):
+        if self.trivialaugment and self.randaugment:
+            raise OptionError("Expected --trivialaugment or --randaugment, got both. Each is a whole policy.")
+        if self.erase is not None:
+            check_fraction("erase", self.erase, low_included=True)
         for name in ("mixup", "cutmix"):
             if getattr(self, name) < 0:
                 raise OptionError(f"Expected --{name} of 0 or more, got {getattr(self, name)}. Usual: 0.2 to 1.")

@@ -16,11 +16,11 @@ SHARES = {"probe": 0.0, "average": 0.5, "fine-tuned": 1.0}
 EXPECTED = "average"
 
 
-def keep_best(trainer: ImageTrainer) -> dict | None:
+def keep_best(trainer: ImageTrainer, wanted: str = "best") -> dict | None:
     """Give the trainer's network the weights that validation likes best, and say which.
 
-    None when the training did not start from a probe. Returns {"kept", "accuracy" of each}. The average is kept
-    unless another is clearly better (`choose`).
+    wanted: "best", or the name of the one to keep. None when the training did not start from a probe. Returns {"kept",
+    "accuracy" of each}. The average is kept unless another is clearly better (`choose`).
     """
     if trainer.start is None:
         return None
@@ -33,7 +33,7 @@ def keep_best(trainer: ImageTrainer) -> dict | None:
         network.eval()
         logits = prediction.all_logits(network, trainer.eval_dataset, args)
         correct[name] = logits.argmax(1) == labels
-    kept = choose(correct)
+    kept = choose(correct) if wanted == "best" else wanted
     network.load_state_dict(between(trainer.start, end, SHARES[kept]))
     return {"kept": kept, "accuracy": {name: round(float(right.mean()), 4) for name, right in correct.items()}}
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import datasets
 import numpy as np
@@ -19,7 +19,9 @@ from torch.utils.data import Dataset, Sampler
 from torchvision.transforms import v2
 
 from imgcls import images
+from imgcls.errors import OptionError
 from imgcls.losses import PADDING_LABEL
+from imgcls.options import AugmentOptions
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Plan:
     degrees: float = 0.0
     colour: float = 0.0  # brightness, contrast and saturation are multiplied by 1 - colour to 1 + colour
     erase: float = 0.0  # probability that a rectangle is erased
+    policy: v2.Transform | None = None  # for uint8 (3, px, px) on the host, drawing from torch's generator
 
     @property
     def draws_colour_or_shape(self) -> bool:
@@ -127,6 +130,10 @@ class TrainingView(Dataset):
         else:
             array = read_crop(source, rng, self.plan.crop_share, self.px, self.resample)
             pixels = torch.from_numpy(array.copy()).permute(2, 0, 1)
+            if self.plan.policy is not None:
+                with torch.random.fork_rng(devices=[]):
+                    torch.manual_seed(rng.getrandbits(63))
+                    pixels = self.plan.policy(pixels)
         return {
             "pixel_values": pixels,
             "labels": row["label"] if counted else PADDING_LABEL,
@@ -213,6 +220,17 @@ def resample_filter(processor) -> int:
     if hasattr(processor, "data_config"):
         return int(Image.Resampling[processor.data_config["interpolation"].upper()])
     return int(getattr(processor, "resample", Image.Resampling.BICUBIC) or 0)
+
+
+def plan_of(options: AugmentOptions) -> Plan:
+    """The plan that the options name. Raises OptionError for a policy without crops: it works on the cropped pixels."""
+    plan = replace(PLANS[options.augment], flip=options.flip)
+    if options.erase is not None:
+        plan = replace(plan, erase=options.erase)
+    policy = v2.TrivialAugmentWide() if options.trivialaugment else v2.RandAugment() if options.randaugment else None
+    if policy is not None and plan.crop_share is None:
+        raise OptionError("Expected --trivialaugment or --randaugment with --augment light or more, got none.")
+    return replace(plan, policy=policy)
 
 
 def mixing(mixup: float, cutmix: float) -> v2.Transform | None:

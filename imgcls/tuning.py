@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 import numpy as np
@@ -20,7 +20,7 @@ from imgcls.options import AugmentOptions, ModelOptions, TuneOptions
 from imgcls.source import Source
 from imgcls.trainer import ImageTrainer
 from imgcls.training_options import TrainOptions
-from imgcls.transforms import PLANS, EvaluationView, TrainingView, mixing
+from imgcls.transforms import EvaluationView, TrainingView, mixing, plan_of
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ def maker(
     is_demo: bool,
 ) -> Callable[[int, int], ImageTrainer]:
     """A function (batch, accumulation) -> ImageTrainer that starts from the same initial state at every call."""
-    plan = replace(PLANS[augment.augment], flip=augment.flip)
+    plan = plan_of(augment)
 
     def make(batch: int, accumulation: int) -> ImageTrainer:
         set_seed(args.seed)

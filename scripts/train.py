@@ -68,7 +68,7 @@ def main() -> int:
             mode, origin, wanted, tune, augment, args, division, run, start, is_demo=images.is_demo
         )
         trained = fitting.fit(make_trainer, args, run)
-        results.write(trained, division, run, selection.keep_best(trained))
+        results.write(trained, division, run, selection.keep_best(trained, tune.keep))
     if args.should_log:
         print(report.summary(run))
     machine.leave(args.distributed_state)

@@ -12,7 +12,9 @@ from PIL import Image
 from transformers import AutoImageProcessor
 
 from imgcls import images, model, source
+from imgcls.errors import OptionError
 from imgcls.losses import PADDING_LABEL, balanced_weights
+from imgcls.options import AugmentOptions
 from imgcls.transforms import (
     DRAWS,
     PLANS,
@@ -24,6 +26,7 @@ from imgcls.transforms import (
     draw_variation,
     evaluation_pixels,
     mixing,
+    plan_of,
     read_crop,
 )
 
@@ -228,3 +231,19 @@ def test_mixing_keeps_the_mass_of_labels_and_mixes_images_by_it(mixup, cutmix):
     torch.testing.assert_close(mixed_shares.sum(1), torch.ones(4))
     torch.testing.assert_close(mixed.mean((1, 2, 3)), mixed_shares @ torch.arange(4.0))
     assert mixing(0, 0) is None
+
+
+@pytest.mark.parametrize("name", ["trivialaugment", "randaugment"])
+def test_a_policy_depends_on_seed_epoch_and_index_alone(tmp_path, name):
+    processor = model.build(source.locate("resnet-18"), CLASSES, from_scratch=True).processor
+    options = AugmentOptions(augment="light", flip="none", **{name: True})
+    view = TrainingView(rows(tmp_path), processor, plan_of(options), 48, 0)
+    plain = TrainingView(rows(tmp_path), processor, PLANS["light"], 48, 0)
+    first = [view[0, i, True]["pixel_values"] for i in range(6)]
+    torch.manual_seed(99)
+    state = torch.get_rng_state()
+    assert all(torch.equal(view[0, i, True]["pixel_values"], pixels) for i, pixels in enumerate(first))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert any(not torch.equal(plain[0, i, True]["pixel_values"], pixels) for i, pixels in enumerate(first))
+    with pytest.raises(OptionError, match="--augment light"):
+        plan_of(AugmentOptions(augment="none", flip="none", **{name: True}))
