@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import peft
 from torch import nn
 
@@ -32,7 +34,9 @@ def wrap(classifier: Classifier, rank: int) -> peft.PeftModel:
     config = peft.LoraConfig(
         r=rank, lora_alpha=2 * rank, target_modules=targets(classifier), modules_to_save=[name], bias="none"
     )
-    return peft.get_peft_model(classifier.network, config)
+    with warnings.catch_warnings():  # peft 0.21 asks transformers 5.23 by a name that it renamed
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        return peft.get_peft_model(classifier.network, config)
 
 
 def head_names(wrapped: peft.PeftModel) -> set[str]:

@@ -108,6 +108,11 @@ def family_of(source: Source) -> str:
     return _family(_settings(source)[0])
 
 
+def own_px(source: Source) -> int:
+    """Side of the input that the checkpoint was made for."""
+    return inputs.side(*_settings(source))
+
+
 def _family(config) -> str:
     """ "vit" for networks that cut the image into patch tokens, else "cnn"."""
     architecture = getattr(config, "architecture", "")  # timm's name, inside the wrapper

@@ -23,7 +23,7 @@ from imgcls.progress import EvaluateEveryEpochs, History, Progress, Stopwatch
 from imgcls.rehearsal import Pace, rehearse
 from imgcls.source import Source
 from imgcls.training_options import METRICS, TrainOptions
-from imgcls.transforms import DeviceHalf, EpochSampler, collate
+from imgcls.transforms import DeviceHalf, EpochSampler, TrainingView, collate
 
 log = logging.getLogger(__name__)
 
@@ -55,9 +55,9 @@ class ImageTrainer(Trainer):
         self.num_classes = len(task.classes)
         self.numbers: dict | None = None  # of the latest evaluation, as in metrics.json
         self.diagnosis = diagnosis.Diagnosis(task, lambda: self.numbers)
-        is_head = module is not classifier.network
-        self.device_half = None if is_head else DeviceHalf(train.processor, train.plan, train.px)
-        self.layout = torch.contiguous_format if is_head else memory_layout(classifier)
+        is_images = isinstance(train, TrainingView)
+        self.device_half = DeviceHalf(train.processor, train.plan, train.px) if is_images else None
+        self.layout = memory_layout(classifier) if is_images else torch.contiguous_format
         self.metric = ImageClassification(task.classes)
         callbacks = [Stopwatch(), History(run), Progress(show_bar=not args.disable_tqdm), self.diagnosis]
         if args.eval_strategy == "epoch":

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 import numpy as np
 import torch
 from torch import nn
+from torch.utils.data import Dataset
 from transformers import set_seed
 
 from imgcls import artifacts, diagnosis, features, layers, lora, losses, model, probe, recipes
 from imgcls.checkpoints import CHECKPOINTS
 from imgcls.dataset import Division
 from imgcls.errors import OptionError
+from imgcls.inputs import Input
 from imgcls.options import AugmentOptions, ModelOptions, TuneOptions
 from imgcls.source import Source
 from imgcls.trainer import ImageTrainer
@@ -55,11 +57,27 @@ class Start:
 
 
 def start(
+    mode: str,
+    source: Source,
+    wanted: ModelOptions,
+    tune: TuneOptions,
+    augment: AugmentOptions,
+    args: TrainOptions,
+    division: Division,
+) -> Start:
+    """Fit the probe where the mode has one; set the input (--tune auto) and the size of training crops as options."""
+    found = Start() if mode == "full" else _probed(mode, source, wanted, tune, args, division)
+    if mode == "head":
+        return found
+    choice = recipes.train_px(model.family_of(source), wanted.image_px or model.own_px(source))
+    for line in recipes.fill([choice], {"train_px"} if augment.train_px else {}, augment)[1:]:
+        log.info(line)
+    return found
+
+
+def _probed(
     mode: str, source: Source, wanted: ModelOptions, tune: TuneOptions, args: TrainOptions, division: Division
 ) -> Start:
-    """Choose the input with --tune auto (set on `wanted`), and fit the probe."""
-    if mode == "full":
-        return Start()
     extractor = features.Extractor(
         source,
         division,
@@ -72,109 +90,123 @@ def start(
         chosen = features.best_input(extractor, wanted.image_px, wanted.crop, balanced=balanced, seed=args.seed)
         wanted.image_px, wanted.crop = chosen.image_px, chosen.crop
         log.info("input: %s", chosen)
-    built = extractor.build(wanted.image_px, wanted.crop)
-    splits = ("train", "validation") if mode == "head" else ("train",)
-    seen = {split: extractor.features(built, split) for split in splits}
-    labels = np.asarray(division.rows["train"]["label"])
-    fitted = probe.fit(seen["train"], labels, len(division.classes), balanced=balanced, seed=args.seed)
-    return Start(fitted, seen if mode == "head" else {})
+    shown = Input(wanted.image_px or model.own_px(source), wanted.crop or "checkpoint")
+    everything = range(len(division.rows["train"]))
+    fitted = extractor.probe(shown, everything, balanced=balanced, seed=args.seed)
+    if mode != "head":
+        return Start(fitted)
+    built = extractor.build(shown.image_px, shown.crop)
+    return Start(fitted, {split: extractor.features(built, split) for split in ("train", "validation")})
 
 
-def maker(
-    mode: str,
-    source: Source,
-    wanted: ModelOptions,
-    tune: TuneOptions,
-    augment: AugmentOptions,
-    args: TrainOptions,
-    division: Division,
-    run: artifacts.RunFolder,
-    start: Start,
-    *,
-    is_demo: bool,
-) -> Callable[[int, int], ImageTrainer]:
-    """A function (batch, accumulation) -> ImageTrainer that starts from the same initial state at every call."""
-    plan = plan_of(augment)
+@dataclass
+class Setup:
+    """All that a training is made of; `trainer` starts from the same initial state at every call."""
 
-    def make(batch: int, accumulation: int) -> ImageTrainer:
+    mode: str
+    source: Source
+    wanted: ModelOptions
+    tune: TuneOptions
+    augment: AugmentOptions
+    args: TrainOptions
+    division: Division
+    run: artifacts.RunFolder
+    start: Start
+    is_demo: bool
+
+    def trainer(self, batch: int, accumulation: int) -> ImageTrainer:
+        """A trainer that takes `batch` images a step and device, and so many such batches an optimizer step."""
+        args = self.args
         set_seed(args.seed)
-        classifier = model.build(
-            source,
-            division.classes,
-            from_scratch=wanted.from_scratch,
-            image_px=wanted.image_px,
-            crop=wanted.crop,
-            drop_path=tune.drop_path,
-        )
-        for note in classifier.notes:
-            log.info("model: %s", note)
-        network, head = classifier.network, model.head_names(classifier.network)
-        if start.probe is not None:
-            with torch.no_grad():
-                model.head_of(network).weight.copy_(torch.from_numpy(start.probe.weight))
-                model.head_of(network).bias.copy_(torch.from_numpy(start.probe.bias))
-        train, validation = (division.rows[split] for split in ("train", "validation"))
-        if mode == "head":
-            module, head = HeadOnly(model.head_of(network)), {"head.weight", "head.bias"}
-            views = [features.FeatureView(start.features[s], division.rows[s]["label"]) for s in start.features]
-        else:
-            module = network
-            if mode == "lora":
-                module = lora.wrap(classifier, tune.lora_rank)
-                head = lora.head_names(module)
-                trained, all_of_them = module.get_nb_trainable_parameters()
-                log.info(
-                    "lora: %s of %s weights train (%.1f %%)",
-                    f"{trained:,}",
-                    f"{all_of_them:,}",
-                    100 * trained / all_of_them,
-                )
-            if tune.batch_norm == "hold":
-                layers.hold_batch_norm(module)
-            px = augment.train_px or recipes.train_px(classifier.family, classifier.image_px)
-            views = [
-                TrainingView(train, classifier.processor, plan, px, args.seed),
-                EvaluationView(
-                    validation, classifier.processor, keep_bytes=0 if args.dataloader_num_workers else KEEP_BYTES
-                ),
-            ]
+        classifier = self._classifier()
+        module, head = self._trained(classifier)
+        if self.tune.batch_norm == "hold":
+            layers.hold_batch_norm(module)
         args.per_device_train_batch_size, args.gradient_accumulation_steps = batch, accumulation
-        if args.ddp_find_unused_parameters is None and network.config.model_type in KNOWN_TYPES:
+        if args.ddp_find_unused_parameters is None and classifier.network.config.model_type in KNOWN_TYPES:
             args.ddp_find_unused_parameters = False  # they use all; looking for others costs time and a warning
-        weights = None
-        if args.class_weights == "balanced":
-            weights = losses.balanced_weights(train["label"], len(division.classes)).to(args.device)
         return ImageTrainer(
             classifier,
             module,
             args,
-            *views,
-            losses.ClassificationLoss(weights, args.label_smoothing_factor, args.focal),
-            run,
-            layers.Rates(head, tune.layer_decay, tune.head_factor),
-            task=diagnosis.Task(
-                division.classes,
-                np.bincount(train["label"], minlength=len(division.classes)).tolist(),
-                len(validation),
-                pretrained=not wanted.from_scratch,
-                is_demo=is_demo,
-                head_only=mode == "head",
-                balanced=args.class_weights == "balanced",
-                smoothing=args.label_smoothing_factor,
-            ),
-            mix=mixing(augment.mixup, augment.cutmix),
-            keep_start=start.probe is not None,
+            *self._views(classifier),
+            self._loss(),
+            self.run,
+            layers.Rates(head, self.tune.layer_decay, self.tune.head_factor),
+            task=self._task(),
+            mix=mixing(self.augment.mixup, self.augment.cutmix),
+            keep_start=self.start.probe is not None,
         )
 
-    return make
+    def _classifier(self) -> model.Classifier:
+        """The network that fits the task, with the probe as its head if there is one."""
+        built = model.build(
+            self.source,
+            self.division.classes,
+            from_scratch=self.wanted.from_scratch,
+            image_px=self.wanted.image_px,
+            crop=self.wanted.crop,
+            drop_path=self.tune.drop_path,
+        )
+        for note in built.notes:
+            log.info("model: %s", note)
+        if self.start.probe is not None:
+            head = model.head_of(built.network)
+            with torch.no_grad():
+                head.weight.copy_(torch.from_numpy(self.start.probe.weight))
+                head.bias.copy_(torch.from_numpy(self.start.probe.bias))
+        return built
+
+    def _trained(self, classifier: model.Classifier) -> tuple[nn.Module, Collection[str]]:
+        """What is trained in this mode, and the names of the head's parameters in it."""
+        if self.mode == "head":
+            return HeadOnly(model.head_of(classifier.network), classifier.network.config), {"head.weight", "head.bias"}
+        if self.mode == "lora":
+            wrapped = lora.wrap(classifier, self.tune.lora_rank)
+            some, every = wrapped.get_nb_trainable_parameters()
+            log.info("lora: %s of %s weights train (%.1f %%)", f"{some:,}", f"{every:,}", 100 * some / every)
+            return wrapped, lora.head_names(wrapped)
+        return classifier.network, model.head_names(classifier.network)
+
+    def _views(self, classifier: model.Classifier) -> list[Dataset]:
+        """Training and validation samples."""
+        rows = [self.division.rows[split] for split in ("train", "validation")]
+        if self.mode == "head":
+            seen = [self.start.features[split] for split in ("train", "validation")]
+            return [features.FeatureView(found, of["label"]) for found, of in zip(seen, rows, strict=True)]
+        keep_bytes = 0 if self.args.dataloader_num_workers else KEEP_BYTES  # each worker would keep its own
+        return [
+            TrainingView(rows[0], classifier.processor, plan_of(self.augment), self.augment.train_px, self.args.seed),
+            EvaluationView(rows[1], classifier.processor, keep_bytes),
+        ]
+
+    def _loss(self) -> losses.ClassificationLoss:
+        weights = None
+        if self.args.class_weights == "balanced":
+            labels = self.division.rows["train"]["label"]
+            weights = losses.balanced_weights(labels, len(self.division.classes)).to(self.args.device)
+        return losses.ClassificationLoss(weights, self.args.label_smoothing_factor, self.args.focal)
+
+    def _task(self) -> diagnosis.Task:
+        division = self.division
+        return diagnosis.Task(
+            division.classes,
+            np.bincount(division.rows["train"]["label"], minlength=len(division.classes)).tolist(),
+            len(division.rows["validation"]),
+            pretrained=not self.wanted.from_scratch,
+            is_demo=self.is_demo,
+            head_only=self.mode == "head",
+            balanced=self.args.class_weights == "balanced",
+            smoothing=self.args.label_smoothing_factor,
+        )
 
 
 class HeadOnly(nn.Module):
     """A network's head as a model of its own over features; trained here, it is trained in the network too."""
 
-    def __init__(self, head: nn.Linear):
+    def __init__(self, head: nn.Linear, config):
         super().__init__()
-        self.head = head
+        self.head, self.config = head, config
 
     def forward(self, pixel_values: torch.Tensor) -> SimpleNamespace:
         """pixel_values: features (N, D). Returns an object with logits (N, K)."""

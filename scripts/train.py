@@ -53,7 +53,7 @@ def main() -> int:
     mode = tuning.mode_of(tune, wanted, augment, origin)
     follow_recipe(given, args, wanted, tune, augment, origin, division, mode, images.is_demo)
     with args.main_process_first():
-        start = tuning.start(mode, origin, wanted, tune, args, division)
+        start = tuning.start(mode, origin, wanted, tune, augment, args, division)
 
     # The run: new, stopped, or finished.
     options = {**vars(data), **vars(wanted), **vars(tune), **vars(augment), **args.in_force()}
@@ -64,10 +64,8 @@ def main() -> int:
         if args.should_save:
             excluded = [(images.paths[i], why) for i, why in bad.items()]
             run.write_csv(artifacts.EXCLUDE, artifacts.EXCLUDE_COLUMNS, excluded)
-        make_trainer = tuning.maker(
-            mode, origin, wanted, tune, augment, args, division, run, start, is_demo=images.is_demo
-        )
-        trained = fitting.fit(make_trainer, args, run)
+        setup = tuning.Setup(mode, origin, wanted, tune, augment, args, division, run, start, images.is_demo)
+        trained = fitting.fit(setup.trainer, args, run)
         results.write(trained, division, run, selection.keep_best(trained, tune.keep))
     if args.should_log:
         print(report.summary(run))
