@@ -66,7 +66,7 @@ class ModelOptions:
     )
     from_scratch: bool = option(False, "start from random weights instead of pretrained ones")
     image_px: int | None = option(
-        None, "side of the square input in pixels (default: the checkpoint's own, or by probe with --tune auto)"
+        None, "side of the square input in pixels (default: the checkpoint's own; with --tune auto larger for CNNs)"
     )
     crop: Literal["checkpoint", "whole"] | None = option(
         None,
@@ -97,6 +97,9 @@ class TuneOptions:
     batch_norm: Literal["train", "hold"] | None = option(
         None, "hold: batch norm keeps its pretrained statistics (default: by recipe)"
     )
+    ema: float | None = option(
+        None, "keep an exponential moving average of the weights, this share of it a step; usual: 0.99 (default: off)"
+    )
     keep: Literal["best", "probe", "average", "fine-tuned"] = option(
         "best", "what is kept after a start from a probe; best: the average, unless another is clearly better"
     )
@@ -114,6 +117,8 @@ class TuneOptions:
             raise OptionError(f"Expected --head_factor above 0, got {self.head_factor}. Usual: 1 to 10.")
         if self.lora_rank < 1:
             raise OptionError(f"Expected --lora_rank of 1 or more, got {self.lora_rank}. Usual: 4 to 16.")
+        if self.ema is not None:
+            check_fraction("ema", self.ema)
         if self.drop_path is not None:
             check_fraction("drop_path", self.drop_path, low_included=True)
 

@@ -46,10 +46,7 @@ def fit(features: np.ndarray, labels: np.ndarray, num_classes: int, *, balanced:
     out. Source: Alain & Bengio 2016 for probes, Kornblith et al. 2019, A.3 for the penalty by validation.
     """
     labels = np.asarray(labels)
-    rng = np.random.default_rng(seed)
-    compared = np.arange(len(labels))
-    if len(labels) > MOST_IMAGES:
-        compared = np.sort(rng.choice(len(labels), MOST_IMAGES, replace=False))
+    compared = splits.sample([str(label) for label in labels], MOST_IMAGES, seed)
     x, y = features[compared], labels[compared]
     fold = np.asarray(splits.folds([str(label) for label in y], min(FOLDS, len(y)), seed))
     logits = {c: np.full((len(y), num_classes), -np.inf, np.float32) for c in STRENGTHS}

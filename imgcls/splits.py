@@ -32,6 +32,14 @@ def stratified(labels: Sequence[str], fractions: dict[str, float], seed: int) ->
     return found
 
 
+def sample(labels: Sequence[str], most: int, seed: int) -> list[int]:
+    """Positions of about `most` items at most, in order: each class's share, at least one where it has two."""
+    if len(labels) <= most:
+        return list(range(len(labels)))
+    chosen = stratified(labels, {"sample": most / len(labels)}, seed)
+    return [i for i, split in enumerate(chosen) if split == "sample"]
+
+
 def folds(labels: Sequence[str], count: int, seed: int) -> list[int]:
     """The fold of each item, 0 <= fold < count, each class spread evenly.
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
@@ -16,6 +18,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from imgcls import artifacts, diagnosis, layers, losses
+from imgcls.averaging import WeightAverage
 from imgcls.errors import RunError
 from imgcls.metrics import ImageClassification, standard_error
 from imgcls.model import Classifier
@@ -33,7 +36,7 @@ class ImageTrainer(Trainer):
 
     module: what is trained: the classifier's network, or its head alone over kept features. mix: blends a batch's
     images and class shares. keep_start: keep the initial weights in `start`, so that the finished ones can be
-    compared with them.
+    compared with them. ema: decay of an average of the weights, which is then evaluated and kept.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class ImageTrainer(Trainer):
         task: diagnosis.Task,
         mix: Callable | None = None,
         keep_start: bool = False,
+        ema: float | None = None,
     ):
         self.run, self.classifier, self.rates, self.mix = run, classifier, rates, mix
         self.num_classes = len(task.classes)
@@ -74,6 +78,9 @@ class ImageTrainer(Trainer):
             compute_metrics=self._metrics,
             callbacks=callbacks,
         )
+        self.average = WeightAverage(module, ema) if ema else None
+        if self.average:
+            self.add_callback(self.average)
         # ResNet and EfficientNet take **kwargs, so Trainer would hand them num_items_in_batch, which they ignore.
         self.model_accepts_loss_kwargs = False
         self.remove_callback(PrinterCallback if args.disable_tqdm else ProgressCallback)
@@ -134,6 +141,21 @@ class ImageTrainer(Trainer):
             logits = model(**inputs).logits
         return None, logits.float(), labels
 
+    def evaluate(self, *arguments, **options) -> dict[str, float]:
+        """Trainer's evaluation, of the averaged weights where there are such."""
+        with self.average.in_place() if self.average else contextlib.nullcontext():
+            return super().evaluate(*arguments, **options)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self.average:
+            self.average.load(Path(resume_from_checkpoint))
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        if self.average:
+            self.average.become(Path(self.state.best_model_checkpoint))
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add images_per_second to training logs."""
         if "loss" in logs:
@@ -185,6 +207,8 @@ class ImageTrainer(Trainer):
         self.accelerator.wait_for_everyone()  # every rank writes its random state
         if self.args.should_save:
             self.state.save_to_json(str(beside / name / "trainer_state.json"))
+            if self.average:
+                self.average.save(beside / name)
             shutil.rmtree(folder / name, ignore_errors=True)
             (beside / name).rename(folder / name)
             rotate_checkpoints(str(folder), self.args.save_total_limit, self.state.best_model_checkpoint)

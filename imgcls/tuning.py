@@ -91,8 +91,7 @@ def _probed(
         wanted.image_px, wanted.crop = chosen.image_px, chosen.crop
         log.info("input: %s", chosen)
     shown = Input(wanted.image_px or model.own_px(source), wanted.crop or "checkpoint")
-    everything = range(len(division.rows["train"]))
-    fitted = extractor.probe(shown, everything, balanced=balanced, seed=args.seed)
+    fitted = extractor.probe(shown, features.PROBED_IMAGES, balanced=balanced, seed=args.seed)
     if mode != "head":
         return Start(fitted)
     built = extractor.build(shown.image_px, shown.crop)
@@ -136,6 +135,7 @@ class Setup:
             task=self._task(),
             mix=mixing(self.augment.mixup, self.augment.cutmix),
             keep_start=self.start.probe is not None,
+            ema=self.tune.ema,
         )
 
     def _classifier(self) -> model.Classifier:

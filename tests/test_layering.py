@@ -10,7 +10,7 @@ FLOORS = [
     {"errors"},
     {
         "options", "cli", "checkpoints", "artifacts", "images", "listing", "splits", "metrics", "losses", "machine",
-        "digits", "rehearsal", "layers", "inputs",
+        "digits", "rehearsal", "layers", "inputs", "averaging",
     },
     {"folder", "table", "cache", "recipes", "source", "progress", "training_options", "probe", "diagnosis"},
     {"audit", "dataset", "transforms", "model"},

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from imgcls.errors import OptionError
-from imgcls.splits import folds, stratified
+from imgcls.splits import folds, sample, stratified
 
 ONE = {"validation": 0.2}
 TWO = {"validation": 0.15, "test": 0.1}
@@ -178,3 +178,12 @@ def test_folds_are_seeded_and_shuffled():
 def test_folds_that_cannot_be_filled(size, count):
     with pytest.raises(OptionError, match="folds"):
         folds(["a"] * size, count, 0)
+
+
+def test_a_sample_has_about_as_many_and_something_of_every_class():
+    labels = ["a"] * 900 + ["b"] * 98 + ["c"] * 2
+    chosen = sample(labels, 100, seed=0)
+    assert chosen == sorted(set(chosen)) == sample(labels, 100, seed=0)
+    assert 98 <= len(chosen) <= 102
+    assert {labels[i] for i in chosen} == {"a", "b", "c"}
+    assert sample(labels, 1000, seed=0) == list(range(1000))

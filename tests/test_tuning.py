@@ -12,6 +12,8 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification, pi
 
 from imgcls import model, source
 
+EMA = ("--ema", "0.9")
+
 
 @pytest.fixture
 def fit(train, resnet, shapes, tmp_path):
@@ -108,10 +110,20 @@ def test_mixing_focus_and_balanced_draws_compose(fit):
     assert numbers(fit("full", "--epochs", 2, *options))["train"]["epochs"] == 2
 
 
-@pytest.mark.parametrize("mode", ["head", "lora"])
-def test_a_killed_run_goes_on_to_the_same_weights(staged, launch, resnet, shapes, tmp_path, mode):
+def test_the_average_of_weights_is_what_is_evaluated_and_kept(fit):
+    options = ("--max_steps", 6, "--eval_strategy", "steps", "--eval_steps", 3, "--save_strategy", "steps")
+    plain, averaged = (fit("full", *options, "--save_steps", 3, *ema, name=f"run{len(ema)}") for ema in ((), EMA))
+    raw, kept = (load_file(run / "model.safetensors") for run in (plain, averaged))
+    assert any(not torch.equal(value, kept[name]) for name, value in raw.items())  # of the same trajectory
+    history = [json.loads(line) for line in (averaged / "history.jsonl").read_text().splitlines()]
+    evaluated = [entry["eval_loss"] for entry in history if "eval_loss" in entry]
+    assert numbers(averaged)["validation"]["loss"] == pytest.approx(evaluated[-1], rel=1e-4)
+
+
+@pytest.mark.parametrize("options", [("--tune", "head"), ("--tune", "lora"), ("--tune", "full", *EMA)])
+def test_a_killed_run_goes_on_to_the_same_weights(staged, launch, resnet, shapes, tmp_path, options):
     def command(name):
-        arguments = ["--model", resnet, "--data", shapes, "--tune", mode, "--epochs", 3, "--batch_size", 8]
+        arguments = ["--model", resnet, "--data", shapes, *options, "--epochs", 3, "--batch_size", 8]
         return [*arguments, "--seed", 3, "--output_dir", tmp_path / name]
 
     killed = staged({"arguments": command("killed"), "kill_at_step": 6})  # 4 steps an epoch
