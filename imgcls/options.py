@@ -161,6 +161,30 @@ class AugmentOptions:
 
 
 @dataclass
+class RecommendOptions:
+    """What a model is recommended for."""
+
+    _argument_group_name = "recommendation"
+
+    priority: Literal["accuracy", "training_speed", "size", "edge"] = option("accuracy", "what matters most")
+    use_case: Literal["medical", "product", "realtime", "general"] = option("general", "what the model is for")
+    device: Literal["auto", "cpu", "gpu", "edge"] = option(
+        "auto", "where the model will run (auto: this machine's kind)"
+    )
+    measure: str | None = field(
+        default=None,
+        metadata={
+            "nargs": "*",
+            "help": "measure these models (names, Hub ids or folders; none given: all eight) on the images and this "
+            "machine, instead of going by rules",
+        },
+    )
+    json: bool = option(False, "print JSON instead of a table")
+    seed: int = option(42, "of the split and of cross-validation")
+    traceback: bool = option(False, "show the whole traceback of an error")
+
+
+@dataclass
 class RunOptions:
     """How this command behaves."""
 

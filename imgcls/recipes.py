@@ -33,6 +33,11 @@ class Choice:
     reason: str
 
 
+def size_of(images: int) -> str:
+    """ "small", "medium" or "large": the guide's word for a set of so many images to train on."""
+    return "small" if images < SMALL else "medium" if images < MEDIUM else "large"
+
+
 def choose(facts: Facts) -> list[Choice]:
     """A value and a reason for every hyper-parameter that depends on the facts."""
     batch = _batch(facts)
@@ -88,8 +93,7 @@ def _epochs(facts: Facts, batch: int) -> Choice:
     else:
         base = 60 if facts.images < MEDIUM else 30
     epochs = max(base, math.ceil(MIN_STEPS / steps))
-    size = "small" if facts.images < SMALL else "medium" if facts.images < MEDIUM else "large"
-    reason = f"{size} set" if facts.pretrained else "from random weights"
+    reason = f"{size_of(facts.images)} set" if facts.pretrained else "from random weights"
     if epochs > base:
         reason += f", and at least {MIN_STEPS} steps"
     return Choice("num_train_epochs", float(epochs), reason)

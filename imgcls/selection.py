@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from imgcls import prediction
+from imgcls.metrics import surplus
 from imgcls.trainer import ImageTrainer
 
 # Share of the way from the probe to the fine-tuned weights. Half-way is often better than either end (Wortsman et al.
@@ -20,7 +21,7 @@ def keep_best(trainer: ImageTrainer, wanted: str = "best") -> dict | None:
     """Give the trainer's network the weights that validation likes best, and say which.
 
     wanted: "best", or the name of the one to keep. None when the training did not start from a probe. Returns {"kept",
-    "accuracy" of each}. The average is kept unless another is clearly better (`choose`).
+    "accuracy" of each}. The average is kept unless another is clearly better (`metrics.surplus`).
     """
     if trainer.start is None:
         return None
@@ -50,14 +51,7 @@ def between(start: Mapping[str, torch.Tensor], end: Mapping[str, torch.Tensor], 
 
 
 def choose(correct: Mapping[str, np.ndarray]) -> str:
-    """The name of the candidate to keep; correct: bool (N,) of each, for the same images in the same order.
-
-    Of images that two candidates judge differently, the better must win more than chance explains: its surplus is
-    compared with the square root of their number (McNemar 1947), one more added, so that one image decides nothing.
-    """
-    best, surplus = EXPECTED, 0
-    for name, right in correct.items():
-        wins, losses = (right & ~correct[EXPECTED]).sum(), (~right & correct[EXPECTED]).sum()
-        if wins - losses > max(surplus, (wins + losses + 1) ** 0.5):
-            best, surplus = name, wins - losses
-    return best
+    """The name of the candidate to keep; correct: bool (N,) of each, for the same images in the same order."""
+    lead = {name: surplus(right, correct[EXPECTED]) for name, right in correct.items()}
+    best = max(lead, key=lead.__getitem__)
+    return best if lead[best] else EXPECTED

@@ -7,7 +7,7 @@ from commands import TESTS
 
 from imgcls import cli
 from imgcls.checkpoints import CHECKPOINTS
-from imgcls.options import AugmentOptions, DataOptions, ModelOptions, RunOptions, TuneOptions
+from imgcls.options import AugmentOptions, DataOptions, ModelOptions, RecommendOptions, RunOptions, TuneOptions
 from imgcls.training_options import TrainOptions
 
 ROOT = TESTS.parent
@@ -16,8 +16,9 @@ README = (ROOT / "README.md").read_text()
 
 def test_every_flag_named_exists(capsys):
     kinds = (DataOptions, ModelOptions, TuneOptions, AugmentOptions, TrainOptions, RunOptions)
-    with pytest.raises(SystemExit):
-        cli.parse(kinds, ["--help_all"], description="", examples="")
+    for options in (kinds, (DataOptions, RecommendOptions)):
+        with pytest.raises(SystemExit):
+            cli.parse(options, ["--help_all"], description="", examples="")
     known = set(re.findall(r"--\w+", capsys.readouterr().out)) | {"--help", "--help_all"}
     foreign = {"--config_file", "--nproc_per_node", "--num_processes", "--seeds", "--arm"}  # of other programs
     assert set(re.findall(r"(?<![\w-])--\w+", README)) - known - foreign == set()

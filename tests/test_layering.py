@@ -16,7 +16,7 @@ FLOORS = [
     {"audit", "dataset", "transforms", "model"},
     {"prediction", "trainer", "lora"},
     {"fitting", "results", "report", "selection", "features"},
-    {"tuning"},
+    {"tuning", "recommendation"},
 ]  # fmt: skip
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 

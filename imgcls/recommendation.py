@@ -1,0 +1,265 @@
+"""Which model for these images, this priority and this machine: by the guide's rules, or measured on the images."""
+
+from __future__ import annotations
+
+import logging
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+import torch
+
+from imgcls import features, model, probe, recipes, rehearsal, source
+from imgcls.checkpoints import CHECKPOINTS
+from imgcls.dataset import Division
+from imgcls.errors import ImgclsError, ModelError, shorten
+from imgcls.losses import ClassificationLoss
+from imgcls.metrics import surplus, wilson_interval
+from imgcls.options import AugmentOptions
+from imgcls.transforms import DeviceHalf, EvaluationView, TrainingView, collate, plan_of
+
+log = logging.getLogger(__name__)
+
+# The guide's choices, best first.
+BY_PRIORITY = {
+    "accuracy": ("vit-large", "resnet-101", "efficientnet-b0"),
+    "training_speed": ("resnet-18", "mobilenetv3-small", "vit-small-msn"),
+    "size": ("mobilenetv3-small", "resnet-18", "efficientnet-b0"),
+    "edge": ("mobilenetv3-small", "efficientnet-b0", "resnet-18"),
+}
+BY_USE_CASE = {
+    "medical": ("vit-large", "resnet-101"),
+    "product": ("efficientnet-b0", "resnet-50"),
+    "realtime": ("resnet-18", "mobilenetv3-small"),
+    "general": ("resnet-50", "vit-base", "efficientnet-b0"),
+}
+BY_SIZE = {
+    "small": ("resnet-18", "mobilenetv3-small"),
+    "medium": ("resnet-50", "efficientnet-b0"),
+    "large": ("vit-base", "vit-large"),
+}
+SLOW_ON_CPU = {"vit-large": 40, "vit-base": 12, "resnet-101": 6}  # times resnet-18's arithmetic, rounded
+LATENCY_IMAGES = 10
+BATCH = 16
+COST = {  # what decides between models of like accuracy, the lower the better
+    "accuracy": lambda m: m.latency_ms,
+    "training_speed": lambda m: -m.train_images_per_second,
+    "size": lambda m: m.megabytes,
+    "edge": lambda m: m.latency_ms,
+}
+GIVEN_UP = 0.05  # accuracy that training speed, size and edge may cost at most
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the owner wants. priority: a key of BY_PRIORITY. use_case: of BY_USE_CASE. device: "cpu", "gpu", "edge"."""
+
+    priority: str = "accuracy"
+    use_case: str = "general"
+    device: str = "cpu"
+
+
+@dataclass
+class Advice:
+    """One model with its reasons; `points` order the models."""
+
+    model: str
+    points: int = 0
+    reasons: list[str] = field(default_factory=list)
+    image_px: int = 224
+
+
+def prior(wish: Wish, images: int) -> list[Advice]:
+    """The eight models, best first, by the guide's rules: priority, then use case, then the size of the set."""
+    size = recipes.size_of(images)
+    found = {name: Advice(name, image_px=CHECKPOINTS[name].image_px) for name in CHECKPOINTS}
+    edge_first = wish.use_case == "realtime" and wish.device == "edge"
+    use_case = BY_USE_CASE[wish.use_case][:: -1 if edge_first else 1]
+    for weight, names, why in (
+        (4, BY_PRIORITY[wish.priority], f"{wish.priority.replace('_', ' ')} comes first"),
+        (3, use_case, f"use case {wish.use_case}"),
+        (2, BY_SIZE[size], f"{size} set of {images:,} images"),
+    ):
+        for place, name in enumerate(names):
+            found[name].points += weight * (len(names) - place)
+            found[name].reasons.append(why)
+    for name, times in SLOW_ON_CPU.items():
+        if wish.device != "gpu":
+            found[name].points -= times
+            found[name].reasons.append(f"{times} times the work of resnet-18, and no GPU")
+    if wish.use_case == "medical":
+        for advice in found.values():
+            advice.image_px = 384
+            advice.reasons.append("fine structures: higher resolution; judge by macro F1")
+    return sorted(found.values(), key=lambda advice: -advice.points)
+
+
+def in_full(advice: Advice, division: Division, device: torch.device) -> dict:
+    """The advice with the recipe, the size, and the minutes that training takes on this machine."""
+    origin = source.locate(advice.model)
+    built = model.build(origin, division.classes, from_scratch=True, image_px=advice.image_px)
+    facts = recipes.Facts(
+        images=len(division.rows["train"]),
+        classes=len(division.classes),
+        largest_over_smallest=division.imbalance("train"),
+        family=built.family,
+        pretrained=True,
+        mode="probe_then_full",
+    )
+    recipe = {choice.option: choice.value for choice in recipes.choose(facts)}
+    epochs, images = recipe["num_train_epochs"], facts.images
+    pace = _pace(built, division, device)
+    seconds = pace.seconds(images * epochs, images + len(division.rows["validation"]) * epochs)
+    return {
+        "model": advice.model,
+        "image_px": advice.image_px,
+        "batch": recipe["per_device_train_batch_size"],
+        "lr": recipe["learning_rate"],
+        "epochs": epochs,
+        "augment": recipe["augment"],
+        "megabytes": origin.checkpoint.megabytes,
+        "training_minutes": round(seconds / 60, 1),
+        "reasons": advice.reasons,
+    }
+
+
+def table(found: dict) -> str:
+    """Models as rows, then the pick. found: {"pick", "models": [{column: value}]}; reasons stand below their row."""
+    columns = [name for name in found["models"][0] if name != "reasons"]
+    cells = [columns, *([_cell(row[name]) for name in columns] for row in found["models"])]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    lines = []
+    for line, row in zip(cells, [{}, *found["models"]], strict=True):
+        lines.append("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        lines += [f"    {reason}" for reason in row.get("reasons", [])]
+    return "\n".join(
+        [*lines, "", f"take {found['pick']}:  python scripts/train.py --model {found['pick']} --data FOLDER"]
+    )
+
+
+def _cell(value) -> str:
+    if isinstance(value, tuple):
+        return " to ".join(f"{part:.3f}" for part in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+@dataclass
+class Measured:
+    """A model on the owner's own images and machine. correct: bool (N,), from cross-validated probes."""
+
+    model: str
+    accuracy: float
+    accuracy_ci95: tuple[float, float]
+    megabytes: float
+    train_images_per_second: float
+    predict_images_per_second: float
+    latency_ms: float
+    training_memory_mb: float
+    seconds: float
+    correct: np.ndarray = field(repr=False, default=None)
+
+    def row(self) -> dict:
+        """All but the single images."""
+        return {name: value for name, value in asdict(self).items() if name != "correct"}
+
+
+def measure(names: Sequence[str], division: Division, device: torch.device, seed: int) -> list[Measured]:
+    """Each model on a sample of the training images; those that cannot be had are said and left out."""
+    labels = np.asarray(division.rows["train"]["label"])
+    at = np.arange(len(labels))
+    if len(at) > features.COMPARED_IMAGES:
+        at = np.sort(np.random.default_rng(seed).choice(at, features.COMPARED_IMAGES, replace=False))
+    found = []
+    for name in names:
+        start = time.perf_counter()
+        try:
+            origin = source.fetch(source.locate(name))
+            extractor = features.Extractor(origin, division, device=device, batch=BATCH, workers=0)
+            built = extractor.build()
+            seen = extractor.features(built, "train", at)
+        except ImgclsError as error:
+            log.warning("%s is left out: %s", name, error)
+            continue
+        fitted = probe.fit(seen, labels[at], len(division.classes), seed=seed)
+        pace = _pace(built, division, device)
+        right = int(fitted.correct.sum())
+        found.append(
+            Measured(
+                name,
+                round(right / len(at), 4),
+                tuple(round(v, 4) for v in wilson_interval(right, len(at))),
+                round(4 * built.network.num_parameters() / 1e6, 1),
+                round(1 / pace.train_s, 1),
+                round(1 / pace.evaluation_s, 1),
+                round(_latency_ms(built, division, device), 1),
+                round(_memory_mb(built), 0),
+                round(time.perf_counter() - start, 1),
+                fitted.correct,
+            )
+        )
+        log.info("%s: probe %.3f, %.0f s", name, found[-1].accuracy, found[-1].seconds)
+    if not found:
+        raise ModelError(f"Expected at least one of {shorten(names)}, got none of them. Name models that are here.")
+    return found
+
+
+def pick(measured: Sequence[Measured], priority: str) -> Measured:
+    """The model to take.
+
+    For accuracy: the cheapest to run of those that no other clearly beats and that are within a point of the best.
+    Else: the cheapest in the priority's own sense of those that give up at most GIVEN_UP of accuracy.
+    """
+    best = max(measured, key=lambda m: m.accuracy)
+    if priority == "accuracy":
+        able = [m for m in measured if not surplus(best.correct, m.correct) and m.accuracy >= best.accuracy - 0.01]
+    else:
+        able = [m for m in measured if m.accuracy >= best.accuracy - GIVEN_UP]
+    return min(able, key=COST[priority])
+
+
+def _pace(built: model.Classifier, division: Division, device: torch.device) -> rehearsal.Pace:
+    """Seconds an image takes in training and in evaluation."""
+    plan = plan_of(AugmentOptions(augment="standard", flip="horizontal"))
+    half, loss = DeviceHalf(built.processor, plan, built.image_px), ClassificationLoss()
+
+    def step(samples: list) -> torch.Tensor:
+        batch = collate(samples)
+        pixels = half(batch["pixel_values"].to(device), batch["draws"].to(device))
+        return loss(built.network(pixel_values=pixels), batch["labels"].to(device))
+
+    train = TrainingView(division.rows["train"], built.processor, plan, built.image_px, seed=0)
+    evaluation = EvaluationView(division.rows["train"], built.processor)
+    return rehearsal.rehearse(built.network, step, train, evaluation, BATCH, device)
+
+
+def _latency_ms(built: model.Classifier, division: Division, device: torch.device) -> float:
+    """Median milliseconds from a file to its logits, one image at a time."""
+    view = EvaluationView(division.rows["train"], built.processor)
+    built.network.eval()
+    times = []
+    with torch.no_grad():
+        for i in range(min(LATENCY_IMAGES, len(view)) + 1):
+            start = time.perf_counter()
+            built.network(pixel_values=view[i % len(view)]["pixel_values"][None].to(device)).logits.cpu()
+            times.append(time.perf_counter() - start)
+    return 1000 * statistics.median(times[1:])  # the first warms up
+
+
+def _memory_mb(built: model.Classifier) -> float:
+    """Memory of a training step of BATCH images: weights, gradients, AdamW's two moments, and what backward needs."""
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.data_ptr()] = tensor.nbytes
+        return tensor
+
+    device = next(built.network.parameters()).device
+    built.network.train()
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        built.network(pixel_values=torch.zeros(2, 3, built.image_px, built.image_px, device=device)).logits.sum()
+    weights = sum(parameter.nbytes for parameter in built.network.parameters())
+    parameters = {parameter.data_ptr() for parameter in built.network.parameters()}
+    activations = sum(size for pointer, size in kept.items() if pointer not in parameters)
+    return (4 * weights + activations / 2 * BATCH) / 1e6

@@ -1,0 +1,52 @@
+"""Class folders and a priority -> which model to take and how to train it, with reasons; or measured on the images."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from imgcls import cli
+from imgcls.options import DataOptions, RecommendOptions
+
+EXAMPLES = """\
+examples:
+  python scripts/recommend.py --data photos
+  python scripts/recommend.py --data photos --priority edge
+  python scripts/recommend.py --data photos --measure resnet-18 mobilenetv3-small
+
+exit codes: 0 done, 1 an error that you can mend, 2 wrong usage"""
+SHOWN = 3  # of the models by rule: those after them have little for them
+
+
+def main() -> int:
+    kinds = (DataOptions, RecommendOptions)
+    given = cli.parse(kinds, description=__doc__, examples=EXAMPLES)
+    cli.start_logging()
+
+    import torch
+
+    from imgcls import audit, checkpoints, dataset, machine, recommendation
+
+    data, asked = (given.make(kind) for kind in kinds)
+    machine.prepare()
+    device = torch.device(machine.accelerator() or "cpu")
+    kind = asked.device if asked.device != "auto" else "cpu" if device.type == "cpu" else "gpu"
+    wish = recommendation.Wish(asked.priority, asked.use_case, kind)
+
+    images = dataset.open_images(data)
+    bad = audit.unreadable(images.keys, images.source, show_progress=True)
+    division = dataset.divide(images, bad, data, asked.seed)
+    if asked.measure is None:
+        advice = recommendation.prior(wish, len(division.rows["train"]))[:SHOWN]
+        rows = [recommendation.in_full(entry, division, device) for entry in advice]
+        found = {"pick": rows[0]["model"], "models": rows}
+    else:
+        names = asked.measure or list(checkpoints.CHECKPOINTS)
+        measured = recommendation.measure(names, division, device, asked.seed)
+        found = {"pick": recommendation.pick(measured, asked.priority).model, "models": [m.row() for m in measured]}
+    print(json.dumps(found, indent=2) if asked.json else recommendation.table(found))
+    return cli.DONE
+
+
+if __name__ == "__main__":
+    sys.exit(cli.exit_code(main))
