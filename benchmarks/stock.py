@@ -16,7 +16,7 @@ import torch
 from torchvision.transforms import v2
 from transformers import Trainer, TrainingArguments, set_seed
 
-from imgcls import images, machine, model, source, transforms
+from imgcls import augmentation, images, machine, model, source, transforms
 
 
 def main() -> None:
@@ -36,13 +36,13 @@ def main() -> None:
     set_seed(options.seed)
     classifier = model.build(source.fetch(source.locate(options.model)), classes)
     network, px = classifier.network, classifier.image_px
-    half = transforms.DeviceHalf(classifier.processor, transforms.Plan(), px)  # only normalises
+    half = augmentation.DeviceHalf(classifier.processor, augmentation.Plan(), px)  # only normalises
     vary = v2.Compose([v2.RandomResizedCrop(px), v2.RandomHorizontalFlip(), v2.PILToTensor()])
 
     def collate(samples: list) -> dict:
         cropped = torch.stack([vary(images.load_rgb(path)) for path, _ in samples])
         labels = torch.tensor([classes.index(label) for _, label in samples])
-        return {"pixel_values": half(cropped, torch.zeros(len(samples), transforms.DRAWS)), "labels": labels}
+        return {"pixel_values": half(cropped, torch.zeros(len(samples), augmentation.DRAWS)), "labels": labels}
 
     with tempfile.TemporaryDirectory() as folder:
         args = TrainingArguments(

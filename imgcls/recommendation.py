@@ -11,14 +11,15 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 import torch
 
-from imgcls import features, model, probe, recipes, rehearsal, source
+from imgcls import features, model, recipes, rehearsal, source
+from imgcls.augmentation import DeviceHalf, plan_of
 from imgcls.checkpoints import CHECKPOINTS
 from imgcls.dataset import Division
 from imgcls.errors import ImgclsError, ModelError, shorten
 from imgcls.losses import ClassificationLoss
 from imgcls.metrics import surplus, wilson_interval
 from imgcls.options import AugmentOptions
-from imgcls.transforms import DeviceHalf, EvaluationView, TrainingView, collate, plan_of
+from imgcls.transforms import EvaluationView, TrainingView, collate
 
 log = logging.getLogger(__name__)
 
@@ -167,29 +168,25 @@ class Measured:
 
 def measure(names: Sequence[str], division: Division, device: torch.device, seed: int) -> list[Measured]:
     """Each model on a sample of the training images; those that cannot be had are said and left out."""
-    labels = np.asarray(division.rows["train"]["label"])
-    at = np.arange(len(labels))
-    if len(at) > features.COMPARED_IMAGES:
-        at = np.sort(np.random.default_rng(seed).choice(at, features.COMPARED_IMAGES, replace=False))
     found = []
     for name in names:
         start = time.perf_counter()
         try:
             origin = source.fetch(source.locate(name))
             extractor = features.Extractor(origin, division, device=device, batch=BATCH, workers=0)
-            built = extractor.build()
-            seen = extractor.features(built, "train", at)
+            shown = features.best_input(extractor, None, None, balanced=False, seed=seed)
+            fitted = extractor.probe(shown, features.COMPARED_IMAGES, balanced=False, seed=seed)
         except ImgclsError as error:
             log.warning("%s is left out: %s", name, error)
             continue
-        fitted = probe.fit(seen, labels[at], len(division.classes), seed=seed)
+        built = extractor.build(shown.image_px, shown.crop)
         pace = _pace(built, division, device)
-        right = int(fitted.correct.sum())
+        right, compared = int(fitted.correct.sum()), len(fitted.correct)
         found.append(
             Measured(
                 name,
-                round(right / len(at), 4),
-                tuple(round(v, 4) for v in wilson_interval(right, len(at))),
+                round(right / compared, 4),
+                tuple(round(v, 4) for v in wilson_interval(right, compared)),
                 round(4 * built.network.num_parameters() / 1e6, 1),
                 round(1 / pace.train_s, 1),
                 round(1 / pace.evaluation_s, 1),

@@ -18,6 +18,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from imgcls import artifacts, diagnosis, layers, losses
+from imgcls.augmentation import DeviceHalf
 from imgcls.averaging import WeightAverage
 from imgcls.errors import RunError
 from imgcls.metrics import ImageClassification, standard_error
@@ -26,7 +27,7 @@ from imgcls.progress import EvaluateEveryEpochs, History, Progress, Stopwatch
 from imgcls.rehearsal import Pace, rehearse
 from imgcls.source import Source
 from imgcls.training_options import METRICS, TrainOptions
-from imgcls.transforms import DeviceHalf, EpochSampler, TrainingView, collate
+from imgcls.transforms import EpochSampler, TrainingView, collate
 
 log = logging.getLogger(__name__)
 

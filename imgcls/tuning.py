@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from transformers import set_seed
 
 from imgcls import artifacts, diagnosis, features, layers, lora, losses, model, probe, recipes
+from imgcls.augmentation import mixing, plan_of
 from imgcls.checkpoints import CHECKPOINTS
 from imgcls.dataset import Division
 from imgcls.errors import OptionError
@@ -22,7 +23,7 @@ from imgcls.options import AugmentOptions, ModelOptions, TuneOptions
 from imgcls.source import Source
 from imgcls.trainer import ImageTrainer
 from imgcls.training_options import TrainOptions
-from imgcls.transforms import EvaluationView, TrainingView, mixing, plan_of
+from imgcls.transforms import EvaluationView, TrainingView
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,10 @@ FLOORS = [
         "options", "cli", "checkpoints", "artifacts", "images", "listing", "splits", "metrics", "losses", "machine",
         "digits", "rehearsal", "layers", "inputs", "averaging",
     },
-    {"folder", "table", "cache", "recipes", "source", "progress", "training_options", "probe", "diagnosis"},
+    {
+        "folder", "table", "cache", "augmentation", "recipes", "source", "progress", "training_options", "probe",
+        "diagnosis",
+    },
     {"audit", "dataset", "transforms", "model"},
     {"prediction", "trainer", "lora"},
     {"fitting", "results", "report", "selection", "features"},

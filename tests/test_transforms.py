@@ -12,23 +12,11 @@ from PIL import Image
 from transformers import AutoImageProcessor
 
 from imgcls import images, model, source
+from imgcls.augmentation import DRAWS, PLANS, DeviceHalf, Plan, draw_variation, mixing, plan_of
 from imgcls.errors import OptionError
 from imgcls.losses import PADDING_LABEL, balanced_weights
 from imgcls.options import AugmentOptions
-from imgcls.transforms import (
-    DRAWS,
-    PLANS,
-    DeviceHalf,
-    EpochSampler,
-    Plan,
-    TrainingView,
-    collate,
-    draw_variation,
-    evaluation_pixels,
-    mixing,
-    plan_of,
-    read_crop,
-)
+from imgcls.transforms import EpochSampler, TrainingView, collate, evaluation_pixels, read_crop
 
 NAMES = sorted(tiny.HUB_IDS)
 CLASSES = ["a", "b"]
