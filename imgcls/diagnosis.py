@@ -83,7 +83,8 @@ def before_training(task: Task) -> Iterator[dict]:
             "imbalance",
             "warning",
             f"{large!r} has {most} images to train on, {small!r} has {least}",
-            "Judge by macro F1, not by accuracy; try --class_weights balanced, and collect images of small classes.",
+            "Judge by macro F1, not by accuracy, and collect images of small classes"
+            + ("." if task.balanced else "; try --class_weights balanced."),
         )
     low, high = wilson_interval(round(0.8 * task.validation_images), task.validation_images)
     if (high - low) / 2 > WIDE:

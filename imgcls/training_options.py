@@ -71,7 +71,7 @@ class TrainOptions(TrainingArguments):
         "within one standard error of the highest share the latest is kept (default: by recipe)",
     )
     class_weights: Literal["none", "balanced"] = option(
-        "none", "balanced: images of rare classes count more in the loss"
+        "none", "balanced: images of rare classes count more in the loss (default: by recipe)"
     )
     focal: float = option(
         0.0, "focal loss: exponent that makes the loss of images already recognised count less; usual: 2 (default: off)"

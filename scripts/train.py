@@ -102,6 +102,7 @@ def follow_recipe(given, args, wanted, tune, augment, origin, division, mode: st
         mode=mode,
         is_demo=is_demo,
         processes=args.world_size,
+        balanced_draws=args.sampler == "balanced",
     )
     for line in recipes.fill(recipes.choose(facts), given, args, tune, augment):
         cli.log.info(line)

@@ -36,6 +36,18 @@ def test_skewed_classes_are_judged_by_macro_f1():
     assert chosen(largest_over_smallest=5.1)["metric_for_best_model"] == "macro_f1"
 
 
+def test_skewed_classes_are_weighed_unless_they_are_drawn_equally_often():
+    assert "class_weights" not in chosen(largest_over_smallest=5.0)
+    assert chosen(largest_over_smallest=5.1)["class_weights"] == "balanced"
+    assert "class_weights" not in chosen(largest_over_smallest=100.0, balanced_draws=True)
+
+
+def test_cnns_train_on_smaller_crops_than_they_are_shown():
+    assert recipes.train_px("cnn", 288).value == 192
+    assert recipes.train_px("cnn", 224).value == recipes.train_px("vit", 224).value == 224
+    assert recipes.train_px("vit", 384).value == 384
+
+
 def test_digits_are_not_mirrored():
     assert chosen(is_demo=True, pretrained=False)["flip"] == "none"
     assert chosen()["flip"] == "horizontal"
