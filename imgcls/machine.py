@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 
@@ -79,13 +80,13 @@ def check_launch(world_size: int) -> None:
 
 
 def leave(state) -> None:
-    """End the processes of a launch together: one that exits while others still write may abort in its network threads.
+    """Wait for the other processes of the launch, and see to it that this one closes its connections when it exits.
 
-    state: accelerate's PartialState.
+    A process that exits while others still write may abort in its network threads. state: accelerate's PartialState.
     """
     if state.num_processes > 1:
         state.wait_for_everyone()
-        state.destroy_process_group()
+        atexit.register(state.destroy_process_group)
 
 
 def name() -> str:
