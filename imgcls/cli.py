@@ -9,7 +9,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 
 import yaml
@@ -76,12 +76,13 @@ def parse(
     *,
     description: str,
     examples: str,
-    shown: Iterable[str] = (),
+    shown: Mapping[str, str] | None = None,
+    rare: Container[str] = (),
 ) -> Given:
     """Parse `argv` (default: sys.argv) against several option dataclasses.
 
-    shown: names of options that the short `--help` lists of a dataclass that inherits from another; all options of
-    the others are listed. Prints help or one line and exits (0 or 2) as argparse does.
+    shown: options that the short `--help` lists of a dataclass that inherits from another, with their text ("": its
+    own); of the others it lists all but the `rare` ones. Prints help or one line and exits (0 or 2) as argparse does.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = _Parser(
@@ -92,8 +93,8 @@ def parse(
         usage="%(prog)s [options]",
         allow_abbrev=False,
     )
-    parser.add_argument("--help_all", action="help", help="show all options, those of TrainingArguments too")
-    _shorten_help(parser, options, set(shown), everything="--help_all" in argv)
+    parser.add_argument("--help_all", action="help", help="show all options: rare ones, and all of TrainingArguments")
+    _shorten_help(parser, options, shown or {}, rare, everything="--help_all" in argv)
     for action in parser._actions:
         action.default = argparse.SUPPRESS
     known, unknown = parser.parse_known_args(_yaml_arguments(parser, argv) + argv)
@@ -104,13 +105,17 @@ def parse(
     return Given(vars(known))
 
 
-def _shorten_help(parser: _Parser, options: Sequence[type], shown: set[str], everything: bool) -> None:
-    """Hide inherited options unless they are `shown`; drop the default values that HfArgumentParser would add."""
+def _shorten_help(
+    parser: _Parser, options: Sequence[type], shown: Mapping[str, str], rare: Container[str], everything: bool
+) -> None:
+    """Give inherited options the texts of `shown`, and hide those without one, and the rare, unless `everything`."""
+    listed = {"help", "help_all", *shown}
     for option_class in options:
         if option_class.__bases__ == (object,):  # our own; of TrainingArguments' descendants only what is named
-            shown = shown | {f.name for f in dataclasses.fields(option_class)}
+            listed |= {f.name for f in dataclasses.fields(option_class) if f.name not in rare}
     for action in parser._actions:
-        if not (everything or action.dest in shown or action.dest in ("help", "help_all")):
+        action.help = shown.get(action.dest) or action.help
+        if not everything and action.dest not in listed:
             action.help = argparse.SUPPRESS
 
 

@@ -7,6 +7,12 @@ from typing import Literal
 
 from imgcls.errors import OptionError
 
+# Options that only the long help lists.
+RARE = frozenset((
+    "image_column", "label_column", "keep", "lora_rank", "drop_path", "layer_decay", "head_factor", "batch_norm", "ema",
+    "trivialaugment", "randaugment", "erase", "mixup", "cutmix", "train_px", "traceback",
+))  # fmt: skip
+
 
 def option(default, help_text: str, *aliases: str):
     """A dataclass field whose metadata `HfArgumentParser` turns into a command-line option."""

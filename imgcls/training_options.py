@@ -11,31 +11,27 @@ from transformers import TrainingArguments
 from imgcls.errors import OptionError, nearest
 from imgcls.options import option
 
-# Training options that the short help lists.
-SHOWN = [
-    "output_dir",
-    "num_train_epochs",
-    "per_device_train_batch_size",
-    "learning_rate",
-    "eval_every_epochs",
-    "early_stopping_patience",
-    "class_weights",
-    "sampler",
-    "focal",
-    "label_smoothing_factor",
-    "gradient_accumulation_steps",
-    "max_steps",
-    "metric_for_best_model",
-    "weight_decay",
-    "warmup_steps",
-    "lr_scheduler_type",
-    "bf16",
-    "fp16",
-    "seed",
-    "dataloader_num_workers",
-    "save_total_limit",
-    "report_to",
-]
+# Training options that the short help lists, in our words where transformers' own are long.
+SHOWN = {
+    "output_dir": "",
+    "num_train_epochs": "",
+    "per_device_train_batch_size": "",
+    "learning_rate": "",
+    "eval_every_epochs": "",
+    "early_stopping_patience": "",
+    "class_weights": "",
+    "sampler": "",
+    "label_smoothing_factor": "share of each label that is spread over all classes (default: by recipe)",
+    "weight_decay": "of AdamW, on matrices only (default: by recipe)",
+    "gradient_accumulation_steps": "batches added up before each optimizer step: a larger batch in the same memory",
+    "max_steps": "optimizer steps, instead of --epochs",
+    "metric_for_best_model": "",
+    "bf16": "mixed precision; chosen by itself where the GPU has it",
+    "fp16": "mixed precision of older GPUs; chosen by itself there",
+    "seed": "of everything random: split, weights, order, augmentation (default: 42)",
+    "dataloader_num_workers": "processes that read images (default: by machine)",
+    "report_to": "tensorboard, wandb, ...: where else the numbers go (default: nowhere)",
+}
 # Numbers of each evaluation during training, and whether more is better.
 METRICS = {
     "accuracy": True,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from imgcls import cli
-from imgcls.options import AugmentOptions, DataOptions, ModelOptions, RunOptions, TuneOptions
+from imgcls.options import RARE, AugmentOptions, DataOptions, ModelOptions, RunOptions, TuneOptions
 
 EXAMPLES = """\
 examples:
@@ -21,7 +21,7 @@ def main() -> int:
     from imgcls.training_options import SHOWN, TrainOptions
 
     kinds = (DataOptions, ModelOptions, TuneOptions, AugmentOptions, TrainOptions, RunOptions)
-    given = cli.parse(kinds, description=__doc__, examples=EXAMPLES, shown=SHOWN)
+    given = cli.parse(kinds, description=__doc__, examples=EXAMPLES, shown=SHOWN, rare=RARE)
     cli.start_logging()
 
     from imgcls import artifacts, audit, dataset, fitting, machine, report, results, selection, source, trainer, tuning
