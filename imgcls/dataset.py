@@ -11,10 +11,11 @@ from pathlib import Path
 import datasets
 from datasets.data_files import DataFilesDict, DataFilesList
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
+from huggingface_hub.errors import HfHubHTTPError
 
-from imgcls import cache, digits, folder, splits, table
+from imgcls import cache, digits, folder, source, splits, table
 from imgcls.errors import FolderError, shorten
-from imgcls.listing import Listing
+from imgcls.listing import SPLIT_OF, Listing
 from imgcls.options import DataOptions
 
 log = logging.getLogger(__name__)
@@ -116,24 +117,12 @@ def _rows(files: list[str]) -> datasets.Dataset:
 
 def from_hub(hub_id: str, image_column: str | None, label_column: str | None) -> Images:
     """Rows of a data set on the Hub; its splits are kept, images without a label (-1) are left out."""
-    try:
-        loaded = datasets.load_dataset(hub_id)
-    except Exception as error:  # network, HTTP, parsing and value errors: the client has no common class
-        raise FolderError(
-            f"Expected a folder, a CSV or a Hub data set, got {hub_id!r}, which is neither on this disk nor to be "
-            f"had from the Hub ({type(error).__name__}: {' '.join(str(error).split())[:200]}). Check the name."
-        ) from error
-    names = {
-        "train": "train",
-        "validation": "validation",
-        "valid": "validation",
-        "val": "validation",
-        "test": "test",
-    }
-    parts = {name: rows for name, rows in loaded.items() if name in names}
-    if "train" not in parts:
+    loaded = _load(hub_id)
+    parts = {name: rows for name, rows in loaded.items() if name.lower() in SPLIT_OF}
+    train = next((rows for name, rows in parts.items() if SPLIT_OF[name.lower()] == "train"), None)
+    if train is None:
         raise FolderError(f"Expected a train split in {hub_id}, got {shorten(loaded)}. Choose another data set.")
-    features = parts["train"].features
+    features = train.features
     image_column = image_column or _only_column(features, lambda f: isinstance(f, datasets.Image), "image", hub_id)
     label_column = label_column or _only_column(features, lambda f: isinstance(f, datasets.ClassLabel), "label", hub_id)
     for column in (image_column, label_column):
@@ -151,10 +140,31 @@ def from_hub(hub_id: str, image_column: str | None, label_column: str | None) ->
         rows.append(part.cast_column("image", _UNDECODED).select(keep))
         paths += [f"{name}/{i}" for i in keep]
         labels += [texts[i] for i in keep]
-        kept_splits += [names[name]] * len(keep)
+        kept_splits += [SPLIT_OF[name.lower()]] * len(keep)
     stacked = datasets.concatenate_datasets(rows)
     keys = [f"{hub_id}@{stacked._fingerprint}/{path}" for path in paths]
     return Images(hub_id.split("/")[1], stacked, paths, keys, labels, kept_splits)
+
+
+def _load(hub_id: str) -> datasets.DatasetDict:
+    """A data set of the Hub, or what an earlier run left of it in the cache when the Hub does not answer."""
+    offline = datasets.config.HF_HUB_OFFLINE
+    try:
+        source.look_up(hub_id, "README.md", kind="dataset")
+    except HfHubHTTPError:
+        pass  # it answers; what it has to say, load_dataset tells
+    except Exception:  # httpx errors, OSError, TimeoutError: the client has no common class
+        datasets.config.HF_HUB_OFFLINE = True  # straight to the cache: load_dataset would try again for 23 s
+    try:
+        return datasets.load_dataset(hub_id)
+    except Exception as error:  # network, HTTP, parsing and value errors: again no common class
+        raise FolderError(
+            f"Expected a folder, a CSV or a Hub data set, got {hub_id!r}, which is neither on this disk nor to be "
+            f"had from the Hub ({type(error).__name__}: {' '.join(str(error).split())[:200]}). Check the name and "
+            "the network."
+        ) from error
+    finally:
+        datasets.config.HF_HUB_OFFLINE = offline
 
 
 def _only_column(features, fits, kind: str, hub_id: str) -> str:

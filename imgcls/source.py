@@ -70,7 +70,7 @@ def fetch(source: Source, weights: bool = True) -> Source:
         if _cached(source, weights):
             path = snapshot_download(source.hub_id, revision=source.revision, local_files_only=True)
         else:
-            _within(HUB_WAIT_S, lambda: _ask(source))
+            look_up(source.hub_id, "config.json", revision=source.revision)
             log.info("downloading %s", source.hub_id)
             path = snapshot_download(
                 source.hub_id, revision=source.revision, allow_patterns=FILES if weights else FILES[:2]
@@ -98,12 +98,16 @@ def _cached(source: Source, weights: bool) -> bool:
     return has("config.json") and (not weights or has("model.safetensors") or has("model.safetensors.index.json"))
 
 
-def _ask(source: Source) -> None:
-    url = hf_hub_url(source.hub_id, "config.json", revision=source.revision)
-    get_hf_file_metadata(url, timeout=HUB_WAIT_S)
+def look_up(hub_id: str, file: str, *, revision: str = "main", kind: str = "model") -> None:
+    """Ask the Hub for a file's metadata. kind: "model" or "dataset".
+
+    Raises what the client raises (HfHubHTTPError when the Hub says no), TimeoutError after HUB_WAIT_S seconds.
+    """
+    url = hf_hub_url(hub_id, file, repo_type=kind, revision=revision)
+    _within(HUB_WAIT_S, lambda: get_hf_file_metadata(url, timeout=HUB_WAIT_S))
 
 
-def _within(seconds: float, ask: Callable[[], None]) -> None:
+def _within(seconds: float, ask: Callable[[], object]) -> None:
     """Run `ask` in a thread and wait at most `seconds`: looking a name up has no time-out of its own."""
     outcome: list[BaseException] = []
 

@@ -78,7 +78,10 @@ def test_a_hub_data_set_is_trained_on(staged, shapes, tmp_path):
                 [("tester/shapes", []), ("tester/shapes", ["--label_column", "kind"]), ("tester/nothing", [])]
             )
         )
+    gone = staged({"arguments": [*base, "tester/shapes", "--output_dir", tmp_path / "run3"]}, env=env)
     assert done.returncode == 0, done.stderr
+    assert gone.returncode == 0, gone.stderr  # what was had before is still there
+    assert "Retrying" not in gone.stderr
     numbers = json.loads((tmp_path / "run0/metrics.json").read_text())
     assert numbers["classes"] == ["circle", "cross", "square"]
     assert numbers["train"]["images"] + numbers["validation"]["images"] == 30
