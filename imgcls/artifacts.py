@@ -9,7 +9,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +25,14 @@ METRICS = "metrics.json"
 PREDICTIONS = "predictions.csv"
 LOGITS = "logits.npz"
 DIAGNOSIS = "diagnosis.json"
+FOLDS = "folds"  # a run folder a fold, without weights once it is finished
+OUT_OF_FOLD = "out_of_fold.csv"  # predictions of every image by the fold that did not see it
+OUT_OF_FOLD_LOGITS = "out_of_fold.npz"
+SEARCH = "search.json"
 ADAPTER = "adapter"
 CHECKPOINTS = "checkpoints"
 PARTIAL = "checkpoints/.partial"  # the checkpoint that is being written
+STUDY = "checkpoints/search.log"  # the trials of --search so far
 BATCH = "checkpoints/batch.json"  # batch and accumulation, once memory was short
 WEIGHTS = "model.safetensors"
 RESULTS = (METRICS, HISTORY, PREDICTIONS, LOGITS, DIAGNOSIS)  # the first tells that a run is whole
@@ -174,20 +179,28 @@ class RunFolder:
         except yaml.YAMLError as error:
             raise RunError(f"Expected YAML in {self / OPTIONS}, got {error}. Start over with --fresh.") from error
 
-    def write_logits(self, **splits: np.ndarray) -> None:
+    def write_logits(self, name: str = LOGITS, **splits: np.ndarray) -> None:
         """logits.npz: float32 (N, K) for each evaluated split, in the order of predictions.csv."""
-        with whole_file(self / LOGITS) as file:
+        with whole_file(self / name) as file:
             np.savez_compressed(file, **splits)
+
+    def read_logits(self) -> dict[str, np.ndarray]:
+        """Split -> float32 (N, K), in the order of predictions.csv."""
+        with np.load(self / LOGITS) as found:
+            return dict(found)
 
     def last_checkpoint(self) -> Path | None:
         """The whole checkpoint with the most steps; those still being written have another name."""
         found = [p for p in (self / CHECKPOINTS).glob("checkpoint-*") if p.name[11:].isdigit()]
         return max(found, key=lambda p: int(p.name[11:]), default=None)
 
-    def claim(self, options: dict, split: list[tuple], *, fresh: bool, write: bool) -> str:
+    def claim(
+        self, options: dict, split: list[tuple], *, fresh: bool, write: bool, found_later: Collection[str] = ()
+    ) -> str:
         """Whose folder is this? "new", "stopped" or "finished" when it is this very run's; else RunError.
 
         options: all in force. split: rows of split.csv. write: whether this process writes files (rank 0).
+        found_later: options that the run itself finds out, and that so tell nothing.
         """
         options = {k: v for k, v in options.items() if not k.startswith(NOT_THE_RUN)}
         before = None if fresh else self.read_options()
@@ -206,7 +219,7 @@ class RunFolder:
         changed = [
             f"{k} {before.get(k)} -> {options.get(k)}"
             for k in {**before, **options}
-            if before.get(k) != options.get(k) and not k.startswith(NOT_COMPARED)
+            if before.get(k) != options.get(k) and not k.startswith(NOT_COMPARED) and k not in found_later
         ]
         known = {tuple(row.values()) for row in self.read_csv(SPLIT)}
         if known != set(split):
@@ -225,12 +238,18 @@ class RunFolder:
         """Checkpoints are for going on; a finished run needs none."""
         shutil.rmtree(self / CHECKPOINTS, ignore_errors=True)
 
+    def drop_weights(self) -> None:
+        """Of a fold only the numbers are wanted."""
+        (self / WEIGHTS).unlink(missing_ok=True)
+        shutil.rmtree(self / ADAPTER, ignore_errors=True)
+
     def clear(self) -> None:
         """Remove a former run's checkpoints and results, so that nothing of it is taken for the new one's.
 
         Its weights stay until new ones replace them: the new run may start from them.
         """
-        for name in (CHECKPOINTS, ADAPTER):
+        for name in (CHECKPOINTS, ADAPTER, FOLDS):
             shutil.rmtree(self / name, ignore_errors=True)
-        for name in (*RESULTS, SPLIT, EXCLUDE, OPTIONS):  # options last: they tell that the folder is a run's
+        # options last: they tell that the folder is a run's
+        for name in (*RESULTS, OUT_OF_FOLD, OUT_OF_FOLD_LOGITS, SEARCH, SPLIT, EXCLUDE, OPTIONS):
             (self / name).unlink(missing_ok=True)

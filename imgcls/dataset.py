@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -210,6 +211,37 @@ class Division:
             for split, rows in self.rows.items()
             for path, label in zip(self.paths[split], rows["label"], strict=True)
         ]
+
+    def folds(self, count: int, val_fraction: float, seed: int) -> Iterator[Division]:
+        """`count` divisions of the training and validation images; each image is in the "test" of exactly one.
+
+        Of what a fold leaves, each class gives its share to validation. Raises FolderError for a class of one image,
+        OptionError for more folds than images.
+        """
+        parts = [split for split in ("train", "validation") if split in self.rows]
+        rows = datasets.concatenate_datasets([self.rows[split] for split in parts])
+        paths = [path for split in parts for path in self.paths[split]]
+        keys = [key for split in parts for key in self.keys[split]]
+        names = [self.classes[label] for label in rows["label"]]
+        lone = [name for name, images in Counter(names).items() if images < 2]
+        if lone:
+            raise FolderError(
+                f"Expected at least 2 images in each class for --folds, got 1 in {shorten(lone)}. Add images, or leave "
+                "--folds out."
+            )
+        fold = splits.folds(names, count, seed)
+        for k in range(count):
+            rest = [i for i, of in enumerate(fold) if of != k]
+            chosen = splits.stratified([names[i] for i in rest], {"validation": val_fraction}, seed)
+            at = {"test": [i for i, of in enumerate(fold) if of == k]}
+            for split in ("train", "validation"):
+                at[split] = [i for i, of in zip(rest, chosen, strict=True) if of == split]
+            yield Division(
+                self.classes,
+                {split: rows.select(at[split]) for split in ("train", "validation", "test")},
+                {split: [paths[i] for i in at[split]] for split in at},
+                {split: [keys[i] for i in at[split]] for split in at},
+            )
 
     def imbalance(self, split: str) -> float:
         """Images of the largest class over those of the smallest one that occurs in a split."""

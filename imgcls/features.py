@@ -13,12 +13,13 @@ import torch
 from torch.utils.data import Dataset
 
 from imgcls import cache, images, inputs, model, prediction, probe, splits
+from imgcls.augmentation import DeviceHalf, Plan
 from imgcls.dataset import Division
 from imgcls.inputs import Input
 from imgcls.losses import PADDING_LABEL
 from imgcls.model import Classifier
 from imgcls.source import Source
-from imgcls.transforms import EvaluationView
+from imgcls.transforms import EvaluationView, TrainingView
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +29,7 @@ PROBED_IMAGES = 10_000  # and the head to start from is fitted on so many: it is
 # about 1.15 to 1.3 times the training size (Touvron et al. 2019); 288 instead of 224: +2 points on 357 photos.
 LARGER = 9 / 7
 ENLARGED_PX = 256  # from here a checkpoint's own size is taken for the larger one already
+VIEWS = Plan(crop_share=(0.6, 1.0), flip="horizontal")  # of views beyond the first; heavier ones lose the object
 MEASURED_IMAGES = 50  # whose sizes tell whether the photos have that many pixels
 
 
@@ -45,15 +47,25 @@ class Extractor:
         built.network.to(self.how["device"]).eval()
         return built
 
-    def features(self, built: Classifier, split: str, at: Sequence[int] | None = None) -> np.ndarray:
-        """Features of a split's images, or of those at some positions; kept in the cache."""
+    def features(
+        self, built: Classifier, split: str, at: Sequence[int] | None = None, *, view: int = 0, seed: int = 0
+    ) -> np.ndarray:
+        """Features of a split's images, or of those at some positions; kept in the cache.
+
+        view: 0 for the images as they are evaluated; every other number for random crops and mirror images of its own.
+        """
         rows, keys = self.division.rows[split], self.division.keys[split]
         if at is not None:
             rows, keys = rows.select(at), [keys[i] for i in at]
         weights = sorted(str(cache.file_state(f)) for f in self.source.folder.glob("*.safetensors"))
         settings = [weights, built.network.config.to_json_string(), repr(built.processor), torch.__version__]
+        if view:
+            settings += [view, seed, repr(VIEWS)]
+            shown = VariedView(TrainingView(rows, built.processor, VIEWS, built.image_px, seed), view)
+        else:
+            shown = EvaluationView(rows, built.processor)
         return cache.array(
-            "features", [settings, [cache.file_state(k) for k in keys]], lambda: self._compute(built, rows)
+            "features", [settings, [cache.file_state(k) for k in keys]], lambda: self._compute(built, shown)
         )
 
     def probe(self, shown: Input, most: int, *, balanced: bool, seed: int) -> probe.Probe:
@@ -71,12 +83,12 @@ class Extractor:
             self.probes[asked] = found
         return self.probes[asked]
 
-    def _compute(self, built: Classifier, rows) -> np.ndarray:
+    def _compute(self, built: Classifier, shown: Dataset) -> np.ndarray:
         seen = []
         head = model.head_of(built.network)
         hook = head.register_forward_pre_hook(lambda _, given: seen.append(given[0].flatten(1).float().cpu().numpy()))
         try:
-            prediction.logits_of(built.network, EvaluationView(rows, built.processor), **self.how)
+            prediction.logits_of(built.network, shown, **self.how)
         finally:
             hook.remove()
         return np.concatenate(seen)
@@ -115,8 +127,28 @@ def _short_side(rows: datasets.Dataset, seed: int) -> float:
     return statistics.median(sides)
 
 
+class VariedView(Dataset):
+    """One epoch of a training view, varied and normalised, as evaluation samples."""
+
+    def __init__(self, training: TrainingView, epoch: int):
+        self.training, self.epoch = training, epoch
+        self.half = DeviceHalf(training.processor, training.plan, training.px)
+
+    def __len__(self) -> int:
+        return len(self.training)
+
+    def __getitem__(self, index: int) -> dict:
+        """{"pixel_values": float (3, px, px), "labels": int}."""
+        sample = self.training[self.epoch, index, True]
+        pixels = self.half(sample["pixel_values"][None], torch.tensor([sample["draws"]]))[0]
+        return {"pixel_values": pixels, "labels": sample["labels"]}
+
+
 class FeatureView(Dataset):
-    """Kept features as samples, for training a head alone; keys as those of TrainingView and EvaluationView."""
+    """Kept features as samples, for training a head alone; keys as those of TrainingView and EvaluationView.
+
+    features: float32 (V, N, D), V views of each image, of which the epochs take turns.
+    """
 
     def __init__(self, features: np.ndarray, labels: Sequence[int]):
         self.features, self.labels = torch.from_numpy(features), list(labels)
@@ -126,8 +158,8 @@ class FeatureView(Dataset):
 
     def __getitem__(self, key: int | tuple[int, int, bool]) -> dict:
         """{"pixel_values": float (D,), "labels": int}."""
-        _, index, counted = key if isinstance(key, tuple) else (0, key, True)
+        epoch, index, counted = key if isinstance(key, tuple) else (0, key, True)
         return {
-            "pixel_values": self.features[index],
+            "pixel_values": self.features[epoch % len(self.features), index],
             "labels": self.labels[index] if counted else PADDING_LABEL,
         }

@@ -10,6 +10,7 @@ from imgcls.errors import OptionError
 # Options that only the long help lists.
 RARE = frozenset((
     "image_column", "label_column", "keep", "lora_rank", "drop_path", "layer_decay", "head_factor", "batch_norm", "ema",
+    "views",
     "trivialaugment", "randaugment", "erase", "mixup", "cutmix", "train_px", "traceback",
 ))  # fmt: skip
 
@@ -45,6 +46,10 @@ class DataOptions:
     label_column: str | None = option(None, "label column of a Hub data set (default: found by its type)")
     val_fraction: float = option(0.15, "share of each class kept for validation when the data has no such split")
     test_fraction: float = option(0.0, "share of each class kept for one test at the very end")
+    folds: int | None = option(
+        None,
+        "cross-validation for small sets: so many more trainings, each judged on images that it never saw",
+    )
     bad_images: Literal["skip", "error"] = option(
         "skip", "images that cannot be decoded: leave them out and list them, or refuse to train"
     )
@@ -57,6 +62,8 @@ class DataOptions:
                 "Expected --val_fraction and --test_fraction to leave images to train on, got "
                 f"{self.val_fraction} + {self.test_fraction}. Lower one of them."
             )
+        if self.folds is not None and self.folds < 2:
+            raise OptionError(f"Expected --folds of 2 or more, got {self.folds}. Usual: 5.")
 
 
 @dataclass
@@ -68,7 +75,8 @@ class ModelOptions:
     model: str = option(
         "resnet-18",
         "vit-base, vit-large, vit-small-msn, resnet-18, resnet-50, resnet-101, efficientnet-b0, "
-        "mobilenetv3-small, any Hub id, a local model folder, or a run folder to go on from (default: resnet-18)",
+        "mobilenetv3-small, any Hub id, a local model folder, a run folder to go on from, or auto: whichever of the "
+        "eight does best on the images (default: resnet-18)",
     )
     from_scratch: bool = option(False, "start from random weights instead of pretrained ones")
     image_px: int | None = option(
@@ -81,6 +89,8 @@ class ModelOptions:
     )
 
     def __post_init__(self):
+        if self.model == "auto" and self.from_scratch:
+            raise OptionError("Expected --model by name with --from_scratch, got auto: it picks a pretrained one.")
         if self.image_px is not None and not 16 <= self.image_px <= 4096:
             raise OptionError(f"Expected --image_px between 16 and 4096, got {self.image_px}. Usual: 160 to 384.")
 
@@ -98,6 +108,14 @@ class TuneOptions:
         "features is the head to start from, and what is kept is chosen among probe, fine-tuned model and their "
         "average; auto: that, with the input chosen by probe; full from random weights",
     )
+    recipe: Literal["measured", "guide"] = option(
+        "measured",
+        "where options that are not given come from: what measured best on real photos, or the usual guide's values",
+    )
+    search: int | None = option(
+        None, "try so many settings of learning rate, epochs and weight decay, then train with the best (needs optuna)"
+    )
+    views: int = option(1, "with --tune head: features of so many crops of each image, the whole photo among them")
     layer_decay: float | None = option(None, "learning rate of each layer as share of the next deeper one's")
     head_factor: float | None = option(None, "learning rate of the head, in multiples of --lr")
     batch_norm: Literal["train", "hold"] | None = option(
@@ -121,6 +139,9 @@ class TuneOptions:
             )
         if self.head_factor is not None and self.head_factor <= 0:
             raise OptionError(f"Expected --head_factor above 0, got {self.head_factor}. Usual: 1 to 10.")
+        for name, value in (("search", self.search), ("views", self.views)):
+            if value is not None and value < 1:
+                raise OptionError(f"Expected --{name} of 1 or more, got {value}.")
         if self.lora_rank < 1:
             raise OptionError(f"Expected --lora_rank of 1 or more, got {self.lora_rank}. Usual: 4 to 16.")
         if self.ema is not None:

@@ -39,8 +39,10 @@ def size_of(images: int) -> str:
     return "small" if images < SMALL else "medium" if images < MEDIUM else "large"
 
 
-def choose(facts: Facts) -> list[Choice]:
-    """A value and a reason for every hyper-parameter that depends on the facts."""
+def choose(facts: Facts, recipe: str = "measured") -> list[Choice]:
+    """A value and a reason for every hyper-parameter that depends on the facts. recipe: "measured" or "guide"."""
+    if recipe == "guide":
+        return _guide(facts)
     batch = _batch(facts)
     return [
         Choice("per_device_train_batch_size", batch, "16 up to 1,000 images, 32 above, less for tiny sets"),
@@ -52,6 +54,39 @@ def choose(facts: Facts) -> list[Choice]:
         *_augmentation(facts),
         *_balance(facts),
     ]
+
+
+# The usual guide, by size of the set: learning rate, epochs, augmentation.
+_GUIDE = {"small": (1e-5, 15.0, "heavy"), "medium": (5e-5, 8.0, "standard"), "large": (1e-4, 5.0, "light")}
+
+
+def _guide(facts: Facts) -> list[Choice]:
+    size = size_of(facts.images)
+    rate, epochs, strength = _GUIDE[size]
+    why = f"guide, {size} set"
+    return [
+        Choice("per_device_train_batch_size", 16 if size == "small" else 32, "guide: 4 to 32"),
+        Choice("learning_rate", rate, why),
+        Choice("num_train_epochs", epochs, why),
+        Choice("early_stopping_patience", 3, "guide: stop on a plateau"),
+        Choice("batch_norm", "train", "guide: all of the network"),
+        Choice("layer_decay", 1.0, "guide: one rate for all layers"),
+        Choice("head_factor", 1.0, "guide: one rate for all layers"),
+        Choice("weight_decay", 0.01, "AdamW's own"),
+        Choice("augment", strength, why),
+        Choice("flip", "none" if facts.is_demo else "horizontal", "a mirrored digit is another sign; photos may be"),
+        *_balance(facts),
+    ]
+
+
+def undertrains(facts: Facts, recipe: str, learning_rate: float) -> str | None:
+    """A warning when the guide's values are known to be too little, else None."""
+    if recipe != "guide" or facts.images >= SMALL or learning_rate > 2e-5 or facts.mode != "full":
+        return None
+    return (
+        f"the guide's learning rate of {learning_rate:g} is expected to undertrain on {facts.images} images: on 357 "
+        "photos it gave an accuracy of 0.44, the measured recipe 0.78. Leave --recipe out, or raise --lr to 4e-4."
+    )
 
 
 def _batch(facts: Facts) -> int:

@@ -23,7 +23,10 @@ def summary(run: artifacts.RunFolder) -> str:
     for split in ("validation", "test"):
         if numbers[split]:
             lines.append(_row(split, numbers[split]))
-    judged = numbers["test"] or numbers["validation"]
+    folds = numbers.get("cross_validation")
+    if folds:
+        lines.append(_row(f"{folds['folds']} folds", folds))
+    judged = folds or numbers["test"] or numbers["validation"]
     weak = weakest(judged["per_class"])
     lines += ["", "weakest classes"] if weak else []
     for name in weak:

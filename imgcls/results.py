@@ -22,10 +22,17 @@ from imgcls.transforms import EvaluationView
 log = logging.getLogger(__name__)
 
 
-def write(trainer: ImageTrainer, division: Division, run: artifacts.RunFolder, selection: dict | None) -> None:
+def write(
+    trainer: ImageTrainer,
+    division: Division,
+    run: artifacts.RunFolder,
+    selection: dict | None,
+    cross_validation: dict | None = None,
+) -> None:
     """Save the model, load it again as a user would, evaluate that, and write every result; metrics.json last.
 
-    selection: as from `selection.keep_best`. All ranks take part in the evaluation; rank 0 writes.
+    selection: as from `selection.keep_best`. cross_validation: the numbers of --folds. All ranks take part in the
+    evaluation; rank 0 writes.
     """
     args = trainer.args
     if args.should_save:
@@ -59,6 +66,7 @@ def write(trainer: ImageTrainer, division: Division, run: artifacts.RunFolder, s
             "selection": selection,
             "validation": numbers["validation"],
             "test": numbers.get("test"),
+            "cross_validation": cross_validation,
         },
     )
     run.drop_checkpoints()

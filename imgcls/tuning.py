@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,7 +20,7 @@ from imgcls.checkpoints import CHECKPOINTS
 from imgcls.dataset import Division
 from imgcls.errors import OptionError
 from imgcls.inputs import Input
-from imgcls.options import AugmentOptions, ModelOptions, TuneOptions
+from imgcls.options import AugmentOptions, DataOptions, ModelOptions, TuneOptions
 from imgcls.source import Source
 from imgcls.trainer import ImageTrainer
 from imgcls.training_options import TrainOptions
@@ -31,15 +32,27 @@ KEEP_BYTES = 500_000_000  # of validation pixels in memory: 800 images of 224 px
 KNOWN_TYPES = {c.config["model_type"] for c in CHECKPOINTS.values()}
 
 
-def mode_of(tune: TuneOptions, wanted: ModelOptions, augment: AugmentOptions, source: Source) -> str:
-    """The mode that --tune means here: "full", "head", "lora" or "probe_then_full".
-
-    Raises OptionError for a mode that needs pretrained features when there are none, and for options that have
-    nothing to work on in a mode.
-    """
+def check(data: DataOptions, tune: TuneOptions, augment: AugmentOptions) -> None:
+    """Raises OptionError for options that make no sense together."""
     if tune.tune == "head" and (augment.mixup or augment.cutmix):
         raise OptionError("Expected --tune head without --mixup and --cutmix: features are computed of whole images.")
-    if tune.tune == "full" or (tune.tune == "auto" and wanted.from_scratch):
+    if tune.views > 1 and tune.tune != "head":
+        raise OptionError(
+            f"Expected --views with --tune head, got it with {tune.tune}: other modes see a new crop each epoch."
+        )
+    if data.folds and tune.search:
+        raise OptionError(
+            "Expected --folds or --search, got both: the search would have seen the images that folds judge. Search "
+            "first, then give what it found with --folds."
+        )
+
+
+def mode_of(tune: TuneOptions, wanted: ModelOptions, source: Source) -> str:
+    """The mode that --tune means here: "full", "head", "lora" or "probe_then_full".
+
+    Raises OptionError for a mode that needs pretrained features when there are none.
+    """
+    if tune.tune == "full" or (tune.tune == "auto" and (wanted.from_scratch or tune.recipe == "guide")):
         return "full"
     if wanted.from_scratch:
         raise OptionError(f"Expected --tune full with random weights, got {tune.tune}: their features say nothing.")
@@ -96,23 +109,39 @@ def _probed(
     if mode != "head":
         return Start(fitted)
     built = extractor.build(shown.image_px, shown.crop)
-    return Start(fitted, {split: extractor.features(built, split) for split in ("train", "validation")})
+    views = [extractor.features(built, "train", view=view, seed=args.seed) for view in range(tune.views)]
+    return Start(fitted, {"train": np.stack(views), "validation": extractor.features(built, "validation")[None]})
 
 
 @dataclass
 class Setup:
-    """All that a training is made of; `trainer` starts from the same initial state at every call."""
+    """All that a training is made of; once prepared, `trainer` starts from the same initial state at every call."""
 
     mode: str
     source: Source
+    data: DataOptions
     wanted: ModelOptions
     tune: TuneOptions
     augment: AugmentOptions
     args: TrainOptions
     division: Division
     run: artifacts.RunFolder
-    start: Start
     is_demo: bool
+    start: Start = field(default_factory=Start)
+
+    def prepared(self) -> Setup:
+        """The same setup with what it starts from, and with the input that its training images chose; rank 0 first."""
+        ready = replace(self, wanted=copy(self.wanted), augment=copy(self.augment), args=copy(self.args))
+        with ready.args.main_process_first():
+            ready.start = start(
+                ready.mode, ready.source, ready.wanted, ready.tune, ready.augment, ready.args, ready.division
+            )
+        return ready
+
+    def options(self) -> dict:
+        """Every option in force, for options.yaml."""
+        ours = (self.data, self.wanted, self.tune, self.augment)
+        return {name: value for of in ours for name, value in vars(of).items()} | self.args.in_force()
 
     def trainer(self, batch: int, accumulation: int) -> ImageTrainer:
         """A trainer that takes `batch` images a step and device, and so many such batches an optimizer step."""

@@ -24,21 +24,22 @@ def main() -> int:
     given = cli.parse(kinds, description=__doc__, examples=EXAMPLES, shown=SHOWN, rare=RARE)
     cli.start_logging()
 
-    from imgcls import artifacts, audit, dataset, fitting, machine, report, results, selection, source, trainer, tuning
+    from imgcls import artifacts, audit, dataset, experiment, machine, report, source, trainer, tuning
 
     data, wanted, tune, augment, command = (given.make(k) for k in kinds if k is not TrainOptions)
     machine.prepare()
     args = given.make(TrainOptions, **machine.defaults())
     machine.check_launch(args.world_size)
+    tuning.check(data, tune, augment)
 
     # What is asked for: cheap checks first, before anything is decoded or downloaded.
-    origin = source.locate(wanted.model)
+    origin = None if wanted.model == "auto" else source.locate(wanted.model)
     with args.main_process_first():
         images = dataset.open_images(data)
     if "output_dir" not in given:
-        args.output_dir = f"runs/{images.name}-{origin.short_name}"
+        args.output_dir = f"runs/{images.name}-{origin.short_name if origin else 'auto'}"
     run = artifacts.RunFolder(args.output_dir)
-    run.check_writable(needed_bytes=trainer.disk_bytes(origin, args.save_total_limit))
+    run.check_writable(needed_bytes=trainer.disk_bytes(origin, args.save_total_limit) if origin else 0)
 
     # The images: those that can be decoded, each in one split.
     with args.main_process_first():
@@ -46,31 +47,41 @@ def main() -> int:
     division = dataset.divide(images, bad, data, args.seed)
 
     # The model's files, and every option that was not given.
+    if origin is None:
+        wanted.model = best_model(division, args, None if command.fresh else run.read_options())
+        origin = source.locate(wanted.model)
     with args.main_process_first():
         origin = fetch(origin, wanted, images.is_demo)
     if images.is_demo and wanted.image_px is None:
         wanted.image_px = dataset.DEMO_PX
-    mode = tuning.mode_of(tune, wanted, augment, origin)
+    mode = tuning.mode_of(tune, wanted, origin)
     follow_recipe(given, args, wanted, tune, augment, origin, division, mode, images.is_demo)
-    with args.main_process_first():
-        start = tuning.start(mode, origin, wanted, tune, augment, args, division)
 
-    # The run: new, stopped, or finished.
-    options = {**vars(data), **vars(wanted), **vars(tune), **vars(augment), **args.in_force()}
-    state = run.claim(options, division.table(), fresh=command.fresh, write=args.should_save)
-    if state == "finished":
-        cli.log.info("%s is finished: nothing to train (--fresh starts over)", run.path)
-    else:
-        if args.should_save:
-            excluded = [(images.paths[i], why) for i, why in bad.items()]
-            run.write_csv(artifacts.EXCLUDE, artifacts.EXCLUDE_COLUMNS, excluded)
-        setup = tuning.Setup(mode, origin, wanted, tune, augment, args, division, run, start, images.is_demo)
-        trained = fitting.fit(setup.trainer, args, run)
-        results.write(trained, division, run, selection.keep_best(trained, tune.keep))
+    # The run: new, gone on with, or finished.
+    setup = tuning.Setup(mode, origin, data, wanted, tune, augment, args, division, run, images.is_demo)
+    excluded = [(images.paths[i], why) for i, why in bad.items()]
+    experiment.run(setup, given=given, fresh=command.fresh, excluded=excluded)
     if args.should_log:
         print(report.summary(run))
     machine.leave(args.distributed_state)
     return cli.DONE
+
+
+def best_model(division, args, before: dict | None) -> str:
+    """The model that --model auto means: an earlier command's choice, else the best of the eight on the images."""
+    from accelerate.utils import broadcast_object_list
+
+    from imgcls import checkpoints, recommendation
+
+    if before:
+        return before["model"]
+    chosen = [None]
+    if args.process_index == 0:
+        measured = recommendation.measure(list(checkpoints.CHECKPOINTS), division, args.device, args.seed)
+        found = {"pick": recommendation.pick(measured, "accuracy").model, "models": [m.row() for m in measured]}
+        cli.log.info(recommendation.table(found))
+        chosen = [found["pick"]]
+    return broadcast_object_list(chosen)[0]
 
 
 def fetch(origin, wanted: ModelOptions, is_demo: bool):
@@ -104,8 +115,11 @@ def follow_recipe(given, args, wanted, tune, augment, origin, division, mode: st
         processes=args.world_size,
         balanced_draws=args.sampler == "balanced",
     )
-    for line in recipes.fill(recipes.choose(facts), given, args, tune, augment):
+    for line in recipes.fill(recipes.choose(facts, tune.recipe), given, args, tune, augment):
         cli.log.info(line)
+    warning = recipes.undertrains(facts, tune.recipe, args.learning_rate)
+    if warning:
+        cli.log.warning("warning: %s", warning)
     if "dataloader_num_workers" not in given:
         args.dataloader_num_workers = machine.loader_workers()
 

@@ -75,7 +75,19 @@ def test_what_is_fixed_is_not_tried(extractor, monkeypatch):
 
 
 def test_kept_features_as_samples():
-    view = features.FeatureView(np.eye(3, dtype=np.float32), [2, 0, 1])
+    view = features.FeatureView(np.stack([np.eye(3), 2 * np.eye(3)]).astype(np.float32), [2, 0, 1])
     assert view[1]["labels"] == view[7, 1, True]["labels"] == 0
     assert view[7, 1, False]["labels"] == features.PADDING_LABEL
-    assert torch.equal(view[7, 2, True]["pixel_values"], torch.tensor([0.0, 0.0, 1.0]))
+    assert torch.equal(view[6, 2, True]["pixel_values"], torch.tensor([0.0, 0.0, 1.0]))
+    assert torch.equal(view[7, 2, True]["pixel_values"], torch.tensor([0.0, 0.0, 2.0]))  # epochs take turns
+
+
+def test_views_differ_and_are_the_same_again(extractor):
+    built = extractor.build(image_px=64)
+    plain, one, two = (extractor.features(built, "train", [0, 1, 2], view=view, seed=5) for view in range(3))
+    assert plain.shape == one.shape
+    assert not np.array_equal(plain, one)
+    assert not np.array_equal(one, two)
+    rows = extractor.division.rows["train"].select([0, 1, 2])
+    training = features.TrainingView(rows, built.processor, features.VIEWS, built.image_px, 5)
+    np.testing.assert_array_equal(extractor._compute(built, features.VariedView(training, 2)), two)

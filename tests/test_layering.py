@@ -20,6 +20,8 @@ FLOORS = [
     {"prediction", "trainer", "lora"},
     {"fitting", "results", "report", "selection", "features"},
     {"tuning", "recommendation"},
+    {"search"},
+    {"experiment"},
 ]  # fmt: skip
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 

@@ -1,0 +1,145 @@
+"""Cross-validation and search, through the whole script: what is judged on what, what is kept, what goes on."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from imgcls import dataset, experiment
+from imgcls.artifacts import RunFolder
+from imgcls.errors import FolderError
+from imgcls.options import DataOptions
+from imgcls.trainer import ImageTrainer
+
+
+def rows(file):
+    with open(file, newline="") as text:
+        return list(csv.DictReader(text))
+
+
+@pytest.fixture
+def command(resnet, shapes, tmp_path):
+    """Arguments of a short training into tmp_path/run."""
+    return ["--model", resnet, "--data", shapes, "--output_dir", tmp_path / "run", "--tune", "full", "--epochs", 2]
+
+
+def test_each_image_is_in_the_test_of_one_fold_and_in_no_other_part_of_it(shapes):
+    options = DataOptions(data=str(shapes), test_fraction=0.2)
+    division = dataset.divide(dataset.open_images(options), {}, options, 0)
+    pool = {*division.paths["train"], *division.paths["validation"]}
+    folds = list(division.folds(3, 0.2, seed=0))
+    assert sorted(path for fold in folds for path in fold.paths["test"]) == sorted(pool)
+    for fold in folds:
+        parts = [set(fold.paths[split]) for split in ("train", "validation", "test")]
+        assert set.union(*parts) == pool
+        assert sum(map(len, parts)) == len(pool)
+        assert [len(fold.rows[split]) for split in fold.paths] == [len(paths) for paths in fold.paths.values()]
+
+
+def test_folds_judge_every_image_by_a_run_that_never_saw_it(train, command, shapes, tmp_path):
+    done = train(*command, "--folds", 3)
+    assert done.returncode == 0, done.stderr
+    run = RunFolder(tmp_path / "run")
+    numbers = run.read_json("metrics.json")
+    judged, found = numbers["cross_validation"], rows(run / "out_of_fold.csv")
+    assert judged["folds"] == 3
+    assert {r["path"] for r in found} == {p.relative_to(shapes).as_posix() for p in shapes.rglob("*.jpg")}
+    assert judged["accuracy"] == pytest.approx(np.mean([r["correct"] == "1" for r in found]))
+    with np.load(run / "out_of_fold.npz") as logits:
+        predicted = logits["out_of_fold"].argmax(1)
+    assert [numbers["classes"][i] for i in predicted] == [r["predicted"] for r in found]
+    for k in (1, 2, 3):
+        split = {r["path"]: r["split"] for r in rows(run / f"folds/{k}/split.csv")}
+        assert {r["path"] for r in found if r["split"] == f"fold {k}"} == {p for p, s in split.items() if s == "test"}
+        assert not (run / f"folds/{k}/model.safetensors").exists()
+    assert (run / "model.safetensors").exists()
+    assert "3 folds" in done.stdout
+    assert "finished" in train(*command, "--folds", 3).stderr
+
+
+def test_a_stopped_cross_validation_goes_on(train, command, monkeypatch):
+    kept = experiment.selection.keep_best
+
+    def stop_in_the_second(trainer, wanted):
+        if trainer.run.path.name == "2":
+            raise KeyboardInterrupt
+        return kept(trainer, wanted)
+
+    monkeypatch.setattr(experiment.selection, "keep_best", stop_in_the_second)
+    assert train(*command, "--folds", 2).returncode == 130
+    monkeypatch.setattr(experiment.selection, "keep_best", kept)
+    again = train(*command, "--folds", 2)
+    assert again.returncode == 0, again.stderr
+    assert again.stderr.count("is finished: nothing to train") == 1
+
+
+def test_folds_need_two_images_a_class(shapes):
+    options = DataOptions(data=str(shapes))
+    whole = dataset.divide(dataset.open_images(options), {}, options, 0)
+    labels = whole.rows["train"]["label"]
+    at = [i for i, label in enumerate(labels) if label or i == labels.index(0)]  # one circle, all of the others
+    lone = dataset.Division(
+        whole.classes,
+        {"train": whole.rows["train"].select(at)},
+        {"train": [whole.paths["train"][i] for i in at]},
+        {"train": [whole.keys["train"][i] for i in at]},
+    )
+    with pytest.raises(FolderError, match="got 1 in circle"):
+        next(lone.folds(2, 0.2, seed=0))
+
+
+def test_a_search_trains_what_it_found_and_goes_on_where_it_was_stopped(train, command, tmp_path, monkeypatch):
+    arguments = [*command[:-2], "--weight_decay", 0.03, "--search", 4]
+    original, asked = ImageTrainer.hyperparameter_search, []
+
+    def stopped(self, space, objective, trials, *more, **options):
+        asked.append(trials)
+        original(self, space, objective, 2, *more, **options)
+        if len(asked) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(ImageTrainer, "hyperparameter_search", stopped)
+    assert train(*arguments).returncode == 130
+    done = train(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert asked == [4, 2]
+    run = RunFolder(tmp_path / "run")
+    trials = run.read_json("search.json")
+    assert len(trials) == 4
+    best = min((t for t in trials if not t["cut_short"]), key=lambda t: t["loss"])
+    options = run.read_options()
+    assert options["learning_rate"] == best["learning_rate"]
+    assert options["num_train_epochs"] == best["num_train_epochs"]
+    assert options["weight_decay"] == 0.03  # given, so not searched
+    assert "weight_decay" not in best
+    assert "finished" in train(*arguments).stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--folds", 1], "--folds of 2 or more"),
+        (["--folds", 3, "--search", 2], "--folds or --search"),
+        (["--search", 2, "--lr", 1e-3, "--weight_decay", 0.1], "left to --search"),
+        (["--views", 3], "--tune head"),
+        (["--views", 0], "--views"),
+        (["--model", "auto", "--from_scratch"], "auto"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(train, command, options, words):
+    done = train(*command, *options)
+    assert done.returncode == 1
+    assert words in done.stderr
+
+
+def test_the_model_is_chosen_by_measuring(train, shapes, resnet, tmp_path, monkeypatch):
+    monkeypatch.setattr("imgcls.checkpoints.CHECKPOINTS", {str(resnet): None})
+    run = RunFolder(tmp_path / "run")
+    arguments = ["--model", "auto", "--data", shapes, "--tune", "head", "--epochs", 2, "--output_dir", run.path]
+    done = train(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert f"take {resnet}" in done.stderr
+    assert run.read_json("metrics.json")["model"] == str(resnet)
+    again = train(*arguments)
+    assert "finished" in again.stderr
+    assert "take" not in again.stderr
