@@ -126,6 +126,7 @@ def cases(photos: Tables, numbers: Tables, model: str, place: Path) -> Iterator[
         yield Case("digits, head", None, pixels, f"{use} --tune head --image_px 96", seed=seed)
     yield Case("digits, full", None, pixels, f"{small} --flip none")
     yield Case("demo, random weights", None, Path(), "--model resnet-18 --from_scratch")
+    yield Case("demo, random weights", None, Path(), "--model efficientnet-b0 --from_scratch")
 
 
 def named_by(case: Case, run: Path) -> list[str]:

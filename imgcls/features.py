@@ -44,7 +44,7 @@ class Extractor:
     def build(self, image_px: int | None = None, crop: str | None = None) -> Classifier:
         """The pretrained network with this input (None: the checkpoint's own), in evaluation mode, on the device."""
         built = model.build(self.source, self.division.classes, image_px=image_px, crop=crop)
-        built.network.to(self.how["device"]).eval()
+        built.network.to(self.how["device"], memory_format=model.memory_layout(built.network)).eval()
         return built
 
     def features(

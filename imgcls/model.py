@@ -113,6 +113,19 @@ def own_px(source: Source) -> int:
     return inputs.side(*_settings(source))
 
 
+def memory_layout(network: nn.Module) -> torch.memory_format:
+    """channels_last for CNNs, the ordinary one for transformers.
+
+    On a CPU 1.04 to 1.3 times faster in training, and 1.8 times in a MobileNetV3's forward pass.
+
+    Also the ordinary one for networks with a spatial convolution of fewer than 16 channels: torch 2.15's backward
+    pass corrupts memory there (8 channels: "free(): invalid next size").
+    """
+    convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
+    narrow = any(m.out_channels < 16 and m.kernel_size[0] > 1 for m in convolutions)
+    return torch.channels_last if _family(network.config) == "cnn" and not narrow else torch.contiguous_format
+
+
 def _family(config) -> str:
     """ "vit" for networks that cut the image into patch tokens, else "cnn"."""
     architecture = getattr(config, "architecture", "")  # timm's name, inside the wrapper

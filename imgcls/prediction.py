@@ -12,13 +12,15 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 from transformers import AutoImageProcessor, AutoModelForImageClassification, TrainingArguments
 
+from imgcls import model
 from imgcls.transforms import collate
 
 
 def load(folder: Path, device: torch.device) -> tuple[nn.Module, object]:
     """The network (float32, evaluation mode, on `device`) and the image processor of a model folder."""
     network = AutoModelForImageClassification.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
-    return network.eval().to(device), AutoImageProcessor.from_pretrained(folder)
+    network.eval().to(device, memory_format=model.memory_layout(network))
+    return network, AutoImageProcessor.from_pretrained(folder)
 
 
 def all_logits(network: nn.Module, view: Dataset, args: TrainingArguments) -> np.ndarray:

@@ -12,6 +12,7 @@ from accelerate.utils.memory import should_reduce_batch_size
 from torch import nn
 
 from imgcls import artifacts
+from imgcls.diagnosis import Diagnosis
 from imgcls.errors import LaunchError, ModelError, OptionError
 from imgcls.tuning import Setup
 
@@ -85,6 +86,7 @@ def _run_trials(setup: Setup, free: list[str], done: int, options: dict) -> None
     with tempfile.TemporaryDirectory() as folder:
         aside = replace(setup, args=args, run=artifacts.RunFolder(folder))
         trainer = aside.trainer(args.per_device_train_batch_size, args.gradient_accumulation_steps)
+        trainer.remove_callback(Diagnosis)  # what it has to say, it says of the run itself
         module = trainer.model
         initial = {name: value.detach().cpu().clone() for name, value in module.state_dict().items()}
 

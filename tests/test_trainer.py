@@ -9,14 +9,15 @@ import torch
 from imgcls import model, source
 from imgcls.artifacts import RunFolder
 from imgcls.errors import RunError
-from imgcls.trainer import ImageTrainer, memory_layout
+from imgcls.model import memory_layout
+from imgcls.trainer import ImageTrainer
 
 
 def test_narrow_convolutions_keep_the_ordinary_layout(tmp_path):
     narrow = model.build(source.locate(str(tiny.write("resnet-18", tmp_path))), ["a", "b"])
     real = model.build(source.locate("resnet-18"), ["a", "b"], from_scratch=True)
-    assert memory_layout(narrow) is torch.contiguous_format
-    assert memory_layout(real) is torch.channels_last
+    assert memory_layout(narrow.network) is torch.contiguous_format
+    assert memory_layout(real.network) is torch.channels_last
 
 
 def test_a_full_disk_is_one_line_and_leaves_no_half_checkpoint(tmp_path, monkeypatch):
