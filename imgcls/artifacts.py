@@ -29,13 +29,16 @@ FOLDS = "folds"  # a run folder a fold, without weights once it is finished
 OUT_OF_FOLD = "out_of_fold.csv"  # predictions of every image by the fold that did not see it
 OUT_OF_FOLD_LOGITS = "out_of_fold.npz"
 SEARCH = "search.json"
+RECOMMENDATION = "recommendation.json"  # what --model auto measured, and which images on
 ADAPTER = "adapter"
 CHECKPOINTS = "checkpoints"
 PARTIAL = "checkpoints/.partial"  # the checkpoint that is being written
 STUDY = "checkpoints/search.log"  # the trials of --search so far
 BATCH = "checkpoints/batch.json"  # batch and accumulation, once memory was short
 WEIGHTS = "model.safetensors"
-RESULTS = (METRICS, HISTORY, PREDICTIONS, LOGITS, DIAGNOSIS)  # the first tells that a run is whole
+OWN_FOLDERS = (CHECKPOINTS, ADAPTER, FOLDS)
+# the first tells that a run is whole
+RESULTS = (METRICS, HISTORY, PREDICTIONS, LOGITS, DIAGNOSIS, OUT_OF_FOLD, OUT_OF_FOLD_LOGITS, SEARCH)
 # Options that say how a command behaves, not what run it makes: the first are not kept, the second not compared.
 NOT_THE_RUN = ("output_dir", "fresh", "config", "traceback")
 NOT_COMPARED = (
@@ -205,7 +208,7 @@ class RunFolder:
         options = {k: v for k, v in options.items() if not k.startswith(NOT_THE_RUN)}
         before = None if fresh else self.read_options()
         if before is None:
-            foreign = [name for name in (WEIGHTS, CHECKPOINTS, *RESULTS) if (self / name).exists()]
+            foreign = [name for name in (WEIGHTS, *OWN_FOLDERS, *RESULTS) if (self / name).exists()]
             if foreign and not fresh:
                 raise RunError(
                     f"Expected an empty folder or a run's in {self.path}, got {shorten(foreign)} without {OPTIONS}. "
@@ -225,7 +228,8 @@ class RunFolder:
         if known != set(split):
             added, gone = len(set(split) - known), len(known - set(split))
             changed.append(f"the images: {added} new or moved, {gone} gone")
-        if changed and known and not self.finished and self.last_checkpoint() is None:
+        learned = self.last_checkpoint() or (self / FOLDS).exists() or (self / STUDY).exists()
+        if changed and known and not self.finished and not learned:
             return self.claim(options, split, fresh=True, write=write)  # that run ended before anything was learned
         if changed:
             raise RunError(
@@ -241,15 +245,16 @@ class RunFolder:
     def drop_weights(self) -> None:
         """Of a fold only the numbers are wanted."""
         (self / WEIGHTS).unlink(missing_ok=True)
-        shutil.rmtree(self / ADAPTER, ignore_errors=True)
+        for name in (ADAPTER, CHECKPOINTS):
+            shutil.rmtree(self / name, ignore_errors=True)
 
     def clear(self) -> None:
         """Remove a former run's checkpoints and results, so that nothing of it is taken for the new one's.
 
         Its weights stay until new ones replace them: the new run may start from them.
         """
-        for name in (CHECKPOINTS, ADAPTER, FOLDS):
+        for name in OWN_FOLDERS:
             shutil.rmtree(self / name, ignore_errors=True)
         # options last: they tell that the folder is a run's
-        for name in (*RESULTS, OUT_OF_FOLD, OUT_OF_FOLD_LOGITS, SEARCH, SPLIT, EXCLUDE, OPTIONS):
+        for name in (*RESULTS, SPLIT, EXCLUDE, OPTIONS):
             (self / name).unlink(missing_ok=True)

@@ -12,11 +12,10 @@ from pathlib import Path
 import datasets
 from datasets.data_files import DataFilesDict, DataFilesList
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
-from huggingface_hub.errors import HfHubHTTPError
 
-from imgcls import cache, digits, folder, source, splits, table
+from imgcls import cache, digits, folder, hub_rows, splits, table
 from imgcls.errors import FolderError, shorten
-from imgcls.listing import SPLIT_OF, Listing
+from imgcls.listing import Listing
 from imgcls.options import DataOptions
 
 log = logging.getLogger(__name__)
@@ -118,78 +117,9 @@ def _rows(files: list[str]) -> datasets.Dataset:
 
 def from_hub(hub_id: str, image_column: str | None, label_column: str | None) -> Images:
     """Rows of a data set on the Hub; its splits are kept, images without a label (-1) are left out."""
-    loaded = _load(hub_id)
-    parts = {name: rows for name, rows in loaded.items() if name.lower() in SPLIT_OF}
-    train = next((rows for name, rows in parts.items() if SPLIT_OF[name.lower()] == "train"), None)
-    if train is None:
-        raise FolderError(f"Expected a train split in {hub_id}, got {shorten(loaded)}. Choose another data set.")
-    features = train.features
-    image_column = image_column or _only_column(features, lambda f: isinstance(f, datasets.Image), "image", hub_id)
-    label_column = label_column or _only_column(features, lambda f: isinstance(f, datasets.ClassLabel), "label", hub_id)
-    for column in (image_column, label_column):
-        if column not in features:
-            raise FolderError(f"Expected a column {column!r} in {hub_id}, got {shorten(features)}.")
-    rows, paths, labels, kept_splits = [], [], [], []
-    for name, part in parts.items():
-        texts = _label_texts(part, label_column, hub_id)
-        keep = [i for i, text in enumerate(texts) if text is not None]
-        if len(keep) < len(texts):
-            log.info("data: %d images of %s without a label are left out", len(texts) - len(keep), name)
-        part = part.select_columns([image_column])
-        if image_column != "image":
-            part = part.rename_column(image_column, "image")
-        rows.append(part.cast_column("image", _UNDECODED).select(keep))
-        paths += [f"{name}/{i}" for i in keep]
-        labels += [texts[i] for i in keep]
-        kept_splits += [SPLIT_OF[name.lower()]] * len(keep)
-    stacked = datasets.concatenate_datasets(rows)
-    keys = [f"{hub_id}@{stacked._fingerprint}/{path}" for path in paths]
-    return Images(hub_id.split("/")[1], stacked, paths, keys, labels, kept_splits)
-
-
-def _load(hub_id: str) -> datasets.DatasetDict:
-    """A data set of the Hub, or what an earlier run left of it in the cache when the Hub does not answer."""
-    offline = datasets.config.HF_HUB_OFFLINE
-    try:
-        source.look_up(hub_id, "README.md", kind="dataset")
-    except HfHubHTTPError:
-        pass  # it answers; what it has to say, load_dataset tells
-    except Exception:  # httpx errors, OSError, TimeoutError: the client has no common class
-        datasets.config.HF_HUB_OFFLINE = True  # straight to the cache: load_dataset would try again for 23 s
-    try:
-        return datasets.load_dataset(hub_id)
-    except Exception as error:  # network, HTTP, parsing and value errors: again no common class
-        raise FolderError(
-            f"Expected a folder, a CSV or a Hub data set, got {hub_id!r}, which is neither on this disk nor to be "
-            f"had from the Hub ({type(error).__name__}: {' '.join(str(error).split())[:200]}). Check the name and "
-            "the network."
-        ) from error
-    finally:
-        datasets.config.HF_HUB_OFFLINE = offline
-
-
-def _only_column(features, fits, kind: str, hub_id: str) -> str:
-    found = [name for name, feature in features.items() if fits(feature)]
-    if len(found) == 1:
-        return found[0]
-    raise FolderError(
-        f"Expected one {kind} column in {hub_id}, got {shorten(found) or 'none'} among {shorten(features)}. "
-        f"Name it with --{kind}_column."
-    )
-
-
-def _label_texts(part: datasets.Dataset, column: str, hub_id: str) -> list[str | None]:
-    """Class name of each row, None without a label. Raises FolderError for several labels an image."""
-    feature = part.features[column]
-    values = part[column][:]
-    if isinstance(feature, datasets.ClassLabel):
-        return [None if v is None or v < 0 else feature.names[v] for v in values]
-    if any(isinstance(v, (list, dict)) for v in values[:1000]) or isinstance(feature, (datasets.List, dict)):
-        raise FolderError(
-            f"Expected one label an image in column {column!r} of {hub_id}, got several. imgcls sorts each image "
-            "into exactly one class; choose a column with one value."
-        )
-    return [None if v is None or v == -1 else str(v) for v in values]
+    rows, paths, labels, found = hub_rows.load(hub_id, image_column, label_column)
+    keys = [f"{hub_id}@{rows._fingerprint}/{path}" for path in paths]
+    return Images(hub_id.split("/")[1], rows, paths, keys, labels, found)
 
 
 @dataclass
@@ -215,8 +145,8 @@ class Division:
     def folds(self, count: int, val_fraction: float, seed: int) -> Iterator[Division]:
         """`count` divisions of the training and validation images; each image is in the "test" of exactly one.
 
-        Of what a fold leaves, each class gives its share to validation. Raises FolderError for a class of one image,
-        OptionError for more folds than images.
+        Of what a fold leaves, each class gives its share to validation. Raises FolderError for a class of one image
+        or too few in all, OptionError for more folds than images.
         """
         parts = [split for split in ("train", "validation") if split in self.rows]
         rows = datasets.concatenate_datasets([self.rows[split] for split in parts])
@@ -236,6 +166,11 @@ class Division:
             at = {"test": [i for i, of in enumerate(fold) if of == k]}
             for split in ("train", "validation"):
                 at[split] = [i for i, of in zip(rest, chosen, strict=True) if of == split]
+            if not at["validation"]:
+                raise FolderError(
+                    f"Expected images enough to train, validate and test in each of {count} folds, got {len(names)} in "
+                    f"{len(self.classes)} classes. Add images, or leave --folds out."
+                )
             yield Division(
                 self.classes,
                 {split: rows.select(at[split]) for split in ("train", "validation", "test")},

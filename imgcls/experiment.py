@@ -3,55 +3,81 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
+from accelerate.utils.memory import clear_device_cache
 
 from imgcls import artifacts, fitting, results, search, selection
+from imgcls.dataset import Division
+from imgcls.errors import LaunchError, OptionError
 from imgcls.metrics import ImageClassification
+from imgcls.options import AugmentOptions, DataOptions, ModelOptions, TuneOptions
+from imgcls.training_options import TrainOptions
 from imgcls.tuning import Setup
 
 log = logging.getLogger(__name__)
+
+
+def check(
+    data: DataOptions, wanted: ModelOptions, tune: TuneOptions, augment: AugmentOptions, args: TrainOptions, given
+) -> None:
+    """Raises OptionError or LaunchError for options that make no sense together. given: names that the user gave."""
+    if tune.tune == "head" and (augment.mixup or augment.cutmix):
+        raise OptionError("Expected --tune head without --mixup and --cutmix: features are computed of whole images.")
+    if tune.views > 1 and tune.tune != "head":
+        raise OptionError(
+            f"Expected --views with --tune head, got it with {tune.tune}: other modes see a new crop each epoch."
+        )
+    if data.folds and (tune.search or wanted.model == "auto"):
+        raise OptionError(
+            f"Expected --folds without {'--search' if tune.search else '--model auto'}, got both: what is chosen would "
+            "have seen the images that folds judge. Choose first, then give what was found with --folds."
+        )
+    if wanted.model == "auto" and args.world_size > 1:
+        raise LaunchError("Expected --model auto in one process, got several. Name what recommend.py --measure picks.")
+    if tune.search:
+        search.check(tune, args, given)
 
 
 def run(asked: Setup, *, given=(), fresh: bool = False, excluded: Iterable[tuple[str, str]] = ()) -> None:
     """Train what is asked for, from where an earlier command left it, and write the run folder.
 
     given: names of options that the user gave, which no search changes. fresh: start over. excluded: path and reason
-    of images that were left out.
+    of images that were left out. Raises what `Division.folds` raises before anything else.
     """
+    folder, args, division = asked.run, asked.args, asked.division
+    folds = list(division.folds(asked.data.folds, asked.data.val_fraction, args.seed)) if asked.data.folds else []
     setup = asked.prepared()
-    folder, args = setup.run, setup.args
-    found_later = [name for name in search.SPACE if setup.tune.search and name not in given]
-    table = setup.division.table()
-    state = folder.claim(setup.options(), table, fresh=fresh, write=args.should_save, found_later=found_later)
+    later = search.found_later(setup, given) if setup.tune.search else ()
+    state = folder.claim(setup.options(), division.table(), fresh=fresh, write=args.should_save, found_later=later)
     if state == "finished":
         log.info("%s is finished: nothing to train (--fresh starts over)", folder.path)
         return
     if args.should_save:
         folder.write_csv(artifacts.EXCLUDE, artifacts.EXCLUDE_COLUMNS, excluded)
-    judged = cross_validate(asked) if setup.data.folds else None
+    judged = cross_validate(asked, folds) if folds else None
     if setup.tune.search:
         search.improve(setup, given)
-        folder.write_options(setup.options())
-    trained = fitting.fit(setup.trainer, args, folder)
-    results.write(trained, setup.division, folder, selection.keep_best(trained, setup.tune.keep), judged)
+    trained = fitting.fit(setup.trainer, setup.args, folder)
+    results.write(trained, division, folder, selection.keep_best(trained, setup.tune.keep), judged)
 
 
-def cross_validate(asked: Setup) -> dict | None:
+def cross_validate(asked: Setup, divisions: Sequence[Division]) -> dict | None:
     """A run for each fold, in run folders below the run's, and the numbers of all images by runs that never saw them.
 
     None on ranks that do not write. Writes out_of_fold.csv and its logits. Besides the numbers of metrics.json's
     parts: `folds`, and `accuracy_by_fold`.
     """
-    count, args, division = asked.data.folds, asked.args, asked.division
+    count, args, division = len(divisions), asked.args, asked.division
     folds = [artifacts.RunFolder(asked.run / artifacts.FOLDS / f"{k + 1}") for k in range(count)]
-    for k, part in enumerate(division.folds(count, asked.data.val_fraction, args.seed)):
+    for k, part in enumerate(divisions):
         log.info("fold %d of %d", k + 1, count)
         run(replace(asked, data=replace(asked.data, folds=None), division=part, run=folds[k]))
         if args.should_save:
             folds[k].drop_weights()
+        clear_device_cache(garbage_collection=True)  # trainers hold themselves in circles
     if not args.should_save:
         return None
     rows, logits = [], []

@@ -113,9 +113,10 @@ class TuneOptions:
         "where options that are not given come from: what measured best on real photos, or the usual guide's values",
     )
     search: int | None = option(
-        None, "try so many settings of learning rate, epochs and weight decay, then train with the best (needs optuna)"
+        None,
+        "try so many settings of learning rate, weight and layer decay, then train with the best (needs optuna)",
     )
-    views: int = option(1, "with --tune head: features of so many crops of each image, the whole photo among them")
+    views: int = option(1, "with --tune head: features of so many crops of each image, that of evaluation among them")
     layer_decay: float | None = option(None, "learning rate of each layer as share of the next deeper one's")
     head_factor: float | None = option(None, "learning rate of the head, in multiples of --lr")
     batch_norm: Literal["train", "hold"] | None = option(

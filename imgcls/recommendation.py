@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 import torch
 
-from imgcls import features, model, recipes, rehearsal, source
+from imgcls import artifacts, features, model, recipes, rehearsal, source
 from imgcls.augmentation import DeviceHalf, plan_of
 from imgcls.checkpoints import CHECKPOINTS
 from imgcls.dataset import Division
@@ -214,6 +214,19 @@ def pick(measured: Sequence[Measured], priority: str) -> Measured:
     else:
         able = [m for m in measured if m.accuracy >= best.accuracy - GIVEN_UP]
     return min(able, key=COST[priority])
+
+
+def best_model(division: Division, run: artifacts.RunFolder, device: torch.device, seed: int, *, fresh: bool) -> str:
+    """The one of the eight that does best on the images, or what an earlier command chose on them for this run."""
+    images = sorted(path for paths in division.paths.values() for path in paths)
+    before = None if fresh else run.read_json(artifacts.RECOMMENDATION)
+    if before and before["images"] == images:
+        return before["pick"]
+    measured = measure(list(CHECKPOINTS), division, device, seed)
+    found = {"pick": pick(measured, "accuracy").model, "models": [m.row() for m in measured]}
+    log.info(table(found))
+    run.write_json(artifacts.RECOMMENDATION, {**found, "images": images})
+    return found["pick"]
 
 
 def _pace(built: model.Classifier, division: Division, device: torch.device) -> rehearsal.Pace:

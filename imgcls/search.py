@@ -1,19 +1,22 @@
-"""--search: Optuna over learning rate, epochs and weight decay, through `Trainer.hyperparameter_search`."""
+"""--search: Optuna over learning rate, weight decay and layer decay, through `Trainer.hyperparameter_search`."""
 
 from __future__ import annotations
 
 import logging
 import tempfile
+import time
 from copy import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from accelerate.utils.memory import should_reduce_batch_size
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import nn
 
 from imgcls import artifacts
 from imgcls.diagnosis import Diagnosis
 from imgcls.errors import LaunchError, ModelError, OptionError
+from imgcls.options import TuneOptions
+from imgcls.training_options import TrainOptions
 from imgcls.tuning import Setup
 
 if TYPE_CHECKING:
@@ -21,8 +24,31 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SPACE = ("learning_rate", "num_train_epochs", "weight_decay")
+SPACE = ("learning_rate", "weight_decay", "layer_decay")
 UNPRUNED_TRIALS = 3  # what later trials are compared with
+
+
+def check(tune: TuneOptions, args: TrainOptions, given) -> None:
+    """Raises OptionError when nothing is left to search or Optuna is missing, LaunchError in several processes."""
+    if not _free(tune.tune, given):
+        raise OptionError(f"Expected one of {', '.join(SPACE)} left to --search, got all of them. Leave one out.")
+    if args.world_size > 1:
+        raise LaunchError("Expected --search in one process, got several. Search in one, then give what it found.")
+    try:
+        import optuna  # noqa: F401
+    except ImportError as error:
+        raise OptionError("Expected optuna for --search, got none. Install it: pip install optuna") from error
+
+
+def _free(mode: str, given) -> list[str]:
+    """Options of SPACE that may be changed; a head alone has no layers."""
+    return [name for name in SPACE if name not in given and not (mode == "head" and name == "layer_decay")]
+
+
+def found_later(setup: Setup, given) -> list[str]:
+    """Options that the run finds out: what is searched, and once it was, --search itself (see `improve`)."""
+    trials = setup.run.read_json(artifacts.SEARCH) or []
+    return _free(setup.mode, given) + (["search"] if len(trials) == setup.tune.search else [])
 
 
 def improve(setup: Setup, given) -> None:
@@ -30,59 +56,47 @@ def improve(setup: Setup, given) -> None:
 
     The loss, not accuracy: on few images many trials share an accuracy. The first trial is the recipe itself, so the
     search never ends worse than it began. Trials that lose are cut short, and all are kept: a stopped search goes on.
+    options.yaml then holds what was found, and no --search, so that it trains just this as --config.
     """
-    args, wanted = setup.args, setup.tune.search
-    free = [name for name in SPACE if name not in given]
-    _check(setup, free)
     import optuna
 
+    wanted, free = setup.tune.search, _free(setup.mode, given)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     file = setup.run / artifacts.STUDY
     file.parent.mkdir(exist_ok=True)
-    options = {
-        "study_name": "search",
-        "storage": optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(file))),
-        "load_if_exists": True,
-        "sampler": optuna.samplers.TPESampler(seed=args.seed),
-        "pruner": optuna.pruners.MedianPruner(n_startup_trials=UNPRUNED_TRIALS),
-    }
-    study = optuna.create_study(direction="minimize", **options)
-    if not study.trials:
-        study.enqueue_trial({name: getattr(args, name) for name in free})
-    ended = [trial for trial in study.trials if trial.state.is_finished()]
+    kept = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(file)))
+    study = optuna.create_study(storage=kept, study_name="search", direction="minimize", load_if_exists=True)
+    state = optuna.trial.TrialState
+    ended = study.get_trials(states=(state.COMPLETE, state.PRUNED))  # not those that were stopped
+    if not ended:
+        study.enqueue_trial({name: value for name, value in _values(setup).items() if name in free})
     if len(ended) < wanted:
-        _run_trials(setup, free, len(ended), options)
+        sampler = optuna.samplers.TPESampler(
+            n_startup_trials=UNPRUNED_TRIALS, seed=setup.args.seed + len(study.trials)
+        )  # the same seed would draw the trials again that an earlier command had
+        pruner = optuna.pruners.MedianPruner(n_startup_trials=UNPRUNED_TRIALS)
+        options = {"storage": kept, "study_name": "search", "load_if_exists": True}
+        _run_trials(setup, free, len(ended), {**options, "sampler": sampler, "pruner": pruner})
+        clear_device_cache(garbage_collection=True)  # trainers hold themselves in circles
+    ended = study.get_trials(states=(state.COMPLETE, state.PRUNED))
     best = study.best_trial
     for name, value in best.params.items():
-        setattr(args, name, value)
-    log.info("search: the best is trial %d, %s, loss %.3f", best.number + 1, _in_words(best.params), best.value)
-    setup.run.write_json(
-        artifacts.SEARCH,
-        [
-            {"trial": t.number + 1, **t.params, "loss": t.value, "cut_short": t.state == optuna.trial.TrialState.PRUNED}
-            for t in study.trials
-        ],
-    )
+        setattr(setup.tune if hasattr(setup.tune, name) else setup.args, name, value)
+    log.info("search: the best: %s, loss %.3f", _in_words(best.params), best.value)
+    rows = [{**t.params, "loss": t.value, "cut_short": t.state == state.PRUNED} for t in ended]
+    setup.run.write_json(artifacts.SEARCH, rows)
+    setup.run.write_options(setup.options() | {"search": None})
 
 
-def _check(setup: Setup, free: list[str]) -> None:
-    if not free:
-        raise OptionError(f"Expected one of {', '.join(SPACE)} left to --search, got all of them. Leave one out.")
-    if setup.args.world_size > 1:
-        raise LaunchError(
-            "Expected --search in one process, got several. Search in one, then give what it found to all of them."
-        )
-    try:
-        import optuna  # noqa: F401
-    except ImportError as error:
-        raise OptionError("Expected optuna for --search, got none. Install it: pip install optuna") from error
+def _values(setup: Setup) -> dict[str, float]:
+    return {name: getattr(setup.tune if hasattr(setup.tune, name) else setup.args, name) for name in SPACE}
 
 
 def _run_trials(setup: Setup, free: list[str], done: int, options: dict) -> None:
     """Trials `done` + 1 to --search, each from the same initial weights, in a folder that is thrown away."""
-    args, wanted = copy(setup.args), setup.tune.search
+    args, wanted, base = copy(setup.args), setup.tune.search, _values(setup)
     args.save_strategy, args.load_best_model_at_end, args.early_stopping_patience = "no", False, None
-    base = {name: getattr(args, name) for name in SPACE}
+    started = done
     with tempfile.TemporaryDirectory() as folder:
         aside = replace(setup, args=args, run=artifacts.RunFolder(folder))
         trainer = aside.trainer(args.per_device_train_batch_size, args.gradient_accumulation_steps)
@@ -94,20 +108,21 @@ def _run_trials(setup: Setup, free: list[str], done: int, options: dict) -> None
             module.load_state_dict(initial)
             if trainer.average:
                 trainer.average.average.module.load_state_dict(initial)
+            trainer._logged = (0, time.monotonic())
             return module
 
         def space(trial: optuna.Trial) -> dict:
+            nonlocal started
+            started += 1
             found = {}
-            if "learning_rate" in free:
-                rate = base["learning_rate"]
-                found["learning_rate"] = trial.suggest_float("learning_rate", rate / 8, rate * 4, log=True)
-            if "num_train_epochs" in free:
-                epochs = base["num_train_epochs"]
-                found["num_train_epochs"] = trial.suggest_categorical("num_train_epochs", [epochs, 2 * epochs])
-            if "weight_decay" in free:
-                decay = max(base["weight_decay"], 1e-4)
-                found["weight_decay"] = trial.suggest_float("weight_decay", decay / 10, decay * 10, log=True)
-            log.info("search: trial %d of %d: %s", trial.number + 1, wanted, _in_words(found))
+            for name, lowest, highest in (("learning_rate", 1 / 8, 4), ("weight_decay", 1 / 10, 10)):
+                if name in free:
+                    middle = max(base[name], 1e-6)
+                    found[name] = trial.suggest_float(name, lowest * middle, highest * middle, log=True)
+            if "layer_decay" in free:
+                decay = trial.suggest_float("layer_decay", 0.6, 1.0)
+                trainer.rates = replace(trainer.rates, layer_decay=decay)
+            log.info("search: trial %d of %d: %s", started, wanted, _in_words(trial.params))
             return found
 
         trainer.model_init = anew
@@ -120,7 +135,7 @@ def _run_trials(setup: Setup, free: list[str], done: int, options: dict) -> None
                 raise
             raise ModelError(
                 f"Expected a batch of {args.per_device_train_batch_size} to fit in memory, got an error. Give "
-                "a smaller --batch_size with --search."
+                "a smaller --batch_size with --search, and --fresh."
             ) from error
 
 

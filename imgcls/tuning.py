@@ -32,21 +32,6 @@ KEEP_BYTES = 500_000_000  # of validation pixels in memory: 800 images of 224 px
 KNOWN_TYPES = {c.config["model_type"] for c in CHECKPOINTS.values()}
 
 
-def check(data: DataOptions, tune: TuneOptions, augment: AugmentOptions) -> None:
-    """Raises OptionError for options that make no sense together."""
-    if tune.tune == "head" and (augment.mixup or augment.cutmix):
-        raise OptionError("Expected --tune head without --mixup and --cutmix: features are computed of whole images.")
-    if tune.views > 1 and tune.tune != "head":
-        raise OptionError(
-            f"Expected --views with --tune head, got it with {tune.tune}: other modes see a new crop each epoch."
-        )
-    if data.folds and tune.search:
-        raise OptionError(
-            "Expected --folds or --search, got both: the search would have seen the images that folds judge. Search "
-            "first, then give what it found with --folds."
-        )
-
-
 def mode_of(tune: TuneOptions, wanted: ModelOptions, source: Source) -> str:
     """The mode that --tune means here: "full", "head", "lora" or "probe_then_full".
 

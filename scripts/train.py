@@ -24,13 +24,13 @@ def main() -> int:
     given = cli.parse(kinds, description=__doc__, examples=EXAMPLES, shown=SHOWN, rare=RARE)
     cli.start_logging()
 
-    from imgcls import artifacts, audit, dataset, experiment, machine, report, source, trainer, tuning
+    from imgcls import artifacts, audit, dataset, experiment, machine, recommendation, report, source, trainer, tuning
 
     data, wanted, tune, augment, command = (given.make(k) for k in kinds if k is not TrainOptions)
     machine.prepare()
     args = given.make(TrainOptions, **machine.defaults())
     machine.check_launch(args.world_size)
-    tuning.check(data, tune, augment)
+    experiment.check(data, wanted, tune, augment, args, given)
 
     # What is asked for: cheap checks first, before anything is decoded or downloaded.
     origin = None if wanted.model == "auto" else source.locate(wanted.model)
@@ -48,8 +48,9 @@ def main() -> int:
 
     # The model's files, and every option that was not given.
     if origin is None:
-        wanted.model = best_model(division, args, None if command.fresh else run.read_options())
+        wanted.model = recommendation.best_model(division, run, args.device, args.seed, fresh=command.fresh)
         origin = source.locate(wanted.model)
+        run.check_writable(needed_bytes=trainer.disk_bytes(origin, args.save_total_limit))
     with args.main_process_first():
         origin = fetch(origin, wanted, images.is_demo)
     if images.is_demo and wanted.image_px is None:
@@ -65,23 +66,6 @@ def main() -> int:
         print(report.summary(run))
     machine.leave(args.distributed_state)
     return cli.DONE
-
-
-def best_model(division, args, before: dict | None) -> str:
-    """The model that --model auto means: an earlier command's choice, else the best of the eight on the images."""
-    from accelerate.utils import broadcast_object_list
-
-    from imgcls import checkpoints, recommendation
-
-    if before:
-        return before["model"]
-    chosen = [None]
-    if args.process_index == 0:
-        measured = recommendation.measure(list(checkpoints.CHECKPOINTS), division, args.device, args.seed)
-        found = {"pick": recommendation.pick(measured, "accuracy").model, "models": [m.row() for m in measured]}
-        cli.log.info(recommendation.table(found))
-        chosen = [found["pick"]]
-    return broadcast_object_list(chosen)[0]
 
 
 def fetch(origin, wanted: ModelOptions, is_demo: bool):
@@ -117,7 +101,7 @@ def follow_recipe(given, args, wanted, tune, augment, origin, division, mode: st
     )
     for line in recipes.fill(recipes.choose(facts, tune.recipe), given, args, tune, augment):
         cli.log.info(line)
-    warning = recipes.undertrains(facts, tune.recipe, args.learning_rate)
+    warning = recipes.undertrains(facts, args.learning_rate)
     if warning:
         cli.log.warning("warning: %s", warning)
     if "dataloader_num_workers" not in given:

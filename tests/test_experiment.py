@@ -68,6 +68,8 @@ def test_a_stopped_cross_validation_goes_on(train, command, monkeypatch):
     monkeypatch.setattr(experiment.selection, "keep_best", stop_in_the_second)
     assert train(*command, "--folds", 2).returncode == 130
     monkeypatch.setattr(experiment.selection, "keep_best", kept)
+    other = train(*command, "--folds", 2, "--lr", 0.1)
+    assert other.returncode == 1  # the first fold is not thrown away by another command
     again = train(*command, "--folds", 2)
     assert again.returncode == 0, again.stderr
     assert again.stderr.count("is finished: nothing to train") == 1
@@ -89,38 +91,57 @@ def test_folds_need_two_images_a_class(shapes):
 
 
 def test_a_search_trains_what_it_found_and_goes_on_where_it_was_stopped(train, command, tmp_path, monkeypatch):
-    arguments = [*command[:-2], "--weight_decay", 0.03, "--search", 4]
-    original, asked = ImageTrainer.hyperparameter_search, []
+    arguments = [*command, "--weight_decay", 0.03, "--search", 4]
+    objective, asked = ImageTrainer._report_to_hp_search, []
 
-    def stopped(self, space, objective, trials, *more, **options):
-        asked.append(trials)
-        original(self, space, objective, 2, *more, **options)
-        if len(asked) == 1:
-            raise KeyboardInterrupt
+    def stopped(self, trial, step, metrics):
+        if trial is not None:
+            asked.append(dict(trial.params))
+            if len(asked) == 3:  # in the second trial: 2 evaluations each
+                raise KeyboardInterrupt
+        objective(self, trial, step, metrics)
 
-    monkeypatch.setattr(ImageTrainer, "hyperparameter_search", stopped)
+    monkeypatch.setattr(ImageTrainer, "_report_to_hp_search", stopped)
     assert train(*arguments).returncode == 130
+    refused = train(*arguments[:-1], 3)
+    assert refused.returncode == 1  # nothing that was found is thrown away by another command
+    assert "search 4 -> 3" in refused.stderr
     done = train(*arguments)
     assert done.returncode == 0, done.stderr
-    assert asked == [4, 2]
     run = RunFolder(tmp_path / "run")
     trials = run.read_json("search.json")
     assert len(trials) == 4
+    assert trials[0]["layer_decay"] == 1.0  # the recipe itself
+    assert len({t["learning_rate"] for t in trials}) == 4  # none twice
     best = min((t for t in trials if not t["cut_short"]), key=lambda t: t["loss"])
     options = run.read_options()
     assert options["learning_rate"] == best["learning_rate"]
-    assert options["num_train_epochs"] == best["num_train_epochs"]
+    assert options["layer_decay"] == best["layer_decay"]
     assert options["weight_decay"] == 0.03  # given, so not searched
     assert "weight_decay" not in best
     assert "finished" in train(*arguments).stderr
+    assert train(*arguments[:-1], 5).returncode == 1
+    again = train("--config", run / "options.yaml", "--output_dir", tmp_path / "again", "--max_steps", 1)
+    assert again.returncode == 0, again.stderr
+
+
+def test_folders_that_are_no_run_s_are_left_alone(train, command, tmp_path):
+    mine = tmp_path / "run/folds/fold1.csv"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    refused = train(*command)
+    assert refused.returncode == 1
+    assert "folds" in refused.stderr
+    assert mine.read_text() == "mine"
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         (["--folds", 1], "--folds of 2 or more"),
-        (["--folds", 3, "--search", 2], "--folds or --search"),
-        (["--search", 2, "--lr", 1e-3, "--weight_decay", 0.1], "left to --search"),
+        (["--folds", 3, "--search", 2], "--folds without --search"),
+        (["--folds", 3, "--model", "auto"], "--folds without --model auto"),
+        (["--search", 2, "--lr", 1e-3, "--weight_decay", 0.1, "--layer_decay", 1], "left to --search"),
         (["--views", 3], "--tune head"),
         (["--views", 0], "--views"),
         (["--model", "auto", "--from_scratch"], "auto"),
@@ -133,9 +154,9 @@ def test_what_makes_no_sense_is_refused(train, command, options, words):
 
 
 def test_the_model_is_chosen_by_measuring(train, shapes, resnet, tmp_path, monkeypatch):
-    monkeypatch.setattr("imgcls.checkpoints.CHECKPOINTS", {str(resnet): None})
     run = RunFolder(tmp_path / "run")
     arguments = ["--model", "auto", "--data", shapes, "--tune", "head", "--epochs", 2, "--output_dir", run.path]
+    monkeypatch.setattr("imgcls.recommendation.CHECKPOINTS", {str(resnet): None})
     done = train(*arguments)
     assert done.returncode == 0, done.stderr
     assert f"take {resnet}" in done.stderr

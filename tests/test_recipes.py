@@ -29,14 +29,19 @@ def test_there_are_always_enough_steps(images, pretrained, processes):
 @pytest.mark.parametrize(
     ("images", "rate", "augment"), [(300, 1e-5, "heavy"), (3_000, 5e-5, "standard"), (20_000, 1e-4, "light")]
 )
-def test_the_guide_s_values_are_there_and_said_to_undertrain_small_sets(images, rate, augment):
+def test_the_guide_s_values_are_there(images, rate, augment):
     of = facts(images=images)
     values = {choice.option: choice.value for choice in recipes.choose(of, "guide")}
     assert (values["learning_rate"], values["augment"]) == (rate, augment)
     assert 4 <= values["per_device_train_batch_size"] <= 32
-    assert (recipes.undertrains(of, "guide", rate) is not None) == (images < recipes.SMALL)
-    assert recipes.undertrains(of, "measured", rate) is None
-    assert recipes.undertrains(of, "guide", 4e-4) is None
+
+
+def test_rates_far_below_the_measured_ones_are_said_to_undertrain():
+    assert "0.0004 measured best" in recipes.undertrains(facts(), 1e-5)
+    assert recipes.undertrains(facts(), 5e-5) is None
+    assert recipes.undertrains(facts(family="vit"), 1e-5) is None
+    assert "0.001 measured best" in recipes.undertrains(facts(mode="head"), 1e-5)
+    assert recipes.undertrains(facts(pretrained=False), 1e-5) is None
 
 
 def test_transformers_get_lower_rates_than_cnns():

@@ -1,0 +1,95 @@
+"""A data set of the Hub, or what the cache holds of it -> rows, each with one label and its split."""
+
+from __future__ import annotations
+
+import logging
+
+import datasets
+from huggingface_hub.errors import HfHubHTTPError
+
+from imgcls import source
+from imgcls.errors import FolderError, shorten
+from imgcls.listing import SPLIT_OF
+
+log = logging.getLogger(__name__)
+
+
+def load(
+    hub_id: str, image_column: str | None, label_column: str | None
+) -> tuple[datasets.Dataset, list[str], list[str], list[str]]:
+    """(rows with the column "image", not decoded; path, label and split of each); images without a label are left out.
+
+    Columns are found by their type when None. Raises FolderError when the data set cannot be had, has no train split,
+    no such column, or several labels an image.
+    """
+    loaded = _load(hub_id)
+    parts = {name: rows for name, rows in loaded.items() if name.lower() in SPLIT_OF}
+    train = next((rows for name, rows in parts.items() if SPLIT_OF[name.lower()] == "train"), None)
+    if train is None:
+        raise FolderError(f"Expected a train split in {hub_id}, got {shorten(loaded)}. Choose another data set.")
+    features = train.features
+    image_column = image_column or _only_column(features, lambda f: isinstance(f, datasets.Image), "image", hub_id)
+    label_column = label_column or _only_column(features, lambda f: isinstance(f, datasets.ClassLabel), "label", hub_id)
+    for column in (image_column, label_column):
+        if column not in features:
+            raise FolderError(f"Expected a column {column!r} in {hub_id}, got {shorten(features)}.")
+    rows, paths, labels, kept_splits = [], [], [], []
+    for name, part in parts.items():
+        texts = _label_texts(part, label_column, hub_id)
+        keep = [i for i, text in enumerate(texts) if text is not None]
+        if len(keep) < len(texts):
+            log.info("data: %d images of %s without a label are left out", len(texts) - len(keep), name)
+        part = part.select_columns([image_column])
+        if image_column != "image":
+            part = part.rename_column(image_column, "image")
+        rows.append(part.cast_column("image", datasets.Image(decode=False)).select(keep))
+        paths += [f"{name}/{i}" for i in keep]
+        labels += [texts[i] for i in keep]
+        kept_splits += [SPLIT_OF[name.lower()]] * len(keep)
+    return datasets.concatenate_datasets(rows), paths, labels, kept_splits
+
+
+def _load(hub_id: str) -> datasets.DatasetDict:
+    """A data set of the Hub, or what an earlier run left of it in the cache when the Hub does not answer."""
+    offline = datasets.config.HF_HUB_OFFLINE
+    try:
+        source.look_up(hub_id, "README.md", kind="dataset")
+    except HfHubHTTPError:
+        pass  # it answers; what it has to say, load_dataset tells
+    except Exception:  # httpx errors, OSError, TimeoutError: the client has no common class
+        log.info("data: the Hub does not answer; looking for %s in the cache", hub_id)
+        datasets.config.HF_HUB_OFFLINE = True  # straight there: load_dataset would try again for 23 s
+    try:
+        return datasets.load_dataset(hub_id)
+    except Exception as error:  # network, HTTP, parsing and value errors: again no common class
+        raise FolderError(
+            f"Expected a folder, a CSV or a Hub data set, got {hub_id!r}, which is neither on this disk nor to be "
+            f"had from the Hub ({type(error).__name__}: {' '.join(str(error).split())[:200]}). Check the name and "
+            "the network."
+        ) from error
+    finally:
+        datasets.config.HF_HUB_OFFLINE = offline
+
+
+def _only_column(features, fits, kind: str, hub_id: str) -> str:
+    found = [name for name, feature in features.items() if fits(feature)]
+    if len(found) == 1:
+        return found[0]
+    raise FolderError(
+        f"Expected one {kind} column in {hub_id}, got {shorten(found) or 'none'} among {shorten(features)}. "
+        f"Name it with --{kind}_column."
+    )
+
+
+def _label_texts(part: datasets.Dataset, column: str, hub_id: str) -> list[str | None]:
+    """Class name of each row, None without a label. Raises FolderError for several labels an image."""
+    feature = part.features[column]
+    values = part[column][:]
+    if isinstance(feature, datasets.ClassLabel):
+        return [None if v is None or v < 0 else feature.names[v] for v in values]
+    if any(isinstance(v, (list, dict)) for v in values[:1000]) or isinstance(feature, (datasets.List, dict)):
+        raise FolderError(
+            f"Expected one label an image in column {column!r} of {hub_id}, got several. imgcls sorts each image "
+            "into exactly one class; choose a column with one value."
+        )
+    return [None if v is None or v == -1 else str(v) for v in values]
