@@ -108,6 +108,11 @@ def family_of(source: Source) -> str:
     return _family(_settings(source)[0])
 
 
+def check_px(source: Source, image_px: int) -> None:
+    """Raises ModelError when the network cannot have this input size, before anything is built or written."""
+    inputs.resized(*_settings(source), image_px)
+
+
 def own_px(source: Source) -> int:
     """Side of the input that the checkpoint was made for."""
     return inputs.side(*_settings(source))

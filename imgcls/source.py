@@ -56,6 +56,8 @@ def locate(name: str) -> Source:
         return Source(name, folder=folder)
     if folder.is_dir() and ("/" in name or name not in checkpoints.CHECKPOINTS):
         raise ModelError(f"Expected a model folder with config.json, got {name} without one. Give a run folder.")
+    if name.startswith(("/", "./", "../", "~")):
+        raise ModelError(f"Expected a model folder, got {name}, which does not exist. Give a run folder or a name.")
     return Source(name, checkpoints.find(name))
 
 

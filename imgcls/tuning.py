@@ -35,8 +35,11 @@ KNOWN_TYPES = {c.config["model_type"] for c in CHECKPOINTS.values()}
 def mode_of(tune: TuneOptions, wanted: ModelOptions, source: Source) -> str:
     """The mode that --tune means here: "full", "head", "lora" or "probe_then_full".
 
-    Raises OptionError for a mode that needs pretrained features when there are none.
+    Raises OptionError for a mode that needs pretrained features when there are none, ModelError for an --image_px that
+    the network cannot have.
     """
+    if wanted.image_px is not None:
+        model.check_px(source, wanted.image_px)
     if tune.tune == "full" or (tune.tune == "auto" and (wanted.from_scratch or tune.recipe == "guide")):
         return "full"
     if wanted.from_scratch:

@@ -219,6 +219,8 @@ def test_bad_images_are_listed_and_left_out(train, resnet, tmp_path):
         (["--data", "nowhere"], 1, ["nowhere", "does not exist"]),
         (["--val_fraction", "1.5"], 1, ["val_fraction", "1.5"]),
         (["--model", "resnet50"], 1, ["resnet50", "resnet-50", "resnet-101", "resnet-18"]),
+        (["--model", "./nowhere"], 1, ["./nowhere", "does not exist"]),
+        (["--model", "vit-base", "--from_scratch", "--image_px", "100"], 1, ["100", "96 or 112"]),
         (["--lerning_rate", "1"], 2, ["--lerning_rate", "--learning_rate"]),
         (["--lr", "fast"], 2, ["fast"]),
         (["--data", __file__], 1, ["test_scripts.py", "folder"]),
