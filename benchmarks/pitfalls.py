@@ -112,9 +112,11 @@ def cases(photos: Tables, numbers: Tables, model: str, place: Path) -> Iterator[
     yield Case("100 : 1", "imbalance", tail, f"{small} --epochs 2")
     yield Case("slow disk", "data_bound", everything, f"{small} --epochs 2", SLOW_DISK)
     yield Case("little memory", "out_of_memory", everything, f"{small} --epochs 1", LITTLE_MEMORY)
-    yield Case("60 images by heart", "overfitting", few, f"{small} --augment none --epochs 60 --label_smoothing 0")
+    yield Case(
+        "60 images by heart", "overfitting", few, f"{small} --augment none --epochs 60 --label_smoothing_factor 0"
+    )
     net = tiny_network(place / "tiny")
-    hard = f"--model {net} --tune full --image_px 64 --epochs 8"
+    hard = f"--model {net} --tune full --image_px 64 --epochs 30"
     yield Case("tiny network, hard data", "underfitting", everything, hard)
     yield Case("one digit cut in two classes", "weak_classes", halves, f"{use} --tune head --image_px 96 --epochs 10")
     yield Case("ten times too long", "plateau", everything, f"{use} --tune head --image_px 96 --epochs 60")

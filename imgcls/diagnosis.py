@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 FEW_IMAGES = 10_000  # below, random weights lose to pretrained ones by far
 SKEWED = 5.0  # largest class over smallest
 WIDE = 0.13  # half of the 95 % interval of accuracy: models that differ by less cannot be told apart
+FEW_OF_A_CLASS = 5  # with fewer validation images of a class, its recall tells nothing
 DATA_BOUND = 0.5  # share of a step spent waiting for images
 LONG_S = 3_600.0
 
@@ -102,7 +103,9 @@ def course(task: Task, history: Sequence[dict], done: float) -> Iterator[dict]:
     if not losses:
         return
     chance, last = task.chance_loss, _mean(losses[-max(1, len(losses) // 3) :])
-    if not all(map(math.isfinite, losses)) or max(losses[1:], default=0) > 3 * chance or last > 1.3 * chance:
+    # one image of a rare class may weigh as much as a batch, so with weights a single loss tells nothing
+    spiked = not task.balanced and max(losses[1:], default=0) > 3 * chance
+    if not all(map(math.isfinite, losses)) or spiked or last > 1.3 * chance:
         worst = max(losses, key=lambda loss: loss if math.isfinite(loss) else math.inf)
         yield finding(
             "diverged",
@@ -215,7 +218,7 @@ def finished(task: Task, history: Sequence[dict], numbers: dict) -> Iterator[dic
         )
     weak = []
     for name, of in numbers["per_class"].items():
-        if of["support"]:
+        if of["support"] >= FEW_OF_A_CLASS:
             # 99 %: many classes are looked at, and one of them is the lowest by chance
             high = wilson_interval(round(of["recall"] * of["support"]), of["support"], z=2.58)[1]
             if high < numbers["accuracy"] - 0.1:

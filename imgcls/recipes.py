@@ -120,7 +120,7 @@ def _learning_rate(facts: Facts) -> Choice:
 
 def _epochs(facts: Facts, batch: int) -> Choice:
     steps = math.ceil(facts.images / batch)
-    if facts.mode in ("probe_then_full", "lora"):
+    if facts.mode != "full":
         reason = "the probe is a start that needs no more"
         return Choice("num_train_epochs", 4.0 if facts.images >= MEDIUM else 5.0, reason)
     if facts.pretrained:

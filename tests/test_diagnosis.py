@@ -111,7 +111,9 @@ def test_one_class_for_everything():
     assert codes(diagnosis.predictions(task, {"confusion_matrix": [[0, 0], [0, 4]]})) == []  # only that class is there
 
 
-@pytest.mark.parametrize(("recall", "support", "named"), [(0.2, 40, True), (0.2, 4, False), (0.7, 40, False)])
+@pytest.mark.parametrize(
+    ("recall", "support", "named"), [(0.2, 40, True), (0.2, 4, False), (0.0, 4, False), (0.7, 40, False)]
+)
 def test_weak_classes_only_where_chance_does_not_explain_them(recall, support, named):
     numbers = {"accuracy": 0.85, "per_class": {"a": {"recall": recall, "support": support}, "b": {"support": 0}}}
     assert codes(diagnosis.finished(TASK, logged(HEALTHY), numbers)) == ["weak_classes"] * named
@@ -164,3 +166,10 @@ def test_the_end_names_what_holds_at_the_end():
     }
     found = codes(callback.finish(logged([1.39] * 9), numbers))
     assert found == ["not_learning", "one_class_predictions"]
+
+
+def test_with_weights_a_single_high_loss_is_no_divergence():
+    spikes = logged([1.8, 6.0, 1.2, 0.9, 5.6, 0.8, 0.7, 0.6, 0.6])  # a batch with an image of a rare class
+    weighted = Task(["a", "b", "c", "d"], [100, 40, 16, 3], 40, balanced=True)
+    assert codes(diagnosis.course(weighted, spikes, 1.0)) == []
+    assert codes(diagnosis.course(weighted, logged([1.8, 4.0, 9.0, 30.0]), 1.0)) == ["diverged"]
