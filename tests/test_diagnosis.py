@@ -173,3 +173,10 @@ def test_with_weights_a_single_high_loss_is_no_divergence():
     weighted = Task(["a", "b", "c", "d"], [100, 40, 16, 3], 40, balanced=True)
     assert codes(diagnosis.course(weighted, spikes, 1.0)) == []
     assert codes(diagnosis.course(weighted, logged([1.8, 4.0, 9.0, 30.0]), 1.0)) == ["diverged"]
+
+
+def test_smoothed_labels_raise_the_validation_loss_and_that_is_no_overfitting():
+    history = evaluated(HEALTHY, [0.13, 0.21] + [0.22] * 7, [0.97] + [0.96] * 8)
+    assert "overfitting" in codes(diagnosis.evaluations(TASK, history, 1.0))
+    smooth = Task(TASK.classes, TASK.train_counts, TASK.validation_images, smoothing=0.1)
+    assert "overfitting" not in codes(diagnosis.evaluations(smooth, history, 1.0))
