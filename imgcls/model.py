@@ -61,6 +61,7 @@ def build(
         network = AutoModelForImageClassification.from_config(config, dtype=torch.float32)
     except (ValueError, ImportError) as error:
         raise ModelError(f"{source.name} cannot classify images: {' '.join(str(error).split())[:300]}") from error
+    _slow_batch_norm(network)
     notes = [] if old is None else _transfer(old, network, source.name)
     if image_px not in (None, old_px):
         notes.append(f"input {image_px} px instead of {old_px}")
@@ -211,6 +212,17 @@ def _set_drop_path(config, share: float, name: str) -> None:
     if not hasattr(config, "pretrained_cfg"):
         raise ModelError(f"Expected a network that can drop residual branches, got {name}. Leave --drop_path out.")
     config.model_args = {**(config.model_args or {}), "drop_path_rate": share}
+
+
+def _slow_batch_norm(network: nn.Module) -> None:
+    """Let batch norm's statistics follow slowly where a configuration gives TensorFlow's share to keep for torch's own.
+
+    transformers' EfficientNet has momentum 0.99: evaluation then sees the statistics of the last batch alone, and from
+    random weights on the demo every image was called the same class.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d) and module.momentum is not None and module.momentum > 0.5:
+            module.momentum = 0.1  # torch's default; 0.01, what 0.99 means, would need some hundred steps
 
 
 def _transfer(old: nn.Module, new: nn.Module, name: str) -> list[str]:

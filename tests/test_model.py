@@ -102,3 +102,10 @@ def test_a_text_model_is_no_image_model(tmp_path):
 def test_a_folder_without_a_model_is_named(tmp_path):
     with pytest.raises(ModelError, match=r"config\.json"):
         source.locate(str(tmp_path))
+
+
+def test_batch_norm_statistics_follow_slowly():
+    for name in ("efficientnet-b0", "resnet-18", "mobilenetv3-small"):
+        built = model.build(source.locate(name), ["a", "b"], from_scratch=True, image_px=64)
+        momenta = {m.momentum for m in built.network.modules() if isinstance(m, torch.nn.BatchNorm2d)}
+        assert momenta == {0.1}
