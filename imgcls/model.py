@@ -62,6 +62,8 @@ def build(
     except (ValueError, ImportError) as error:
         raise ModelError(f"{source.name} cannot classify images: {' '.join(str(error).split())[:300]}") from error
     _slow_batch_norm(network)
+    if from_scratch and hasattr(config, "initializer_range") and _family(config) == "cnn":
+        _draw_weights(network)
     notes = [] if old is None else _transfer(old, network, source.name)
     if image_px not in (None, old_px):
         notes.append(f"input {image_px} px instead of {old_px}")
@@ -217,12 +219,25 @@ def _set_drop_path(config, share: float, name: str) -> None:
 def _slow_batch_norm(network: nn.Module) -> None:
     """Let batch norm's statistics follow slowly where a configuration gives TensorFlow's share to keep for torch's own.
 
-    transformers' EfficientNet has momentum 0.99: evaluation then sees the statistics of the last batch alone, and from
-    random weights on the demo every image was called the same class.
+    transformers' EfficientNet has momentum 0.99: evaluation then sees the statistics of the last batch alone.
     """
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d) and module.momentum is not None and module.momentum > 0.5:
             module.momentum = 0.1  # torch's default; 0.01, what 0.99 means, would need some hundred steps
+
+
+def _draw_weights(network: nn.Module) -> None:
+    """Random convolutions that keep the size of a signal (He et al. 2015, fan-out; depthwise ones by group).
+
+    transformers draws all of EfficientNet's weights from a normal of 0.02, batch norm's scales (which start at 1) among
+    them: signals die out layer by layer, to 1e-11 in the last, and the demo's loss did not leave ln 10.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_parameters()
+        elif isinstance(module, nn.Conv2d):
+            fan_out = module.weight[0, 0].numel() * module.out_channels // module.groups
+            nn.init.normal_(module.weight, 0.0, (2 / fan_out) ** 0.5)
 
 
 def _transfer(old: nn.Module, new: nn.Module, name: str) -> list[str]:

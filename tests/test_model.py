@@ -109,3 +109,13 @@ def test_batch_norm_statistics_follow_slowly():
         built = model.build(source.locate(name), ["a", "b"], from_scratch=True, image_px=64)
         momenta = {m.momentum for m in built.network.modules() if isinstance(m, torch.nn.BatchNorm2d)}
         assert momenta == {0.1}
+
+
+def test_random_networks_tell_pictures_apart():
+    pictures = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    for name in ("efficientnet-b0", "resnet-18", "mobilenetv3-small", "vit-small-msn"):
+        torch.manual_seed(0)
+        network = model.build(source.locate(name), ["a", "b"], from_scratch=True, image_px=64).network.train()
+        with torch.no_grad():
+            logits = network(pixel_values=pictures).logits
+        assert logits.std(dim=0).min() > 1e-3, name
