@@ -54,11 +54,10 @@ def _load(hub_id: str) -> datasets.DatasetDict:
     offline = datasets.config.HF_HUB_OFFLINE
     try:
         source.look_up(hub_id, "README.md", kind="dataset")
-    except HfHubHTTPError:
-        pass  # it answers; what it has to say, load_dataset tells
-    except Exception:  # httpx errors, OSError, TimeoutError: the client has no common class
-        log.info("data: the Hub does not answer; looking for %s in the cache", hub_id)
-        datasets.config.HF_HUB_OFFLINE = True  # straight there: load_dataset would try again for 23 s
+    except Exception as error:  # httpx errors, OSError, TimeoutError: the client has no common class
+        if not isinstance(error, HfHubHTTPError):  # else it answers; what it has to say, load_dataset tells
+            log.info("data: the Hub does not answer; looking for %s in the cache", hub_id)
+            datasets.config.HF_HUB_OFFLINE = True  # straight there: load_dataset would try again for 23 s
     try:
         return datasets.load_dataset(hub_id)
     except Exception as error:  # network, HTTP, parsing and value errors: again no common class

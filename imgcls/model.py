@@ -62,7 +62,7 @@ def build(
     except (ValueError, ImportError) as error:
         raise ModelError(f"{source.name} cannot classify images: {' '.join(str(error).split())[:300]}") from error
     _slow_batch_norm(network)
-    if from_scratch and hasattr(config, "initializer_range") and _family(config) == "cnn":
+    if from_scratch and config.model_type == "efficientnet":  # the others' own initial weights are sound
         _draw_weights(network)
     notes = [] if old is None else _transfer(old, network, source.name)
     if image_px not in (None, old_px):
