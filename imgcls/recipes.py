@@ -122,7 +122,8 @@ def _epochs(facts: Facts, batch: int) -> Choice:
     steps = math.ceil(facts.images / batch)
     if facts.mode != "full":
         reason = "the probe is a start that needs no more"
-        return Choice("num_train_epochs", 4.0 if facts.images >= MEDIUM else 5.0, reason)
+        short = facts.mode == "probe_then_full" or facts.images >= MEDIUM
+        return Choice("num_train_epochs", 4.0 if short else 5.0, reason)
     if facts.pretrained:
         base = 10 if facts.images < SMALL else 8 if facts.images < MEDIUM else 5
     elif facts.is_demo:
