@@ -15,7 +15,7 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from transformers import TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from imgcls import artifacts, diagnosis
+from imgcls import artifacts, pitfalls
 from imgcls.errors import LaunchError, ModelError
 from imgcls.rehearsal import Pace
 from imgcls.trainer import ImageTrainer
@@ -48,7 +48,7 @@ def fit(make_trainer: Callable[[int, int], ImageTrainer], args: TrainOptions, ru
         batch, accumulation = halved(batch, accumulation)
         if args.should_save or not rehearsed:
             run.write_json(artifacts.BATCH, {"batch": batch, "accumulation": accumulation})
-        log.info(diagnosis.in_words(diagnosis.out_of_memory(batch, accumulation)))
+        log.info(pitfalls.in_words(pitfalls.out_of_memory(batch, accumulation)))
         if args.world_size > 1 and not rehearsed:
             raise LaunchError(
                 f"One of {args.world_size} processes ran out of memory amid training. Give the same command again: it "

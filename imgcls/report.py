@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from imgcls import artifacts
-from imgcls.diagnosis import in_words
 from imgcls.metrics import most_confused, weakest
+from imgcls.pitfalls import in_words
 
 
 def summary(run: artifacts.RunFolder) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from peft import PeftModel
 from scipy.special import softmax
 
-from imgcls import artifacts, diagnosis, lora, prediction
+from imgcls import artifacts, lora, pitfalls, prediction
 from imgcls.dataset import Division
 from imgcls.metrics import ImageClassification
 from imgcls.progress import Stopwatch
@@ -51,7 +51,7 @@ def write(
     findings = trainer.diagnosis.finish(history, numbers["validation"])
     remembered = run.read_json(artifacts.BATCH)
     if remembered:
-        findings.insert(0, diagnosis.out_of_memory(**remembered))
+        findings.insert(0, pitfalls.out_of_memory(**remembered))
     run.write_lines(artifacts.HISTORY, history)
     run.write_csv(artifacts.PREDICTIONS, artifacts.PREDICTION_COLUMNS, _predictions(logits, division))
     run.write_logits(**logits)

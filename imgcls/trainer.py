@@ -17,7 +17,7 @@ from transformers import EarlyStoppingCallback, Trainer
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
-from imgcls import artifacts, diagnosis, layers, losses, model
+from imgcls import artifacts, diagnosis, layers, losses, model, pitfalls
 from imgcls.augmentation import DeviceHalf
 from imgcls.averaging import WeightAverage
 from imgcls.errors import RunError
@@ -51,7 +51,7 @@ class ImageTrainer(Trainer):
         run: artifacts.RunFolder,
         rates: layers.Rates,
         *,
-        task: diagnosis.Task,
+        task: pitfalls.Task,
         mix: Callable | None = None,
         keep_start: bool = False,
         ema: float | None = None,

@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.data import Dataset
 from transformers import set_seed
 
-from imgcls import artifacts, diagnosis, features, layers, lora, losses, model, probe, recipes
+from imgcls import artifacts, features, layers, lora, losses, model, pitfalls, probe, recipes
 from imgcls.augmentation import mixing, plan_of
 from imgcls.checkpoints import CHECKPOINTS
 from imgcls.dataset import Division
@@ -205,9 +205,9 @@ class Setup:
             weights = losses.balanced_weights(labels, len(self.division.classes)).to(self.args.device)
         return losses.ClassificationLoss(weights, self.args.label_smoothing_factor, self.args.focal)
 
-    def _task(self) -> diagnosis.Task:
+    def _task(self) -> pitfalls.Task:
         division = self.division
-        return diagnosis.Task(
+        return pitfalls.Task(
             division.classes,
             np.bincount(division.rows["train"]["label"], minlength=len(division.classes)).tolist(),
             len(division.rows["validation"]),

@@ -14,9 +14,9 @@ FLOORS = [
     },
     {
         "folder", "table", "cache", "augmentation", "recipes", "source", "progress", "training_options", "probe",
-        "diagnosis",
+        "pitfalls",
     },
-    {"audit", "hub_rows", "transforms", "model"},
+    {"audit", "hub_rows", "transforms", "model", "diagnosis"},
     {"dataset", "prediction", "trainer", "lora"},
     {"fitting", "results", "report", "selection", "features"},
     {"tuning", "recommendation"},
