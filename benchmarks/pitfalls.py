@@ -22,7 +22,7 @@ from pathlib import Path
 
 from transformers import AutoConfig, AutoModelForImageClassification, ConvNextImageProcessor
 
-from imgcls import dataset, digits
+from imgcls import digits, lookup
 
 TRAIN = Path(__file__).parent.parent / "scripts" / "train.py"
 # Run before train.py's main: what stages the machine's own shortcomings.
@@ -64,7 +64,7 @@ class Tables:
     """CSV files made of a folder's images, in a folder of their own."""
 
     def __init__(self, data: str, place: Path):
-        listing = dataset.read_listing(data)
+        listing = lookup.read_listing(data)
         self.place = place
         self.rows = [(str(listing.absolute(f)), f.label) for f in listing.files]
         random.Random(0).shuffle(self.rows)

@@ -32,7 +32,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 from transformers import set_seed
 
-from imgcls import dataset, machine, model, source, transforms
+from imgcls import lookup, machine, model, source, transforms
 
 STOCK = Path(__file__).parent / "stock.py"
 TRAIN = Path(__file__).parent.parent / "scripts" / "train.py"
@@ -107,7 +107,7 @@ def main() -> None:
     options = parser.parse_args()
     machine.prepare()
 
-    listing = dataset.read_listing(Path(options.data))
+    listing = lookup.read_listing(Path(options.data))
     files = [str(listing.absolute(f)) for f in listing.files]
     labels = np.array([f.label for f in listing.files])
     label_of = dict(zip(files, labels, strict=True))

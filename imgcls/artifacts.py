@@ -20,6 +20,8 @@ from imgcls.errors import RunError, shorten
 OPTIONS = "options.yaml"
 SPLIT = "split.csv"
 EXCLUDE = "exclude.csv"
+CHECK = "check.json"
+CHECK_PAGE = "check.html"
 HISTORY = "history.jsonl"
 METRICS = "metrics.json"
 PREDICTIONS = "predictions.csv"
@@ -132,7 +134,7 @@ class RunFolder:
         """Write JSON, readable by people; NaN and infinity, which JSON lacks, become null."""
         with whole_file(self / name) as file:
             text = json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False)
-            file.write((text + "\n").encode())
+            file.write((text + "\n").encode(errors="backslashreplace"))
 
     def read_json(self, name: str):
         """Content of a JSON file; None when it is absent. Raises RunError when it is damaged."""
@@ -145,6 +147,11 @@ class RunFolder:
                 f"Expected JSON in {self / name}, got {error}. Remove the file or start over with --fresh."
             ) from error
 
+    def write_text(self, name: str, text: str) -> None:
+        """Text as UTF-8; what of a file's name is not Unicode is shown by its code."""
+        with whole_file(self / name) as file:
+            file.write(text.encode(errors="backslashreplace"))
+
     def write_lines(self, name: str, entries: Iterable[dict]) -> None:
         """JSON lines, one entry each."""
         with whole_file(self / name) as file:
@@ -154,7 +161,7 @@ class RunFolder:
     def write_csv(self, name: str, columns: tuple[str, ...], rows: Iterable[tuple]) -> None:
         """CSV with a header, UTF-8, quoted where needed."""
         with whole_file(self / name) as file:
-            text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+            text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")  # as on disk
             writer = csv.writer(text, lineterminator="\n")
             writer.writerow(columns)
             writer.writerows(rows)
@@ -163,7 +170,7 @@ class RunFolder:
     def read_csv(self, name: str) -> list[dict[str, str]]:
         """Rows as dicts; an absent file has none."""
         try:
-            with open(self / name, encoding="utf-8", newline="") as file:
+            with open(self / name, encoding="utf-8", errors="surrogateescape", newline="") as file:
                 return list(csv.DictReader(file))
         except FileNotFoundError:
             return []
@@ -256,5 +263,5 @@ class RunFolder:
         for name in OWN_FOLDERS:
             shutil.rmtree(self / name, ignore_errors=True)
         # options last: they tell that the folder is a run's
-        for name in (*RESULTS, SPLIT, EXCLUDE, OPTIONS):
+        for name in (*RESULTS, SPLIT, EXCLUDE, CHECK, OPTIONS):
             (self / name).unlink(missing_ok=True)

@@ -1,37 +1,144 @@
-"""What is wrong with the images: so far, which cannot be decoded to the last byte."""
+"""Every image of a task inspected once: which are sound, which are copies of each other, which belong together."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
 
+import numpy as np
 from tqdm import tqdm
 
-from imgcls import images, machine
-from imgcls.cache import Verdicts
+from imgcls import cache, cpu, duplicates, groups
+from imgcls.inspection import RECORD, VERSION, inspect
+from imgcls.listing import ImageFile
+
+CHUNK = 32  # images that a thread inspects at a time
+KEPT_AT_ONCE = 2_048  # inspections that a kill may lose
+JUDGES = ("train", "validation", "test")  # a copy in a later one of these judges the earlier ones: it stays there
 
 
-def unreadable(keys: Sequence[str], source: Callable[[int], str | bytes], show_progress: bool) -> dict[int, str]:
-    """Position -> reason, for every image that cannot be decoded.
+@dataclass
+class Audit:
+    """What is known of a task's images. files, records (RECORD) and reasons have the same order.
 
-    keys: what each verdict is kept under; a file's absolute path. source: position -> path or encoded bytes.
-    Every image is decoded in full once, at the smallest scale, in one thread a core; later runs look only at
-    files that changed.
+    reasons: why an image cannot be decoded, None for sound ones.
     """
-    verdicts = Verdicts()
-    known = verdicts.known(keys)
-    todo = [i for i, key in enumerate(keys) if key not in known]
-    with ThreadPoolExecutor(machine.cores()) as pool:
-        reasons = pool.map(lambda i: images.unreadable_reason(source(i)), todo)
-        bar = tqdm(
-            zip(todo, reasons, strict=True),
-            total=len(todo),
-            desc="checking images",
-            unit="img",
-            leave=False,
-            disable=None if show_progress and len(todo) >= 100 else True,
-        )
-        new = {keys[i]: reason for i, reason in bar}
-    verdicts.keep(new)
-    known |= new
-    return {i: known[key] for i, key in enumerate(keys) if known[key] is not None}
+
+    files: Sequence[ImageFile]
+    records: np.ndarray
+    reasons: list[str | None]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    @cached_property
+    def sound(self) -> np.ndarray:
+        """Whether each image can be decoded, bool (N,)."""
+        return np.array([reason is None for reason in self.reasons], bool)
+
+    @property
+    def cut_share(self) -> float:
+        """Share of the sound images of which the middle square shows less than two thirds."""
+        sides = np.stack([self.records[side][self.sound].astype(float) for side in ("width", "height")])
+        return float((sides.min(0) < sides.max(0) * 2 / 3).mean()) if sides.size else 0.0
+
+    @cached_property
+    def exact(self) -> list[np.ndarray]:
+        """Positions of each group of files that are the same byte for byte."""
+        return groups.members(duplicates.exact(self.records["digest"]))
+
+    @cached_property
+    def near(self) -> np.ndarray:
+        """Pairs of positions of images that are copies of each other, but not the same file; int (P, 2), i < j."""
+        first = np.ones(len(self), bool)  # of files that are the same, only the first is compared
+        for same in self.exact:
+            first[same[1:]] = False
+        at = np.flatnonzero(self.sound & first)
+        key = hashlib.blake2b(self.records["digest"][at].tobytes()).hexdigest()
+        found = cache.array("copies", [VERSION, key], lambda: duplicates.near(self.records["thumb"][at]))
+        return at[found].reshape(-1, 2)
+
+    @cached_property
+    def copies(self) -> list[np.ndarray]:
+        """Positions of each group of images that show the same picture."""
+        return groups.members(groups.joined(len(self), self._same_file(), self.near))
+
+    def together(self, rule: str = "none") -> np.ndarray:
+        """Number of the group of each image: copies, and what a rule of --group_by ties together."""
+        tied = groups.by_rule(rule, self.files, self.records["taken"])
+        return groups.joined(len(self), self._same_file(), self.near, tied)
+
+    def _same_file(self) -> np.ndarray:
+        pairs = [np.stack([same[:-1], same[1:]], 1) for same in self.exact]
+        return np.concatenate(pairs) if pairs else np.zeros((0, 2), int)
+
+    @cached_property
+    def excluded(self) -> dict[int, str]:
+        """Position -> reason of each image that training is better without; of every picture one image stays.
+
+        Broken files; one file under two classes, since no one knows which is right; training images that are copies of
+        those they are judged by; and all but the first of files that are the same.
+        """
+        found = {i: reason for i, reason in enumerate(self.reasons) if reason is not None}
+        for same in self.exact:
+            classes = sorted({self.files[i].label for i in same})
+            if len(classes) > 1:
+                found |= {int(i): f"the same file under several classes: {', '.join(classes)}" for i in same}
+        for i, j in self.leaks():
+            found.setdefault(i, f"a copy of {self.files[j].path}, by which it would be judged")
+        for same in self.exact:
+            left = [int(i) for i in same if int(i) not in found]
+            if left:
+                found |= dict.fromkeys(left[1:], f"the same file as {self.files[left[0]].path}")
+        return dict(sorted(found.items()))
+
+    def leaks(self) -> Iterator[tuple[int, int]]:
+        """(i, j): image i is a copy of image j in a split by which it would be judged; one j for each i."""
+        if len({file.split for file in self.files}) < 2:
+            return
+        for group in self.copies:
+            rank = {int(i): JUDGES.index(self.files[i].split or "train") for i in group}
+            judge = max(rank, key=lambda i: (rank[i], -i))
+            yield from ((i, judge) for i in rank if rank[i] < rank[judge])
+
+
+def examine(
+    files: Sequence[ImageFile], keys: Sequence[str], source: Callable[[int], str | bytes], show_progress: bool
+) -> Audit:
+    """Inspect the images that were not inspected before or have changed since, with a thread a core.
+
+    keys: what each inspection is kept under; a file's absolute path. source: position -> path or encoded bytes.
+    """
+    kept = cache.Inspections(f"{VERSION} {hashlib.sha256(repr(RECORD).encode()).hexdigest()[:8]}")
+    records = np.zeros(len(keys), RECORD)
+    reasons: list[str | None] = [None] * len(keys)
+    known = np.zeros(len(keys), bool)
+    for i, reason, record in kept.known(keys):
+        known[i], reasons[i] = True, reason
+        if reason is None:
+            records[i] = np.frombuffer(record, RECORD)[0]
+    todo = np.flatnonzero(~known).tolist()
+    chunks = [todo[start : start + CHUNK] for start in range(0, len(todo), CHUNK)]
+    bar = tqdm(total=len(todo), desc="checking images", unit="img", leave=False, disable=_silent(show_progress, todo))
+    waiting = []
+    with ThreadPoolExecutor(cpu.cores()) as pool, bar:
+        inspected = pool.map(lambda at: inspect([source(i) for i in at]), chunks)
+        for chunk, (found, why) in zip(chunks, inspected, strict=True):
+            records[chunk] = found
+            for i, reason in zip(chunk, why, strict=True):
+                reasons[i] = reason
+                waiting.append((keys[i], reason, b"" if reason else records[i].tobytes()))
+            if len(waiting) >= KEPT_AT_ONCE:
+                kept.keep(waiting)
+                waiting = []
+            bar.update(len(chunk))
+    kept.keep(waiting)
+    return Audit(files, records, reasons)
+
+
+def _silent(show_progress: bool, todo: Sequence) -> bool | None:
+    """tqdm's `disable`: no bar for few images; else one on a terminal only."""
+    return None if show_progress and len(todo) >= 100 else True

@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -66,44 +66,59 @@ def _make_room(place: Path) -> None:
             file.unlink(missing_ok=True)
 
 
-class Verdicts:
-    """Which image files were found sound or broken, keyed by path, size, time and Pillow's version.
+class Inspections:
+    """What was found out about image files, keyed by path, size and time of each and by `version`.
 
-    A cache that cannot be opened or written is said once and then done without: files are simply checked again.
+    version: of what is kept; also Pillow's counts. A cache that cannot be opened or written is said once and then done
+    without: files are simply inspected again.
     """
 
-    def __init__(self):
+    def __init__(self, version: object):
+        self._version = f"{version} {PIL.__version__}"
         try:
             folder().mkdir(parents=True, exist_ok=True)
-            self._table = sqlite3.connect(folder() / "verdicts.sqlite", timeout=60)
-            self._table.execute("CREATE TABLE IF NOT EXISTS verdicts (path TEXT PRIMARY KEY, state TEXT, reason TEXT)")
+            self._table = sqlite3.connect(folder() / "inspections.sqlite", timeout=60)
+            self._table.execute(
+                "CREATE TABLE IF NOT EXISTS inspections (path TEXT PRIMARY KEY, state TEXT, reason TEXT, record BLOB)"
+            )
         except (OSError, sqlite3.Error) as error:
-            log.warning("verdicts on images are not kept: %s in %s", error, folder())
+            log.warning("what is found out about images is not kept: %s in %s", error, folder())
             self._table = None
 
-    @staticmethod
-    def _state(path: str) -> str:
-        stat = os.stat(path)
-        return f"{stat.st_size} {stat.st_mtime_ns} {PIL.__version__}"
+    def _state(self, path: str) -> str | None:
+        """None for what cannot be looked up, such as a broken link or a folder that must not be read."""
+        try:
+            stat = os.stat(path)
+        except (OSError, ValueError):
+            return None
+        return f"{stat.st_size} {stat.st_mtime_ns} {self._version}"
 
-    def known(self, paths: Iterable[str]) -> dict[str, str | None]:
-        """path -> reason why it cannot be decoded (None: sound), for files unchanged since they were checked."""
+    def known(self, paths: Sequence[str]) -> Iterator[tuple[int, str | None, bytes]]:
+        """Position, reason and record of each file that is unchanged since it was inspected."""
         if self._table is None:
-            return {}
-        found = {}
-        for path in paths:
-            row = self._table.execute("SELECT state, reason FROM verdicts WHERE path = ?", (path,)).fetchone()
-            if row is not None and os.path.exists(path) and row[0] == self._state(path):
-                found[path] = row[1]
-        return found
+            return
+        for start in range(0, len(paths), 500):
+            part = {_text(path): start + i for i, path in enumerate(paths[start : start + 500])}
+            marks = ",".join("?" * len(part))
+            query = f"SELECT path, state, reason, record FROM inspections WHERE path IN ({marks})"
+            for path, state, reason, record in self._table.execute(query, list(part)):
+                if state == self._state(paths[part[path]]):
+                    yield part[path], reason, record
 
-    def keep(self, verdicts: dict[str, str | None]) -> None:
-        """Add verdicts of files that were just checked."""
-        rows = [(path, self._state(path), why) for path, why in verdicts.items() if os.path.exists(path)]
+    def keep(self, found: Iterable[tuple[str, str | None, bytes]]) -> None:
+        """Add path, reason and record of files that were just inspected."""
+        rows = [(_text(path), self._state(path), reason, record) for path, reason, record in found]
+        rows = [row for row in rows if row[1] is not None]
         if self._table is None or not rows:
             return
         try:
             with self._table:
-                self._table.executemany("INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?)", rows)
+                self._table.executemany("INSERT OR REPLACE INTO inspections VALUES (?, ?, ?, ?)", rows)
         except sqlite3.Error as error:
-            log.warning("verdicts on images are not kept: %s in %s", error, folder())
+            log.warning("what is found out about images is not kept: %s in %s", error, folder())
+            self._table = None
+
+
+def _text(path: str) -> str:
+    """A path as text that SQLite takes: names on disk need not be valid Unicode."""
+    return path.encode(errors="surrogateescape").decode(errors="backslashreplace")

@@ -17,7 +17,7 @@ from transformers import HfArgumentParser
 
 from imgcls.errors import ImgclsError, OptionError, nearest
 
-DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, WRONG_USAGE, PROBLEMS, INTERRUPTED = 0, 1, 2, 3, 130
 # The operating system's refusals that a user can mend: shown as one line, like errors of our own.
 _MENDABLE = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EMFILE}
 
@@ -111,7 +111,7 @@ def _shorten_help(
     """Give inherited options the texts of `shown`, and hide those without one, and the rare, unless `everything`."""
     listed = {"help", "help_all", *shown}
     for option_class in options:
-        if option_class.__bases__ == (object,):  # our own; of TrainingArguments' descendants only what is named
+        if option_class.__module__ == "imgcls.options":  # of TrainingArguments' descendants only what is named
             listed |= {f.name for f in dataclasses.fields(option_class) if f.name not in rare}
     for action in parser._actions:
         action.help = shown.get(action.dest) or action.help

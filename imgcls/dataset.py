@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,14 +13,13 @@ import datasets
 from datasets.data_files import DataFilesDict, DataFilesList
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 
-from imgcls import cache, digits, folder, hub_rows, splits, table
+from imgcls import digits, hub_rows, lookup, splits
 from imgcls.errors import FolderError, shorten
-from imgcls.listing import Listing
-from imgcls.options import DataOptions
+from imgcls.listing import ImageFile, Listing
+from imgcls.options import DataOptions, SourceOptions
 
 log = logging.getLogger(__name__)
 
-DEFAULT_FOLDER = "train_images"
 DEMO_PX = digits.IMAGE_PX
 _UNDECODED = datasets.Image(decode=False)
 
@@ -29,16 +28,14 @@ _UNDECODED = datasets.Image(decode=False)
 class Images:
     """All images of a task in one order, before they are divided.
 
-    rows: `datasets.Dataset` with the column "image" ({"path", "bytes"}, not decoded). paths: how people know each
-    image. keys: what verdicts are kept under. splits: the split each came in, None where the data has none.
+    listing: path, label and split of each, and what was left out. rows: `datasets.Dataset` with the column "image"
+    ({"path", "bytes"}, not decoded). keys: what is kept of an image between runs is kept under its key.
     """
 
     name: str
+    listing: Listing
     rows: datasets.Dataset
-    paths: list[str]
     keys: list[str]
-    labels: list[str]
-    splits: list[str | None]
     is_demo: bool = False
 
     def source(self, i: int) -> str | bytes:
@@ -47,33 +44,21 @@ class Images:
         return image["bytes"] or image["path"]
 
 
-def open_images(options: DataOptions) -> Images:
+def open_images(options: SourceOptions) -> Images:
     """The images that `--data` names; the demo when nothing is named and ./train_images is not there.
 
     Raises FolderError when they are not one label an image in at least two classes.
     """
-    if options.data is None and not Path(DEFAULT_FOLDER).is_dir():
-        log.info("data: no --data and no ./%s: the demo of %d handwritten digits", DEFAULT_FOLDER, digits.COUNT)
-        images = from_listing(folder.scan(digits.class_folders(cache.folder())), "digits")
-        images.is_demo = True
-        return images
-    place = Path(options.data or DEFAULT_FOLDER).expanduser()
-    hub_id = options.data or ""
-    is_hub_id = hub_id.count("/") == 1 and not hub_id.startswith((".", "~", "/"))
-    if is_hub_id and not place.exists() and not place.parent.exists():
+    hub_id = lookup.hub_id(options)
+    if hub_id:
         return from_hub(hub_id, options.image_column, options.label_column)
-    listing = read_listing(place)
+    listing = lookup.read(options)
     left_out = listing.summary()
     if left_out:
         log.info("data: %s", left_out)
-    return from_listing(listing, place.resolve().stem if place.is_file() else place.resolve().name)
-
-
-def read_listing(path: str | Path) -> Listing:
-    """A folder of class folders, or a .csv or .tsv with a path and a label column."""
-    path = Path(path)
-    is_table = path.is_file() and path.suffix.lower() in (".csv", ".tsv")
-    return table.read_csv(path) if is_table else folder.scan(path)
+    images = from_listing(listing, lookup.name(options))
+    images.is_demo = lookup.is_demo(options)
+    return images
 
 
 def from_listing(listing: Listing, name: str) -> Images:
@@ -93,11 +78,9 @@ def from_listing(listing: Listing, name: str) -> Images:
     order = [at[f] for f in files]
     return Images(
         name,
+        listing,
         rows if order == list(range(len(order))) else rows.select(order),
-        [f.path for f in listing.files],
         files,
-        [f.label for f in listing.files],
-        [f.split for f in listing.files],
     )
 
 
@@ -119,39 +102,48 @@ def from_hub(hub_id: str, image_column: str | None, label_column: str | None) ->
     """Rows of a data set on the Hub; its splits are kept, images without a label (-1) are left out."""
     rows, paths, labels, found = hub_rows.load(hub_id, image_column, label_column)
     keys = [f"{hub_id}@{rows._fingerprint}/{path}" for path in paths]
-    return Images(hub_id.split("/")[1], rows, paths, keys, labels, found)
+    listing = Listing(Path(hub_id), [ImageFile(*image) for image in zip(paths, labels, found, strict=True)])
+    return Images(hub_id.split("/")[1], listing, rows, keys)
 
 
 @dataclass
 class Division:
     """The images that are used, each in one split. rows[split] has the columns "image" and "label" (int).
 
-    keys: as of `Images`, what is kept of an image between runs is kept under its key.
+    keys: as of `Images`. groups: number of the group of each image, as of `splits`.
     """
 
     classes: list[str]
     rows: dict[str, datasets.Dataset]
     paths: dict[str, list[str]]
     keys: dict[str, list[str]]
+    groups: dict[str, list[int]]
 
     def table(self) -> list[tuple[str, str, str, str]]:
-        """Rows of split.csv: path, label, split, group."""
+        """Rows of split.csv: path, label, split, group; the group is called like its first image, "" for one alone."""
+        members = Counter(group for groups in self.groups.values() for group in groups)
+        first: dict[int, str] = {}
+        for split in self.rows:
+            for group, path in zip(self.groups[split], self.paths[split], strict=True):
+                if members[group] > 1:
+                    first[group] = min(path, first.get(group, path))
         return [
-            (path, self.classes[label], split, "")
+            (path, self.classes[label], split, first.get(group, ""))
             for split, rows in self.rows.items()
-            for path, label in zip(self.paths[split], rows["label"], strict=True)
+            for path, label, group in zip(self.paths[split], rows["label"], self.groups[split], strict=True)
         ]
 
     def folds(self, count: int, val_fraction: float, seed: int) -> Iterator[Division]:
         """`count` divisions of the training and validation images; each image is in the "test" of exactly one.
 
-        Of what a fold leaves, each class gives its share to validation. Raises FolderError for a class of one image
-        or too few in all, OptionError for more folds than images.
+        Of what a fold leaves, each class gives its share to validation; groups stay whole. Raises FolderError for a
+        class of one image or too few in all, OptionError for more folds than images.
         """
         parts = [split for split in ("train", "validation") if split in self.rows]
         rows = datasets.concatenate_datasets([self.rows[split] for split in parts])
-        paths = [path for split in parts for path in self.paths[split]]
-        keys = [key for split in parts for key in self.keys[split]]
+        paths, keys, groups = (
+            [value for split in parts for value in of[split]] for of in (self.paths, self.keys, self.groups)
+        )
         names = [self.classes[label] for label in rows["label"]]
         lone = [name for name, images in Counter(names).items() if images < 2]
         if lone:
@@ -159,23 +151,24 @@ class Division:
                 f"Expected at least 2 images in each class for --folds, got 1 in {shorten(lone)}. Add images, or leave "
                 "--folds out."
             )
-        fold = splits.folds(names, count, seed)
+        fold = splits.folds(names, count, seed, groups)
         for k in range(count):
             rest = [i for i, of in enumerate(fold) if of != k]
-            chosen = splits.stratified([names[i] for i in rest], {"validation": val_fraction}, seed)
+            of_rest = [groups[i] for i in rest]
+            chosen = splits.stratified([names[i] for i in rest], {"validation": val_fraction}, seed, of_rest)
             at = {"test": [i for i, of in enumerate(fold) if of == k]}
             for split in ("train", "validation"):
                 at[split] = [i for i, of in zip(rest, chosen, strict=True) if of == split]
-            if not at["validation"]:
+            if not at["validation"] or not at["test"]:
                 raise FolderError(
                     f"Expected images enough to train, validate and test in each of {count} folds, got {len(names)} in "
                     f"{len(self.classes)} classes. Add images, or leave --folds out."
                 )
+            at = {split: at[split] for split in ("train", "validation", "test")}
             yield Division(
                 self.classes,
-                {split: rows.select(at[split]) for split in ("train", "validation", "test")},
-                {split: [paths[i] for i in at[split]] for split in at},
-                {split: [keys[i] for i in at[split]] for split in at},
+                {split: rows.select(some) for split, some in at.items()},
+                *({split: [of[i] for i in some] for split, some in at.items()} for of in (paths, keys, groups)),
             )
 
     def imbalance(self, split: str) -> float:
@@ -184,61 +177,79 @@ class Division:
         return max(counts) / min(counts)
 
 
-def divide(images: Images, excluded: dict[int, str], options: DataOptions, seed: int) -> Division:
+def divide(
+    images: Images,
+    excluded: Mapping[int, str],
+    options: DataOptions,
+    seed: int,
+    groups: Sequence[int] | None = None,
+) -> Division:
     """Leave the excluded positions (with their reasons) out and give every other image its split.
 
-    Splits that the data came with are kept; without a validation split each class gives its share, seeded.
-    Raises FolderError when what is left cannot be trained on.
+    Splits that the data came with are kept; without a validation split each class gives its share, seeded. groups:
+    number of the group of each image; a group lands in one split (None: each image stands alone). Raises FolderError
+    when what is left cannot be trained on.
     """
-    if excluded and options.bad_images == "error":
-        raise FolderError(
-            f"Expected images that can be decoded, got {len(excluded)} that cannot: {_broken(images, excluded)}. "
-            "Mend or remove them, or leave them out with --bad_images skip."
-        )
-    kept = [i for i in range(len(images.paths)) if i not in excluded]
-    _check_enough(images, kept, excluded)
+    files = images.listing.files
+    kept = [i for i in range(len(files)) if i not in excluded]
+    _check_enough(images, kept)
     if excluded:
-        log.info("data: %d images cannot be decoded and are left out: %s", len(excluded), _broken(images, excluded))
-    chosen = [images.splits[i] for i in kept]
+        log.info("data: %d images are left out: %s", len(excluded), _left_out(images, excluded))
+    numbers = [int(group) for group in (range(len(files)) if groups is None else groups)]
+    chosen = [files[i].split for i in kept]
     wanted = {"validation": options.val_fraction, "test": options.test_fraction}
     open_fractions = {name: f for name, f in wanted.items() if f > 0 and name not in chosen}
     free = [j for j, split in enumerate(chosen) if split in (None, "train")]
     if open_fractions:
-        for j, split in zip(
-            free, splits.stratified([images.labels[kept[j]] for j in free], open_fractions, seed), strict=True
-        ):
+        labels, of_free = zip(*((files[kept[j]].label, numbers[kept[j]]) for j in free), strict=True)
+        for j, split in zip(free, splits.stratified(labels, open_fractions, seed, of_free), strict=True):
             chosen[j] = split
-    classes = sorted({images.labels[i] for i in kept})
+    classes = sorted({files[i].label for i in kept})
+    _check_divided([files[i].label for i in kept], chosen)
     number = {name: i for i, name in enumerate(classes)}
-    rows, paths, keys = {}, {}, {}
+    rows, paths, keys, of_split = {}, {}, {}, {}
     for split in ("train", "validation", "test"):
         at = [i for i, chosen_split in zip(kept, chosen, strict=True) if (chosen_split or "train") == split]
         if not at:
             continue
-        labels = [number[images.labels[i]] for i in at]
         feature = datasets.ClassLabel(names=classes)
-        rows[split] = images.rows.select(at).add_column("label", labels, feature=feature)
-        paths[split] = [images.paths[i] for i in at]
+        rows[split] = images.rows.select(at).add_column("label", [number[files[i].label] for i in at], feature=feature)
+        paths[split] = [files[i].path for i in at]
         keys[split] = [images.keys[i] for i in at]
-    return Division(classes, rows, paths, keys)
+        of_split[split] = [numbers[i] for i in at]
+    return Division(classes, rows, paths, keys, of_split)
 
 
-def _broken(images: Images, excluded: dict[int, str]) -> str:
-    return shorten(f"{images.paths[i]} ({why})" for i, why in excluded.items())
+def _left_out(images: Images, excluded: Mapping[int, str]) -> str:
+    return shorten(f"{images.listing.files[i].path} ({why})" for i, why in excluded.items())
 
 
-def _check_enough(images: Images, kept: list[int], excluded: dict[int, str]) -> None:
-    if not kept:
-        raise FolderError(
-            f"Expected images that can be decoded in {images.name}, got none among {len(images.paths)}: "
-            f"{_broken(images, excluded)}. Give a folder of photos."
-        )
-    counts = Counter(images.labels[i] for i in kept if images.splits[i] in (None, "train"))
-    least = 1 if "validation" in images.splits else 2
-    poor = [name for name in set(images.labels) if counts[name] < least]
+def _check_enough(images: Images, kept: list[int]) -> None:
+    files = images.listing.files
+    counts = Counter(files[i].label for i in kept if files[i].split in (None, "train"))
+    least = 1 if any(file.split == "validation" for file in files) else 2
+    poor = [name for name in {file.label for file in files} if counts[name] < least]
     if poor or len(counts) < 2:
         need = "two classes with at least two images each" if least == 2 else "two classes with images to train on"
-        left = " once those that cannot be decoded are left out" if excluded else ""
+        left = " once those that are unfit are left out" if len(kept) < len(files) else ""
         raise FolderError(
             f"Expected {need}, got too few for {shorten(poor or counts)}{left}. Add images or remove the class."
+        )
+
+
+def _check_divided(labels: list[str], chosen: list[str | None]) -> None:
+    """Raises FolderError for a class of which nothing is left to train on, and warns of one that is not validated."""
+    of_split = {name: {label for label, split in zip(labels, chosen, strict=True) if (split or "train") == name}
+                for name in ("train", "validation")}  # fmt: skip
+    unlearned = set(labels) - of_split["train"]
+    if unlearned:
+        raise FolderError(
+            f"Expected images to train on in each class, got none in {shorten(unlearned)}: all of them belong together "
+            "with images of other classes. Add images, or group them otherwise (--group_by)."
+        )
+    unseen = set(labels) - of_split["validation"]
+    if unseen:
+        log.warning(
+            "data: no image of %s can be validated on: all of each class belong together, as copies or by --group_by",
+            shorten(unseen),
         )

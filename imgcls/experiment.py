@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -41,11 +41,12 @@ def check(
         search.check(tune, args, given)
 
 
-def run(asked: Setup, *, given=(), fresh: bool = False, excluded: Iterable[tuple[str, str]] = ()) -> None:
+def run(asked: Setup, screened: Mapping[str, object] | None = None, *, given=(), fresh: bool = False) -> None:
     """Train what is asked for, from where an earlier command left it, and write the run folder.
 
-    given: names of options that the user gave, which no search changes. fresh: start over. excluded: path and reason
-    of images that were left out. Raises what `Division.folds` raises before anything else.
+    screened: what was found about the images, by the name of the file that keeps it (`Screened.as_files`). given: names
+    of options that the user gave, which no search changes. fresh: start over. Raises what `Division.folds` raises
+    before anything else.
     """
     folder, args, division = asked.run, asked.args, asked.division
     folds = list(division.folds(asked.data.folds, asked.data.val_fraction, args.seed)) if asked.data.folds else []
@@ -56,7 +57,9 @@ def run(asked: Setup, *, given=(), fresh: bool = False, excluded: Iterable[tuple
         log.info("%s is finished: nothing to train (--fresh starts over)", folder.path)
         return
     if args.should_save:
-        folder.write_csv(artifacts.EXCLUDE, artifacts.EXCLUDE_COLUMNS, excluded)
+        found = screened or {}
+        folder.write_csv(artifacts.EXCLUDE, artifacts.EXCLUDE_COLUMNS, found.get(artifacts.EXCLUDE, ()))
+        folder.write_json(artifacts.CHECK, found.get(artifacts.CHECK, []))
     judged = cross_validate(asked, folds) if folds else None
     if setup.tune.search:
         search.improve(setup, given)

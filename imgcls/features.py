@@ -23,7 +23,7 @@ from imgcls.transforms import EvaluationView, TrainingView
 
 log = logging.getLogger(__name__)
 
-COMPARED_IMAGES = 1_000  # crops are compared on so many training images at most
+COMPARED_IMAGES = 1_000  # views are compared on so many training images at most
 PROBED_IMAGES = 10_000  # and the head to start from is fitted on so many: it is trained further on all
 # CNNs pretrained on random crops see objects larger in training than in evaluation, and are at their best when shown
 # about 1.15 to 1.3 times the training size (Touvron et al. 2019); 288 instead of 224: +2 points on 357 photos.
@@ -41,9 +41,9 @@ class Extractor:
         self.probes: dict[tuple, probe.Probe] = {}
         self.how = {"batch": batch, "workers": workers, "device": device}
 
-    def build(self, image_px: int | None = None, crop: str | None = None) -> Classifier:
+    def build(self, image_px: int | None = None, aspect: str | None = None) -> Classifier:
         """The pretrained network with this input (None: the checkpoint's own), in evaluation mode, on the device."""
-        built = model.build(self.source, self.division.classes, image_px=image_px, crop=crop)
+        built = model.build(self.source, self.division.classes, image_px=image_px, aspect=aspect)
         built.network.to(self.how["device"], memory_format=model.memory_layout(built.network)).eval()
         return built
 
@@ -74,7 +74,7 @@ class Extractor:
         at = splits.sample([str(label) for label in labels], most, seed)
         asked = (shown, len(at), balanced, seed)
         if asked not in self.probes:
-            seen = self.features(self.build(shown.image_px, shown.crop), "train", at)
+            seen = self.features(self.build(shown.image_px, shown.aspect), "train", at)
             found = probe.fit(seen, labels[at], len(self.division.classes), balanced=balanced, seed=seed)
             log.info(
                 "probe: %s: accuracy %.3f, loss %.3f, cross-validated on %d training images",
@@ -95,11 +95,11 @@ class Extractor:
 
 
 def best_input(
-    extractor: Extractor, fixed_px: int | None, fixed_crop: str | None, *, balanced: bool, seed: int
+    extractor: Extractor, fixed_px: int | None, fixed_aspect: str | None, *, balanced: bool, seed: int
 ) -> Input:
-    """The input to tune for: its size by rule, its crop by cross-validated probes on training images.
+    """The input to tune for: its size by rule, its aspect by cross-validated probes on training images.
 
-    CNNs get a larger size than they were pretrained with where the photos have as many pixels. The crop with the lower
+    CNNs get a larger size than they were pretrained with where the photos have as many pixels. The view with the lower
     cross-entropy wins: of 15 folds of 357 photos both together gave 0.79 on the images left out, the checkpoint's own
     input 0.75. What is fixed stays.
     """
@@ -108,11 +108,11 @@ def best_input(
     larger = round(own.image_px * LARGER / 32) * 32
     if fixed_px is None and own.family == "cnn" and own.image_px < ENLARGED_PX:
         px = larger if _short_side(extractor.division.rows["train"], seed) >= larger else px
-    chosen = Input(px, fixed_crop or "checkpoint")
-    if fixed_crop is None and inputs.crops(own.processor, own.image_px):
-        crops = [Input(px, crop) for crop in ("checkpoint", "whole")]
+    chosen = Input(px, fixed_aspect)
+    if fixed_aspect is None and inputs.shown(own.processor, own.image_px) == "crop":
+        ways = [Input(px, aspect) for aspect in (None, "squash")]
         chosen = min(
-            crops, key=lambda shown: extractor.probe(shown, COMPARED_IMAGES, balanced=balanced, seed=seed).losses.mean()
+            ways, key=lambda shown: extractor.probe(shown, COMPARED_IMAGES, balanced=balanced, seed=seed).losses.mean()
         )
     return chosen
 

@@ -3,42 +3,56 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from pathlib import Path
 
 from imgcls.errors import FolderError, nearest, shorten
 from imgcls.images import is_image
-from imgcls.listing import EMPTY, HIDDEN, LOOSE, NO_IMAGE, OUTSIDE, SPLIT_OF, ImageFile, Listing, check_classes
+from imgcls.listing import (
+    EMPTY,
+    FORBIDDEN,
+    HIDDEN,
+    LOOSE,
+    NO_IMAGE,
+    OUTSIDE,
+    SPECIAL,
+    SPLIT_OF,
+    ImageFile,
+    Listing,
+    check_classes,
+)  # fmt: skip
 
 _CLUTTER = {"__MACOSX", "Thumbs.db", "desktop.ini", "@eaDir", "$RECYCLE.BIN"}
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
 
 
-def scan(root: str | Path) -> Listing:
+def scan(root: str | Path, *, strict: bool = True) -> Listing:
     """Class folders below `root`, in sorted order: one folder a class, whatever lies below it belongs to it.
 
     With a `train` folder that itself holds class folders, its siblings named like splits are splits; any other
-    folder called train, val or test is a class. Raises FolderError when there are not two classes with images.
+    folder called train, val or test is a class. Raises FolderError when there are not two classes with images and
+    when a folder must not be read; not strict: only when `root` is no folder, or its splits cannot be told apart.
     """
     root = Path(root)
     listing = Listing(root)
     _check_folder(root)
+    walk = _Walk(listing, strict)
     folders = {}  # class or split name -> relative paths of the images below it
-    for entry in _entries(root, listing.skipped):
+    for entry in walk.entries(str(root), ""):
         if not _is_folder(entry):
-            listing.skipped[LOOSE if is_image(entry.path) else NO_IMAGE] += 1
+            listing.skipped[_kind(entry) or LOOSE].append(entry.name)
             continue
-        files = _images_below(Path(entry.path), root, listing.skipped)
+        files = walk.images_below(entry)
         if files:
             folders[entry.name] = files
-        else:
-            listing.skipped[EMPTY] += 1
+        elif entry.name not in listing.skipped[FORBIDDEN]:
+            listing.skipped[EMPTY].append(entry.name)
     splits = _split_folders(folders, root)
     if splits is None:
         listing.files = [ImageFile(path, name) for name, paths in folders.items() for path in paths]
     else:
         listing.files = _split_files(splits, folders, listing.skipped)
-    check_classes(listing, root)
+    if strict:
+        check_classes(listing, root)
     return listing
 
 
@@ -53,18 +67,52 @@ def _check_folder(root: Path) -> None:
         raise FolderError(f"Expected a folder of class folders, got {root}, which does not exist.{close}")
 
 
-def _entries(folder: Path, skipped: Counter) -> list[os.DirEntry]:
-    """Entries in sorted order, hidden and system ones counted and left out."""
-    try:
-        with os.scandir(folder) as found:
-            entries = sorted(found, key=lambda e: e.name)
-    except OSError as error:
-        raise FolderError(
-            f"Expected a folder that can be read, got {folder}: {error.strerror}. Change its permissions."
-        ) from error
-    visible = [e for e in entries if not e.name.startswith(".") and e.name not in _CLUTTER]
-    skipped[HIDDEN] += len(entries) - len(visible)
-    return visible
+class _Walk:
+    """Goes through folders, adds what is no image to `listing.skipped`, and raises FolderError only when strict."""
+
+    def __init__(self, listing: Listing, strict: bool):
+        self.skipped, self.strict = listing.skipped, strict
+
+    def entries(self, folder: str, within: str) -> list[os.DirEntry]:
+        """Entries in sorted order, hidden and system ones left out. within: its path relative to the root, "a/b/"."""
+        try:
+            with os.scandir(folder) as found:
+                entries = sorted(found, key=lambda e: e.name)
+        except OSError as error:
+            if self.strict:
+                raise FolderError(
+                    f"Expected a folder that can be read, got {folder}: {error.strerror}. Change its permissions."
+                ) from error
+            self.skipped[FORBIDDEN].append(within.rstrip("/") or ".")
+            return []
+        visible = []
+        for entry in entries:
+            if entry.name.startswith(".") or entry.name in _CLUTTER:
+                self.skipped[HIDDEN].append(within + entry.name)
+            else:
+                visible.append(entry)
+        return visible
+
+    def images_below(self, top: os.DirEntry) -> list[str]:
+        """Sorted relative paths of all images below a folder; links to folders are followed, but never upwards."""
+        above = Path(os.path.realpath(top.path)).parents  # from there the class would get the images of all others
+        found, seen, todo = [], {str(p) for p in above}, [(top.path, f"{top.name}/")]
+        while todo:
+            here, within = todo.pop()
+            real = os.path.realpath(here)
+            if real in seen:
+                continue
+            seen.add(real)
+            for entry in self.entries(here, within):
+                if _is_folder(entry):
+                    todo.append((entry.path, f"{within}{entry.name}/"))
+                    continue
+                kind = _kind(entry)
+                if kind is None:
+                    found.append(within + entry.name)
+                else:
+                    self.skipped[kind].append(within + entry.name)
+        return sorted(found)
 
 
 def _is_folder(entry: os.DirEntry) -> bool:
@@ -74,24 +122,14 @@ def _is_folder(entry: os.DirEntry) -> bool:
         return False
 
 
-def _images_below(folder: Path, root: Path, skipped: Counter) -> list[str]:
-    """Sorted relative paths of all images below a folder; links to folders are followed, but never upwards."""
-    above = Path(os.path.realpath(folder)).parents  # from there the class would get the images of all others
-    found, seen, todo = [], {str(p) for p in above}, [folder]
-    while todo:
-        here = todo.pop()
-        real = os.path.realpath(here)
-        if real in seen:
-            continue
-        seen.add(real)
-        for entry in _entries(here, skipped):
-            if _is_folder(entry):
-                todo.append(Path(entry.path))
-            elif is_image(entry.path):
-                found.append(Path(entry.path).relative_to(root).as_posix())
-            else:
-                skipped[NO_IMAGE] += 1
-    return sorted(found)
+def _kind(entry: os.DirEntry) -> str | None:
+    """Why an entry that is no folder is left out; None for images, broken links called like one among them."""
+    try:
+        if not entry.is_file() and os.path.exists(entry.path):
+            return SPECIAL  # a pipe, a device: reading it would wait for ever
+    except OSError:  # a link to itself
+        pass
+    return None if is_image(entry.path) else NO_IMAGE
 
 
 def _class_names(paths: list[str]) -> set[str]:
@@ -124,13 +162,17 @@ def _split_folders(folders: dict[str, list[str]], root: Path) -> dict[str, str] 
     return splits if shared or len(splits) == len(folders) else None
 
 
-def _split_files(splits: dict[str, str], folders: dict[str, list[str]], skipped: Counter) -> list[ImageFile]:
+def _split_files(
+    splits: dict[str, str], folders: dict[str, list[str]], skipped: dict[str, list[str]]
+) -> list[ImageFile]:
     files = []
     for split in ("train", "validation", "test"):
         for path in folders.get(splits.get(split, ""), []):
             if path.count("/") >= 2:
                 files.append(ImageFile(path, path.split("/")[1], split))
             else:
-                skipped[LOOSE] += 1
-    skipped[OUTSIDE] += sum(len(paths) for name, paths in folders.items() if name not in splits.values())
+                skipped[LOOSE].append(path)
+    for name, paths in folders.items():
+        if name not in splits.values():
+            skipped[OUTSIDE] += paths
     return files

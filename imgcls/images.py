@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import io
 import os
 import re
@@ -16,7 +17,10 @@ from PIL import ExifTags, Image
 
 from imgcls.errors import ImageError
 
+_HAS_JXL = importlib.util.find_spec("pillow_jxl") is not None  # an extra: pip install pillow-jxl-plugin
+
 SUFFIXES = frozenset((
+    *((".jxl",) if _HAS_JXL else ()),
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff", ".avif",
     ".heic", ".heif", ".hif", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".ico", ".tga", ".pcx",
 ))  # fmt: skip
@@ -25,6 +29,7 @@ SUFFIXES = frozenset((
 # common ones come first; TGA has no signature, so it comes last. JPEG includes MPO, what phones write.
 _FORMATS = (
     "JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF", "AVIF", "HEIF", "JPEG2000", "DIB", "ICO", "PCX", "TGA",
+    *(("JXL",) if _HAS_JXL else ()),
 )  # fmt: skip
 
 # How a file of each format begins; sources: the formats' specifications. A dot stands for any byte.
@@ -45,6 +50,9 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _SIDEWAYS = (5, 6, 7, 8)  # those that swap width and height
+
+# Reasons of images that are not read for their size alone.
+MORE_PIXELS, LARGER_FILE = TOO_LARGE = "more pixels than any photo has", "a file larger than any photo"
 
 _DECODERS = re.compile(r"(PIL|pillow_heif)\.")
 
@@ -72,7 +80,7 @@ def open_image(source: str | Path | bytes) -> Image.Image:
     source: a path or the encoded bytes. Raises ImageError when it is missing, empty, forbidden, no image or
     above Pillow's limit of 179 million px.
     """
-    _register_heif()
+    _register_plugins()
     with _decoding(source):
         try:
             return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_FORMATS)
@@ -91,7 +99,7 @@ def displayed_size(image: Image.Image) -> tuple[int, int]:
         if image.format == "PNG" and "exif" not in image.info:
             image.load()
         # Pillow gives a TIFF's size as displayed already
-        swapped = image.format != "TIFF" and _orientation(image) in _SIDEWAYS
+        swapped = image.format != "TIFF" and orientation_of(exif_of(image)) in _SIDEWAYS
         return image.size[::-1] if swapped else image.size
 
 
@@ -105,10 +113,10 @@ def to_rgb(image: Image.Image, at_least: tuple[float, float] | None = None) -> I
     """
     with _decoding(image):
         if at_least and image.format in ("JPEG", "MPO"):
-            width, height = at_least[::-1] if _orientation(image) in _SIDEWAYS else at_least
+            width, height = at_least[::-1] if orientation_of(exif_of(image)) in _SIDEWAYS else at_least
             image.draft(None, (max(1, width), max(1, height)))  # without a mode it changes the scale alone
         image.load()
-        turn = _TURNS.get(_orientation(image))
+        turn = _TURNS.get(orientation_of(exif_of(image)))
         pixels = _rgb_as_stored(image)
         if turn is not None:
             pixels = pixels.transpose(turn)
@@ -136,15 +144,39 @@ def unreadable_reason(source: str | Path | bytes) -> str | None:
         with open_image(source) as image:
             to_rgb(image, at_least=(1, 1))
     except ImageError as error:
-        return _reason(error.__cause__)
+        return short_reason(error)
     return None
 
 
+def short_reason(error: ImageError) -> str:
+    """Why an image cannot be read, without its path and the cure."""
+    return _reason(error.__cause__)
+
+
+def exif_of(image: Image.Image) -> Image.Exif:
+    """The image's EXIF; empty where there is none or it cannot be parsed."""
+    try:
+        return image.getexif()
+    except Exception:  # SyntaxError, struct.error, ...: broken EXIF; the pixels are good, and viewers show them
+        return Image.Exif()
+
+
+def orientation_of(exif: Image.Exif) -> int:
+    """EXIF orientation, 1 to 8; 1 where the tag is missing or out of range."""
+    try:
+        orientation = exif.get(ExifTags.Base.Orientation)
+    except Exception:  # as above: read on first use
+        return 1
+    return orientation if orientation in _TURNS else 1
+
+
 @functools.cache
-def _register_heif() -> None:
+def _register_plugins() -> None:
     from pillow_heif import register_heif_opener  # 30 ms to import: not before the first image
 
     register_heif_opener()
+    if _HAS_JXL:
+        importlib.import_module("pillow_jxl")  # registers itself
 
 
 @contextmanager
@@ -168,18 +200,9 @@ def _decoding(source: str | Path | bytes | Image.Image) -> Iterator[None]:
 
 def _reason(error: BaseException | None) -> str:
     if isinstance(error, Image.DecompressionBombError):
-        return "more pixels than any photo has"
+        return MORE_PIXELS
     text = getattr(error, "strerror", None) or str(error).split(" (")[0]  # "(59 bytes not processed)"
     return " ".join(text.split())[:100] or type(error).__name__
-
-
-def _orientation(image: Image.Image) -> int:
-    """EXIF orientation, 1 to 8; 1 where the tag is missing or out of range, or EXIF cannot be parsed."""
-    try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # SyntaxError, struct.error, ...: broken EXIF; the pixels are good, and viewers show them
-        return 1
-    return orientation if orientation in _TURNS else 1
 
 
 def _rgb_as_stored(image: Image.Image) -> Image.Image:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,9 +16,10 @@ SPLIT_NAMES = {
 SPLIT_OF = {name: split for split, names in SPLIT_NAMES.items() for name in names}
 HIDDEN, NO_IMAGE, EMPTY = "hidden or system", "not an image", "empty folder"
 LOOSE, OUTSIDE, REPEATED = "outside the class folders", "in folders beside the splits", "repeated row"
+SPECIAL, FORBIDDEN = "neither file nor folder", "folder that must not be read"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ImageFile:
     """One image: its path relative to the root (or absolute, from a CSV), its class, the split it came in."""
 
@@ -29,11 +30,11 @@ class ImageFile:
 
 @dataclass
 class Listing:
-    """What a data folder holds. skipped: kind of thing that was left out -> count."""
+    """What a data folder holds. skipped: kind of thing that was left out -> paths relative to the root."""
 
     root: Path
     files: list[ImageFile] = field(default_factory=list)
-    skipped: Counter = field(default_factory=Counter)
+    skipped: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
     @property
     def classes(self) -> list[str]:
@@ -45,7 +46,7 @@ class Listing:
 
     def summary(self) -> str:
         """What was left out, in one line; empty when nothing was."""
-        parts = [f"{count} {kind}" for kind, count in sorted(self.skipped.items()) if count]
+        parts = [f"{len(paths)} {kind}" for kind, paths in sorted(self.skipped.items()) if paths]
         return f"left out: {', '.join(parts)}" if parts else ""
 
 
@@ -56,7 +57,7 @@ def check_classes(listing: Listing, source: Path) -> None:
         per_split.setdefault(file.split, Counter())[file.label] += 1
     if not listing.files:
         loose = listing.skipped[LOOSE]
-        got = f"{loose} images directly in it" if loose else listing.summary() or "an empty folder"
+        got = f"{len(loose)} images directly in it" if loose else listing.summary() or "an empty folder"
         raise FolderError(f"Expected class folders with images in {source}, got {got}. Make one folder a class.")
     train = per_split.get("train", Counter()) + per_split.get(None, Counter())
     if len(listing.classes) == 1:

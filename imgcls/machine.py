@@ -8,14 +8,10 @@ import os
 
 import torch
 
+from imgcls.cpu import cores
 from imgcls.errors import LaunchError
 
 log = logging.getLogger(__name__)
-
-
-def cores() -> int:
-    """Cores that this process may use (containers and `taskset` grant fewer than the machine has)."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def accelerator() -> str | None:

@@ -36,13 +36,13 @@ def build(
     *,
     from_scratch: bool = False,
     image_px: int | None = None,
-    crop: str | None = None,
+    aspect: str | None = None,
     drop_path: float | None = None,
 ) -> Classifier:
     """A network for `classes`, from `source`'s weights or from random ones.
 
-    classes: names in label order. image_px: side of the input; None keeps the checkpoint's own. crop: "whole" shows
-    the whole photo, squashed to a square; None and "checkpoint" what the checkpoint's processor shows. drop_path:
+    classes: names in label order. image_px: side of the input; None keeps the checkpoint's own. aspect: how a
+    photo becomes a square, "crop", "pad" or "squash"; None keeps the checkpoint's own way. drop_path:
     share of residual branches dropped in training. Rows of the old head whose class names return are kept, all
     others are fresh; ViT position embeddings are interpolated. The torch seed decides fresh weights. Raises
     ModelError when anything but the head does not fit.
@@ -53,8 +53,8 @@ def build(
     old_px = inputs.side(config, processor)
     if image_px is not None and image_px != old_px:
         processor = inputs.resized(config, processor, image_px)
-    if crop == "whole":
-        processor = inputs.uncropped(config, processor)
+    if aspect is not None:
+        processor = inputs.with_aspect(config, processor, aspect)
     if drop_path is not None:
         _set_drop_path(config, drop_path, source.name)
     try:
@@ -114,6 +114,12 @@ def family_of(source: Source) -> str:
 def check_px(source: Source, image_px: int) -> None:
     """Raises ModelError when the network cannot have this input size, before anything is built or written."""
     inputs.resized(*_settings(source), image_px)
+
+
+def own_aspect(source: Source) -> str | None:
+    """How the checkpoint's image processor brings a photo to a square: "crop", "pad", "squash" or None, another way."""
+    config, processor = _settings(source)
+    return inputs.shown(processor, inputs.side(config, processor))
 
 
 def own_px(source: Source) -> int:

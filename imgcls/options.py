@@ -32,8 +32,8 @@ def check_fraction(name: str, value: float, low_included: bool = False) -> None:
 
 
 @dataclass
-class DataOptions:
-    """Where the images are and how they are divided."""
+class SourceOptions:
+    """Where the images are."""
 
     _argument_group_name = "data"
 
@@ -44,11 +44,26 @@ class DataOptions:
     )
     image_column: str | None = option(None, "image column of a Hub data set (default: found by its type)")
     label_column: str | None = option(None, "label column of a Hub data set (default: found by its type)")
+
+
+@dataclass
+class DataOptions(SourceOptions):
+    """Which of the images are used, and how they are divided."""
+
     val_fraction: float = option(0.15, "share of each class kept for validation when the data has no such split")
     test_fraction: float = option(0.0, "share of each class kept for one test at the very end")
     folds: int | None = option(
         None,
         "cross-validation for small sets: so many more trainings, each judged on images that it never saw",
+    )
+    check: Literal["quick", "full", "off"] = option(
+        "quick", "look at all images first: quick: what training needs to know; full: as scripts/check.py; or off"
+    )
+    exclude: str | None = option(None, "CSV with the paths of images to leave out, such as check.py's exclude.csv")
+    group_by: str = option(
+        "none",
+        "images that must not be torn apart: folder (below the class folder: a patient, a video), regex:PATTERN (same "
+        "match in the path), exif_time (taken within seconds); copies of a picture never are",
     )
     bad_images: Literal["skip", "error"] = option(
         "skip", "images that cannot be decoded: leave them out and list them, or refuse to train"
@@ -82,11 +97,16 @@ class ModelOptions:
     image_px: int | None = option(
         None, "side of the square input in pixels (default: the checkpoint's own; with --tune auto larger for CNNs)"
     )
-    crop: Literal["checkpoint", "whole"] | None = option(
-        None,
-        "what the network sees of a photo: the checkpoint's own choice, for many the middle, or the whole photo "
-        "squashed to a square (default: the checkpoint's own, or by probe with --tune auto)",
+    aspect: Literal["auto", "crop", "pad", "squash"] = option(
+        "auto",
+        "how a photo that is no square becomes one: its middle, padded, or squashed; auto: the checkpoint's own way, "
+        "unless a probe (with --tune auto) or the shapes of the photos speak for squashing",
     )
+
+    @property
+    def fixed_aspect(self) -> str | None:
+        """The aspect to set in the image processor; None leaves it its own."""
+        return None if self.aspect == "auto" else self.aspect
 
     def __post_init__(self):
         if self.model == "auto" and self.from_scratch:
@@ -209,6 +229,18 @@ class RecommendOptions:
     )
     json: bool = option(False, "print JSON instead of a table")
     seed: int = option(42, "of the split and of cross-validation")
+    traceback: bool = option(False, "show the whole traceback of an error")
+
+
+@dataclass
+class CheckOptions:
+    """What to do with what is found."""
+
+    _argument_group_name = "check"
+
+    output_dir: str | None = option(
+        None, "where check.json, check.html and exclude.csv go (default: runs/<data>-check)"
+    )
     traceback: bool = option(False, "show the whole traceback of an error")
 
 

@@ -16,8 +16,8 @@ from imgcls.augmentation import DeviceHalf, plan_of
 from imgcls.checkpoints import CHECKPOINTS
 from imgcls.dataset import Division
 from imgcls.errors import ImgclsError, ModelError, shorten
+from imgcls.intervals import surplus, wilson_interval
 from imgcls.losses import ClassificationLoss
-from imgcls.metrics import surplus, wilson_interval
 from imgcls.options import AugmentOptions
 from imgcls.transforms import EvaluationView, TrainingView, collate
 
@@ -179,7 +179,7 @@ def measure(names: Sequence[str], division: Division, device: torch.device, seed
         except ImgclsError as error:
             log.warning("%s is left out: %s", name, error)
             continue
-        built = extractor.build(shown.image_px, shown.crop)
+        built = extractor.build(shown.image_px, shown.aspect)
         pace = _pace(built, division, device)
         right, compared = int(fitted.correct.sum()), len(fitted.correct)
         found.append(

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from imgcls import prediction
-from imgcls.metrics import surplus
+from imgcls.intervals import surplus
 from imgcls.trainer import ImageTrainer
 
 # Share of the way from the probe to the fine-tuned weights. Half-way is often better than either end (Wortsman et al.
@@ -21,7 +21,7 @@ def keep_best(trainer: ImageTrainer, wanted: str = "best") -> dict | None:
     """Give the trainer's network the weights that validation likes best, and say which.
 
     wanted: "best", or the name of the one to keep. None when the training did not start from a probe. Returns {"kept",
-    "accuracy" of each}. The average is kept unless another is clearly better (`metrics.surplus`).
+    "accuracy" of each}. The average is kept unless another is clearly better (`intervals.surplus`).
     """
     if trainer.start is None:
         return None

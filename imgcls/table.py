@@ -17,11 +17,11 @@ _COLUMNS = {
 }
 
 
-def read_csv(path: str | Path) -> Listing:
+def read_csv(path: str | Path, *, strict: bool = True) -> Listing:
     """Images named in a CSV (comma, semicolon or tab; header with a path and a label column, a split one at will).
 
     Paths are relative to the CSV's folder or absolute. Raises FolderError with the line for missing files, empty
-    labels and images with several labels.
+    labels and images with several labels; when strict, also for classes that cannot be trained on.
     """
     path = Path(path)
     listing = Listing(path.parent)
@@ -43,7 +43,8 @@ def read_csv(path: str | Path) -> Listing:
         if before != file:
             both = f"{before.split or 'none'} and {file.split or 'none'}"
             raise FolderError(f"Expected one split an image, got {both} in {where}: {file.path}. Keep one of the rows.")
-        listing.skipped[REPEATED] += before is not file
+        if before is not file:
+            listing.skipped[REPEATED].append(f"line {rows.line_num}: {file.path}")
         if not listing.absolute(file).is_file():
             missing.append(file.path)
     if missing:
@@ -54,7 +55,8 @@ def read_csv(path: str | Path) -> Listing:
     if not files:
         raise FolderError(f"Expected a row for each image in {path}, got none. Add them below the first line.")
     listing.files = sorted(files.values(), key=lambda f: f.path)
-    check_classes(listing, path)
+    if strict:
+        check_classes(listing, path)
     return listing
 
 

@@ -21,7 +21,8 @@ from imgcls import artifacts, diagnosis, layers, losses, model, pitfalls
 from imgcls.augmentation import DeviceHalf
 from imgcls.averaging import WeightAverage
 from imgcls.errors import RunError
-from imgcls.metrics import ImageClassification, standard_error
+from imgcls.intervals import standard_error
+from imgcls.metrics import ImageClassification
 from imgcls.model import Classifier
 from imgcls.progress import EvaluateEveryEpochs, History, Progress, Stopwatch
 from imgcls.rehearsal import Pace, rehearse

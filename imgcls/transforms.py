@@ -20,22 +20,30 @@ from imgcls import images
 from imgcls.augmentation import Plan, draw_crop, draw_variation
 from imgcls.losses import PADDING_LABEL
 
+GRAY = 118  # the mean of ImageNet, with which image processors pad
+
 
 def read_crop(
-    source: str | bytes, rng: random.Random, share: tuple[float, float], px: int, resample: int
+    source: str | bytes, rng: random.Random, share: tuple[float, float], px: int, resample: int, padded: bool = False
 ) -> np.ndarray:
     """A random crop of an image as uint8 (px, px, 3), decoded at the smallest JPEG scale that covers it.
 
     The box is drawn from the header's size, so neither crop nor result depend on the decoder's scale.
-    Nearest-neighbour processors see single pixels, so there the image is decoded in full.
+    Nearest-neighbour processors see single pixels, so there the image is decoded in full. padded: of the photo in the
+    middle of a gray square.
     """
     with images.open_image(source) as image:
         width, height = images.displayed_size(image)
-        box = draw_crop(rng, width, height, share)
+        side = max(width, height)
+        box = draw_crop(rng, side, side, share) if padded else draw_crop(rng, width, height, share)
         scale = min(1.0, max(px / (box[2] - box[0]), px / (box[3] - box[1])))
         at_least = None if resample == Image.Resampling.NEAREST else (width * scale, height * scale)
         pixels = images.to_rgb(image, at_least)
     sx, sy = pixels.width / width, pixels.height / height
+    if padded:
+        square = Image.new("RGB", (round(side * sx), round(side * sy)), (GRAY,) * 3)
+        square.paste(pixels, ((square.width - pixels.width) // 2, (square.height - pixels.height) // 2))
+        pixels = square
     scaled_box = (box[0] * sx, box[1] * sy, min(box[2] * sx, pixels.width), min(box[3] * sy, pixels.height))
     return np.asarray(pixels.resize((px, px), Image.Resampling(resample), box=scaled_box))
 
@@ -43,7 +51,8 @@ def read_crop(
 class TrainingView(Dataset):
     """Rows as training samples; its keys are (epoch, index, counted), as EpochSampler deals them."""
 
-    def __init__(self, rows: datasets.Dataset, processor, plan: Plan, px: int, seed: int):
+    def __init__(self, rows: datasets.Dataset, processor, plan: Plan, px: int, seed: int, *, padded: bool = False):
+        self.padded = padded
         self.rows, self.processor, self.plan, self.px, self.seed = rows, processor, plan, px, seed
         self.resample = resample_filter(processor)
 
@@ -64,7 +73,7 @@ class TrainingView(Dataset):
         if self.plan.crop_share is None:
             pixels = evaluation_pixels(source, self.processor)
         else:
-            array = read_crop(source, rng, self.plan.crop_share, self.px, self.resample)
+            array = read_crop(source, rng, self.plan.crop_share, self.px, self.resample, self.padded)
             pixels = torch.from_numpy(array.copy()).permute(2, 0, 1)
             if self.plan.policy is not None:
                 with torch.random.fork_rng(devices=[]):

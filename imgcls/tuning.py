@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.data import Dataset
 from transformers import set_seed
 
-from imgcls import artifacts, features, layers, lora, losses, model, pitfalls, probe, recipes
+from imgcls import artifacts, features, inputs, layers, lora, losses, model, pitfalls, probe, recipes
 from imgcls.augmentation import mixing, plan_of
 from imgcls.checkpoints import CHECKPOINTS
 from imgcls.dataset import Division
@@ -28,6 +28,7 @@ from imgcls.transforms import EvaluationView, TrainingView
 
 log = logging.getLogger(__name__)
 
+CUT_SHARE = 0.25  # of the images: from here a crop of the middle is not what the photos need
 KEEP_BYTES = 500_000_000  # of validation pixels in memory: 800 images of 224 px
 KNOWN_TYPES = {c.config["model_type"] for c in CHECKPOINTS.values()}
 
@@ -48,6 +49,20 @@ def mode_of(tune: TuneOptions, wanted: ModelOptions, source: Source) -> str:
         log.info("tune: full, since the head of %s is not one linear layer", source.name)
         return "full"
     return "probe_then_full" if tune.tune == "auto" else tune.tune
+
+
+def fit_aspect(mode: str, tune: TuneOptions, wanted: ModelOptions, source: Source, cut_share: float) -> None:
+    """With --aspect auto and no probe to ask: squash photos whose middle would miss too much of them.
+
+    cut_share: share of the images of which the middle square shows less than two thirds.
+    """
+    probed = mode != "full" and tune.tune == "auto"
+    if wanted.aspect == "auto" and not probed and cut_share > CUT_SHARE and model.own_aspect(source) == "crop":
+        wanted.aspect = "squash"
+        log.info(
+            "input: photos are squashed to a square, since the middle of %.0f %% of them would miss over a third "
+            "(--aspect crop shows the middle all the same)", 100 * cut_share,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -89,14 +104,14 @@ def _probed(
     )
     balanced = args.class_weights == "balanced"
     if tune.tune == "auto":
-        chosen = features.best_input(extractor, wanted.image_px, wanted.crop, balanced=balanced, seed=args.seed)
-        wanted.image_px, wanted.crop = chosen.image_px, chosen.crop
+        chosen = features.best_input(extractor, wanted.image_px, wanted.fixed_aspect, balanced=balanced, seed=args.seed)
+        wanted.image_px, wanted.aspect = chosen.image_px, chosen.aspect or "auto"
         log.info("input: %s", chosen)
-    shown = Input(wanted.image_px or model.own_px(source), wanted.crop or "checkpoint")
+    shown = Input(wanted.image_px or model.own_px(source), wanted.fixed_aspect)
     fitted = extractor.probe(shown, features.PROBED_IMAGES, balanced=balanced, seed=args.seed)
     if mode != "head":
         return Start(fitted)
-    built = extractor.build(shown.image_px, shown.crop)
+    built = extractor.build(shown.image_px, shown.aspect)
     views = [extractor.features(built, "train", view=view, seed=args.seed) for view in range(tune.views)]
     return Start(fitted, {"train": np.stack(views), "validation": extractor.features(built, "validation")[None]})
 
@@ -163,7 +178,7 @@ class Setup:
             self.division.classes,
             from_scratch=self.wanted.from_scratch,
             image_px=self.wanted.image_px,
-            crop=self.wanted.crop,
+            aspect=self.wanted.fixed_aspect,
             drop_path=self.tune.drop_path,
         )
         for note in built.notes:
@@ -194,7 +209,14 @@ class Setup:
             return [features.FeatureView(found, of["label"]) for found, of in zip(seen, rows, strict=True)]
         keep_bytes = 0 if self.args.dataloader_num_workers else KEEP_BYTES  # each worker would keep its own
         return [
-            TrainingView(rows[0], classifier.processor, plan_of(self.augment), self.augment.train_px, self.args.seed),
+            TrainingView(
+                rows[0],
+                classifier.processor,
+                plan_of(self.augment),
+                self.augment.train_px,
+                self.args.seed,
+                padded=inputs.shown(classifier.processor, classifier.image_px) == "pad",
+            ),
             EvaluationView(rows[1], classifier.processor, keep_bytes),
         ]
 

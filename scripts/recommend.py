@@ -25,7 +25,7 @@ def main() -> int:
 
     import torch
 
-    from imgcls import audit, checkpoints, dataset, machine, recommendation
+    from imgcls import checkpoints, dataset, machine, recommendation, screening
 
     data, asked = (given.make(kind) for kind in kinds)
     machine.prepare()
@@ -34,8 +34,8 @@ def main() -> int:
     wish = recommendation.Wish(asked.priority, asked.use_case, kind)
 
     images = dataset.open_images(data)
-    bad = audit.unreadable(images.keys, images.source, show_progress=True)
-    division = dataset.divide(images, bad, data, asked.seed)
+    screened = screening.screen(images, data, show_progress=True)
+    division = dataset.divide(images, screened.excluded, data, asked.seed, screened.groups)
     if asked.measure is None:
         advice = recommendation.prior(wish, len(division.rows["train"]))[:SHOWN]
         rows = [recommendation.in_full(entry, division, device) for entry in advice]

@@ -24,7 +24,8 @@ def main() -> int:
     given = cli.parse(kinds, description=__doc__, examples=EXAMPLES, shown=SHOWN, rare=RARE)
     cli.start_logging()
 
-    from imgcls import artifacts, audit, dataset, experiment, machine, recommendation, report, source, trainer, tuning
+    from imgcls import artifacts, dataset, experiment, machine, recommendation, report, screening, trainer, tuning
+    from imgcls.source import locate
 
     data, wanted, tune, augment, command = (given.make(k) for k in kinds if k is not TrainOptions)
     machine.prepare()
@@ -33,7 +34,7 @@ def main() -> int:
     experiment.check(data, wanted, tune, augment, args, given)
 
     # What is asked for: cheap checks first, before anything is decoded or downloaded.
-    origin = None if wanted.model == "auto" else source.locate(wanted.model)
+    origin = None if wanted.model == "auto" else locate(wanted.model)
     with args.main_process_first():
         images = dataset.open_images(data)
     if "output_dir" not in given:
@@ -41,27 +42,27 @@ def main() -> int:
     run = artifacts.RunFolder(args.output_dir)
     run.check_writable(needed_bytes=trainer.disk_bytes(origin, args.save_total_limit) if origin else 0)
 
-    # The images: those that can be decoded, each in one split.
+    # The images: those that are sound, each in one split.
     with args.main_process_first():
-        bad = audit.unreadable(images.keys, images.source, show_progress=args.should_log)
-    division = dataset.divide(images, bad, data, args.seed)
+        screened = screening.screen(images, data, show_progress=args.should_log)
+    division = dataset.divide(images, screened.excluded, data, args.seed, screened.groups)
 
     # The model's files, and every option that was not given.
     if origin is None:
         wanted.model = recommendation.best_model(division, run, args.device, args.seed, fresh=command.fresh)
-        origin = source.locate(wanted.model)
+        origin = locate(wanted.model)
         run.check_writable(needed_bytes=trainer.disk_bytes(origin, args.save_total_limit))
     with args.main_process_first():
         origin = fetch(origin, wanted, images.is_demo)
     if images.is_demo and wanted.image_px is None:
         wanted.image_px = dataset.DEMO_PX
     mode = tuning.mode_of(tune, wanted, origin)
+    tuning.fit_aspect(mode, tune, wanted, origin, screened.cut_share)
     follow_recipe(given, args, wanted, tune, augment, origin, division, mode, images.is_demo)
 
     # The run: new, gone on with, or finished.
     setup = tuning.Setup(mode, origin, data, wanted, tune, augment, args, division, run, images.is_demo)
-    excluded = [(images.paths[i], why) for i, why in bad.items()]
-    experiment.run(setup, given=given, fresh=command.fresh, excluded=excluded)
+    experiment.run(setup, screened.as_files(images.listing.files), given=given, fresh=command.fresh)
     if args.should_log:
         print(report.summary(run))
     machine.leave(args.distributed_state)

@@ -41,7 +41,7 @@ def splits(listing):
 
 
 def skipped(listing):
-    return {kind: count for kind, count in listing.skipped.items() if count}
+    return {kind: len(paths) for kind, paths in listing.skipped.items() if paths}
 
 
 def message(call, *arguments, cure):

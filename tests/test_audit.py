@@ -5,22 +5,28 @@ from pathlib import Path
 import pytest
 from drawings import photo
 
-from imgcls import audit, images
+from imgcls import audit, inspection
+from imgcls.listing import ImageFile
 
 
 @pytest.fixture
 def looked_at(tmp_path, monkeypatch):
     """Paths that were decoded, in a fresh cache."""
     seen = []
-    judge = images.unreadable_reason
 
-    def count(source):
-        seen.append(source)
-        return judge(source)
+    def count(sources):
+        seen.extend(sources)
+        return inspection.inspect(sources)
 
-    monkeypatch.setattr(images, "unreadable_reason", count)
+    monkeypatch.setattr(audit, "inspect", count)
     monkeypatch.setenv("IMGCLS_CACHE", str(tmp_path / "cache"))
     return seen
+
+
+def reasons(keys, source=None):
+    """Position -> reason of each image that cannot be decoded."""
+    found = audit.examine([ImageFile(key, "a") for key in keys], keys, source or keys.__getitem__, show_progress=False)
+    return {i: reason for i, reason in enumerate(found.reasons) if reason is not None}
 
 
 @pytest.fixture
@@ -35,24 +41,24 @@ def paths(tmp_path):
 
 
 def test_broken_files_by_position_with_reasons(paths, looked_at):
-    found = audit.unreadable(paths, paths.__getitem__, show_progress=False)
+    found = reasons(paths)
     assert set(found) == {3, 5}
     assert "truncated" in found[3].lower()
     assert "empty" in found[5]
 
 
 def test_files_are_looked_at_again_only_when_they_changed(paths, looked_at):
-    first = audit.unreadable(paths, paths.__getitem__, show_progress=False)
+    first = reasons(paths)
     assert sorted(looked_at) == paths
     looked_at.clear()
-    assert audit.unreadable(paths, paths.__getitem__, show_progress=False) == first
+    assert reasons(paths) == first
     assert looked_at == []
     photo(50, 30, 9).save(paths[5])
-    assert set(audit.unreadable(paths, paths.__getitem__, show_progress=False)) == {3}
+    assert set(reasons(paths)) == {3}
     assert looked_at == [paths[5]]
 
 
 def test_a_hub_data_set_s_bytes(paths, looked_at):
     encoded = [Path(path).read_bytes() for path in paths]
     keys = [f"someone/photos@1f/train/{i}" for i in range(len(paths))]
-    assert set(audit.unreadable(keys, encoded.__getitem__, show_progress=False)) == {3, 5}
+    assert set(reasons(keys, encoded.__getitem__)) == {3, 5}

@@ -9,7 +9,12 @@ from loopback import LoopbackHub, parquet_repo
 
 from imgcls import audit, dataset
 from imgcls.errors import FolderError
+from imgcls.lookup import read_listing
 from imgcls.options import DataOptions
+
+
+def paths(images):
+    return [file.path for file in images.listing.files]
 
 
 @pytest.fixture
@@ -21,16 +26,17 @@ def test_rows_are_in_the_listing_s_order_whatever_the_suffix(shapes):
     for file in sorted((shapes / "circle").iterdir())[::2]:
         file.rename(file.with_suffix(".avif"))  # imagefolder skips these
     images = dataset.open_images(DataOptions(data=str(shapes)))
-    assert [row["path"] for row in images.rows["image"]] == [str(shapes / p) for p in images.paths]
-    assert images.paths == sorted(images.paths)
-    assert images.labels == [p.split("/")[0] for p in images.paths]
+    assert [row["path"] for row in images.rows["image"]] == [str(shapes / p) for p in paths(images)]
+    assert paths(images) == sorted(paths(images))
+    assert [file.label for file in images.listing.files] == [p.split("/")[0] for p in paths(images)]
 
 
 def test_a_link_to_nothing_is_an_image_that_cannot_be_decoded(shapes):
     (shapes / "circle/gone.jpg").symlink_to("nowhere.jpg")
-    found = dataset.from_listing(dataset.read_listing(shapes), "shapes")
-    at = found.paths.index("circle/gone.jpg")
-    assert list(audit.unreadable(found.keys, found.source, show_progress=False)) == [at]
+    found = dataset.from_listing(read_listing(shapes), "shapes")
+    at = paths(found).index("circle/gone.jpg")
+    audited = audit.examine(found.listing.files, found.keys, found.source, show_progress=False)
+    assert [i for i, reason in enumerate(audited.reasons) if reason] == [at]
 
 
 def test_the_seed_decides_the_division_and_each_image_is_in_one_split(shapes):
@@ -38,7 +44,7 @@ def test_the_seed_decides_the_division_and_each_image_is_in_one_split(shapes):
     images = dataset.open_images(options)
     first, again, other = (dataset.divide(images, {}, options, seed) for seed in (1, 1, 2))
     assert first.table() == again.table() != other.table()
-    assert sorted(path for path, *_ in first.table()) == images.paths
+    assert sorted(path for path, *_ in first.table()) == paths(images)
     assert {split: len(rows) for split, rows in first.rows.items()} == {"train": 21, "validation": 6, "test": 3}
     assert set(first.rows["validation"]["label"]) == {0, 1, 2}
 
@@ -47,8 +53,8 @@ def test_images_that_are_excluded_are_in_no_split(shapes):
     options = DataOptions(data=str(shapes))
     images = dataset.open_images(options)
     divided = dataset.divide(images, {0: "cut off", 5: "no image"}, options, 0)
-    paths = {path for path, *_ in divided.table()}
-    assert paths == set(images.paths) - {images.paths[0], images.paths[5]}
+    left = {path for path, *_ in divided.table()}
+    assert left == set(paths(images)) - {paths(images)[0], paths(images)[5]}
 
 
 def test_excluding_all_of_a_class_is_refused(shapes):

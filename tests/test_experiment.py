@@ -85,6 +85,7 @@ def test_folds_need_two_images_a_class(shapes):
         {"train": whole.rows["train"].select(at)},
         {"train": [whole.paths["train"][i] for i in at]},
         {"train": [whole.keys["train"][i] for i in at]},
+        {"train": list(range(len(at)))},
     )
     with pytest.raises(FolderError, match="got 1 in circle"):
         next(lone.folds(2, 0.2, seed=0))

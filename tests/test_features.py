@@ -7,11 +7,12 @@ from PIL import Image
 
 from imgcls import dataset, features, model, prediction, source
 from imgcls.inputs import Input
+from imgcls.lookup import read_listing
 from imgcls.options import DataOptions
 
 
 def division_of(folder):
-    listing = dataset.read_listing(folder)
+    listing = read_listing(folder)
     return dataset.divide(dataset.from_listing(listing, "data"), {}, DataOptions(), seed=0)
 
 
@@ -42,7 +43,7 @@ def test_they_are_computed_once_and_anew_for_another_input(extractor, monkeypatc
     first = extractor.features(extractor.build(image_px=96), "train")
     assert np.array_equal(extractor.features(extractor.build(image_px=96), "train"), first)
     assert len(calls) == 1
-    extractor.features(extractor.build(image_px=96, crop="whole"), "train")
+    extractor.features(extractor.build(image_px=96, aspect="squash"), "train")
     extractor.features(extractor.build(image_px=64), "train")
     extractor.features(extractor.build(image_px=96), "train", at=[0, 1])
     assert len(calls) == 4
@@ -60,13 +61,13 @@ def wide_folders(root, telling):
     return root
 
 
-@pytest.mark.parametrize(("telling", "crop"), [("edge", "whole"), ("middle", None)])
-def test_the_whole_photo_is_taken_where_the_edge_tells(resnet, tmp_path, telling, crop):
+@pytest.mark.parametrize(("telling", "aspect"), [("edge", "squash"), ("middle", None)])
+def test_the_whole_photo_is_taken_where_the_edge_tells(resnet, tmp_path, telling, aspect):
     division = division_of(wide_folders(tmp_path / "data", telling))
     extractor = features.Extractor(source.locate(str(resnet)), division, device=torch.device("cpu"), batch=8, workers=0)
     chosen = features.best_input(extractor, 64, None, balanced=False, seed=0)
     assert chosen.image_px == 64
-    assert chosen.crop == crop or crop is None
+    assert chosen.aspect == aspect or aspect is None
 
 
 def test_what_is_fixed_is_not_tried(extractor, monkeypatch):

@@ -1,4 +1,4 @@
-"""The whole photo instead of a crop, for every architecture, saved and loaded again."""
+"""Photos that are no squares: cut, padded or squashed, for every architecture, the same once saved and loaded."""
 
 import pytest
 import tiny
@@ -7,6 +7,7 @@ from PIL import Image
 from transformers import AutoImageProcessor
 
 from imgcls import inputs, model, source
+from imgcls.errors import ModelError
 
 
 def framed():
@@ -21,23 +22,38 @@ def folder(request, tmp_path_factory):
     return tiny.write(request.param, tmp_path_factory.mktemp(request.param))
 
 
+@pytest.mark.parametrize("aspect", ["crop", "pad", "squash"])
 @pytest.mark.parametrize("px", [None, 64, 384])
-def test_the_frame_is_seen_on_all_sides_and_after_loading(folder, px, tmp_path):
-    built = model.build(source.locate(str(folder)), ["a", "b"], image_px=px, crop="whole")
+def test_what_is_shown_and_after_loading(folder, px, aspect, tmp_path):
+    if "efficientnet" in folder.name and aspect == "pad":
+        with pytest.raises(ModelError, match="can pad photos, got EfficientNetImageProcessor"):
+            model.build(source.locate(str(folder)), ["a", "b"], image_px=px, aspect=aspect)
+        return
+    built = model.build(source.locate(str(folder)), ["a", "b"], image_px=px, aspect=aspect)
     seen = built.processor(images=framed(), return_tensors="pt")["pixel_values"][0]
     assert seen.shape == (3, built.image_px, built.image_px)
-    red, middle = seen[0], built.image_px // 2
-    blue = red[middle, middle]
-    assert all(red[i, j] - blue > 0.5 for i, j in ((0, middle), (-1, middle), (middle, 0), (middle, -1)))
-    assert not inputs.crops(built.processor, built.image_px)
+    red = seen[0] > (seen[0].amax() + seen[0].amin()) / 2
+    middle = built.image_px // 2
+    assert inputs.shown(built.processor, built.image_px) == aspect
+    if aspect == "crop":
+        assert not red[middle].any()  # the frame's sides are cut off
+    elif aspect == "squash":
+        assert all(red[i, j] for i, j in ((1, middle), (-2, middle), (middle, 1), (middle, -2)))
+    else:
+        rows = (seen - seen[:, -1:, -1:]).abs().amax((0, 2)) > 0.05  # the corner is padding
+        assert rows.float().mean() == pytest.approx(0.5, abs=0.02)
     built.network.save_pretrained(tmp_path)
     if not hasattr(built.processor, "data_config"):
         built.processor.save_pretrained(tmp_path)
     loaded = AutoImageProcessor.from_pretrained(tmp_path)
     assert torch.equal(loaded(images=framed(), return_tensors="pt")["pixel_values"][0], seen)
+    again = model.build(source.locate(str(tmp_path)), ["a", "b"], image_px=96)
+    assert again.image_px == 96
+    assert inputs.shown(again.processor, 96) == aspect
 
 
-def test_which_checkpoints_crop(folder):
+def test_what_checkpoints_show(folder):
     built = model.build(source.locate(str(folder)), ["a", "b"])
     cropping = built.network.config.model_type in ("resnet", "timm_wrapper")
-    assert inputs.crops(built.processor, built.image_px) == cropping
+    assert inputs.shown(built.processor, built.image_px) == ("crop" if cropping else "squash")
+    assert model.own_aspect(source.locate(str(folder))) == ("crop" if cropping else "squash")

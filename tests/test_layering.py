@@ -7,19 +7,20 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = [
-    {"errors"},
+    {"errors", "cpu"},
     {
-        "options", "cli", "checkpoints", "artifacts", "images", "listing", "splits", "metrics", "losses", "machine",
+        "options", "cli", "checkpoints", "artifacts", "images", "listing", "splits", "intervals", "losses", "machine",
         "digits", "rehearsal", "layers", "inputs", "averaging",
     },
     {
-        "folder", "table", "cache", "augmentation", "recipes", "source", "progress", "training_options", "probe",
-        "pitfalls",
+        "folder", "table", "cache", "inspection", "groups", "shortcut", "augmentation", "recipes", "source", "progress",
+        "training_options", "probe", "metrics", "pitfalls",
     },
-    {"audit", "hub_rows", "transforms", "model", "diagnosis"},
-    {"dataset", "prediction", "trainer", "lora"},
-    {"fitting", "results", "report", "selection", "features"},
-    {"tuning", "recommendation"},
+    {"lookup", "duplicates", "hub_rows", "transforms", "model", "diagnosis"},
+    {"audit", "dataset", "prediction", "trainer", "lora"},
+    {"problems", "fitting", "results", "report", "selection", "features"},
+    {"file_rules", "picture_rules", "check_page", "tuning", "recommendation"},
+    {"screening"},
     {"search"},
     {"experiment"},
 ]  # fmt: skip

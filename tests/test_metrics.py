@@ -13,6 +13,7 @@ import torch
 from sklearn import metrics as sk
 
 from imgcls.errors import MetricError
+from imgcls.intervals import wilson_interval
 from imgcls.metrics import (
     ECE_BINS,
     ImageClassification,
@@ -21,7 +22,6 @@ from imgcls.metrics import (
     most_confused,
     top_k_hits,
     weakest,
-    wilson_interval,
 )
 
 

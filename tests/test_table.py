@@ -3,8 +3,8 @@
 import pytest
 from planted import labels, message, plant, skipped, splits
 
-from imgcls.dataset import read_listing
 from imgcls.listing import REPEATED
+from imgcls.lookup import read_listing
 from imgcls.table import read_csv
 
 ROWS = [("a/0.png", "cat"), ("a/1.png", "cat"), ("b/0.png", "dog"), ("b/1.png", "dog")]

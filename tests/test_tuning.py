@@ -61,7 +61,7 @@ def test_full_has_no_probe_to_choose_from(fit):
 def test_lora_leaves_an_ordinary_model_and_its_adapter(fit, resnet, shapes, tmp_path):
     run = fit("lora", "--epochs", 2, "--lr", 5e-3)
     torch.manual_seed(0)
-    base = model.build(source.locate(str(resnet)), numbers(run)["classes"], image_px=288, crop=None).network
+    base = model.build(source.locate(str(resnet)), numbers(run)["classes"], image_px=288).network
     adapted = peft.PeftModel.from_pretrained(base, str(run / "adapter")).eval()
     merged = AutoModelForImageClassification.from_pretrained(run).eval()
     pixels = torch.randn(2, 3, 96, 96)

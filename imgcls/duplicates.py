@@ -1,0 +1,239 @@
+"""Which images are copies of each other, from their records: byte for byte, or re-encoded, resized, brightened, cropped
+a little or mirrored.
+
+Candidates come from the coefficients that a perceptual hash thresholds (the lowest of the cosine transform, as in
+imagehash's phash), compared as they are: 15 in 16 bits of a hash of a cropped copy may differ, while the coefficients
+stay near. A candidate counts when one thumbnail, laid over the other with shift, scale and brightness fitted, agrees
+with it in the large and in the small.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+from scipy.fft import dctn
+from scipy.ndimage import uniform_filter
+from sklearn.cluster import MiniBatchKMeans
+
+from imgcls.groups import joined
+from imgcls.inspection import THUMB_PX
+
+COEFFICIENTS = 6  # a side; without the mean 35 numbers
+NEAR = 0.6  # distance of their directions, 0 to 2: 95 % of crops by up to 10 % a side lie below 0.5
+NEIGHBOURS = 5  # candidates an image
+CELL_IMAGES = 2_000  # compared with each other at once; beyond, images are sorted into cells
+PROBED_CELLS = 6  # cells that are searched for an image's copies
+COARSE = {4: 0.85, 2: 0.90}  # correlation of thumbnails shrunk so many times that a candidate needs to go on
+SAME, SAME_DETAIL = 0.98, 0.95  # correlation of the whole, and of what is left without slow changes of light
+STRICTER = (0.97, 0.985, 0.995)  # what a group needs instead that would be larger than any burst of copies
+CROWD = 20  # images; and a twentieth of all
+MOST_CROPPED = 0.12  # of each side
+
+
+def exact(digests: np.ndarray) -> np.ndarray:
+    """Group number of each image, -1 for those without a copy; digests: (N, 2), all zeros where unknown."""
+    _, inverse, counts = np.unique(digests, axis=0, return_inverse=True, return_counts=True)
+    inverse = inverse.ravel()
+    return np.where((counts[inverse] > 1) & digests.any(1), inverse, -1)
+
+
+def near(thumbs: np.ndarray) -> np.ndarray:
+    """Pairs of copies that are not the same file: int (P, 2), i < j. thumbs: gray uint8 (N, 32, 32).
+
+    Pictures of one gray are no one's copies. Of a crowd of look-alikes (icons, digits) only the most alike count.
+    """
+    if len(thumbs) < 2:
+        return np.zeros((0, 2), int)
+    described = _describe(thumbs)
+    drawn = np.flatnonzero(described.any(1))
+    found = []
+    for mirrored in (False, True):
+        asked = _describe(thumbs[drawn][:, :, ::-1]) if mirrored else described[drawn]
+        for pairs in _candidates(asked, described[drawn]):
+            pairs = drawn[pairs]
+            pairs = pairs[(pairs[:, 0] < pairs[:, 1]) | (mirrored & (pairs[:, 0] > pairs[:, 1]))]
+            if len(pairs):
+                found.append(_agreeing(thumbs, pairs, mirrored))
+    rows = np.concatenate(found) if found else np.zeros((0, 3))
+    pairs = np.sort(rows[:, :2].astype(int), axis=1)
+    order = np.lexsort((-rows[:, 2], pairs[:, 1], pairs[:, 0]))
+    pairs, detail = pairs[order], rows[order, 2]
+    first = np.ones(len(pairs), bool)
+    first[1:] = (pairs[1:] != pairs[:-1]).any(1)
+    return _without_crowds(pairs[first], detail[first], len(thumbs))
+
+
+def _describe(thumbs: np.ndarray) -> np.ndarray:
+    """Directions of the lowest cosine coefficients, float32 (N, 35) of length 1; zeros for pictures of one gray."""
+    found = []
+    for start in range(0, len(thumbs), 4096):
+        low = dctn(thumbs[start : start + 4096].astype(np.float32), axes=(1, 2), norm="ortho")
+        low = low[:, :COEFFICIENTS, :COEFFICIENTS].reshape(len(low), -1)[:, 1:]
+        length = np.linalg.norm(low, axis=1, keepdims=True)
+        found.append(np.where(length > THUMB_PX, low / np.maximum(length, 1e-6), 0))  # a gray level a pixel
+    return np.concatenate(found)
+
+
+def _candidates(asked: np.ndarray, described: np.ndarray) -> Iterator[np.ndarray]:
+    """Positions (i of `asked`, j of `described`) of directions at most NEAR apart, the nearest NEIGHBOURS of each i.
+
+    Beyond CELL_IMAGES, directions are sorted into cells around the means of a sample, and each is compared with those
+    of the nearest cells only: work grows with N to the power of 1.5. Source: inverted file, Sivic and Zisserman 2003.
+    """
+    count = math.ceil(math.sqrt(len(described))) if len(described) > CELL_IMAGES else 1
+    if count == 1:
+        yield from _nearest(asked, described, np.arange(len(asked)), np.arange(len(described)))
+        return
+    sample = described[np.random.default_rng(0).permutation(len(described))[: 20 * count]]
+    centres = MiniBatchKMeans(count, random_state=0, n_init=1, max_iter=20).fit(sample).cluster_centers_
+    centres = (centres / np.maximum(np.linalg.norm(centres, axis=1, keepdims=True), 1e-6)).astype(np.float32)
+    cell_of = np.concatenate([np.argmax(part @ centres.T, 1) for part in _parts(described)])
+    probed = np.concatenate(
+        [np.argpartition(-(part @ centres.T), PROBED_CELLS, 1)[:, :PROBED_CELLS] for part in _parts(asked)]
+    )
+    members = _by_number(cell_of, np.arange(len(described)), count)
+    visitors = _by_number(probed.ravel(), np.repeat(np.arange(len(asked)), PROBED_CELLS), count)
+    for mine, theirs in zip(visitors, members, strict=True):
+        yield from _nearest(asked, described, mine, theirs)
+
+
+def _parts(rows: np.ndarray, size: int = 8192) -> Iterator[np.ndarray]:
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
+
+
+def _by_number(numbers: np.ndarray, values: np.ndarray, count: int) -> list[np.ndarray]:
+    """The values of each number from 0 to count - 1."""
+    order = np.argsort(numbers, kind="stable")
+    return np.split(values[order], np.cumsum(np.bincount(numbers, minlength=count))[:-1])
+
+
+def _nearest(asked: np.ndarray, described: np.ndarray, mine: np.ndarray, theirs: np.ndarray) -> Iterator[np.ndarray]:
+    """Pairs (P, 2) within NEAR among some of both sides; of each of mine the NEIGHBOURS nearest, itself left out."""
+    least = 1 - NEAR**2 / 2  # |a - b|^2 = 2 - 2ab
+    for part in _parts(mine, 2048):
+        alike = asked[part] @ described[theirs].T
+        alike[part[:, None] == theirs] = -1
+        if len(theirs) > NEIGHBOURS:
+            at = np.argpartition(-alike, NEIGHBOURS, 1)[:, :NEIGHBOURS]
+        else:
+            at = np.tile(np.arange(len(theirs)), (len(part), 1))
+        row, column = np.nonzero(np.take_along_axis(alike, at, 1) >= least)
+        yield np.stack([part[row], theirs[at[row, column]]], 1)
+
+
+def _agreeing(thumbs: np.ndarray, pairs: np.ndarray, mirrored: bool) -> np.ndarray:
+    """The pairs whose thumbnails agree, with their agreement in detail: float (P, 3)."""
+    found = []
+    for part in _parts(pairs, 1024):
+        first, second = (thumbs[part[:, side]].astype(np.float32) for side in (0, 1))
+        if mirrored:
+            first = first[:, :, ::-1]
+        agreed = np.zeros((2, len(part)), np.float32)
+        for one, other in ((first, second), (second, first)):  # the cropped one may be either
+            left, window = np.arange(len(part)), np.zeros((len(part), 4), np.float32)
+            for times, least in COARSE.items():  # most are told apart on a few pixels
+                coarse, window, _ = _lay_over(*(_shrunk(of[left], times) for of in (one, other)), 3, window)
+                left, window = left[coarse > least], 2 * window[coarse > least]
+            if len(left):
+                smooth = (uniform_filter(of[left], (0, 3, 3), mode="nearest") for of in (one, other))
+                whole, _, seen = _lay_over(*smooth, 3, window)
+                detail = _detail(*seen)
+                agreed[:, left] = np.maximum(agreed[:, left], [whole, detail])
+        keep = (agreed[0] > SAME) & (agreed[1] > SAME_DETAIL)
+        found.append(np.column_stack([part[keep], agreed[1][keep]]))
+    return np.concatenate(found)
+
+
+def _shrunk(thumbs: np.ndarray, times: int) -> np.ndarray:
+    return sum(thumbs[:, y::times, x::times] for y in range(times) for x in range(times)) / times**2
+
+
+def _lay_over(first: np.ndarray, second: np.ndarray, steps: int, window: np.ndarray):
+    """How well `second` agrees with a window of `first`, the best that some Gauss-Newton steps find.
+
+    first, second: float32 (N, n, n). window: where to start, (N, 4): horizontal scale and shift, vertical scale and
+    shift, px. Returns the correlation (N,), the window, and what was compared: `first` as seen through it, `second`,
+    and weights, (N, n, n) each. Brightness is fitted on what is not burnt out, then clipped as a camera or an editor
+    clips it. Source: Lucas and Kanade 1981.
+    """
+    count, n, _ = first.shape
+    grid = np.arange(n, dtype=np.float32)
+    unit = grid / (n - 1) * 2 - 1
+    best, best_window = np.full(count, -1, np.float32), window.copy()
+    shown, weights = np.zeros_like(first), np.zeros_like(first)
+    for step in range(steps + 1):
+        x = grid + window[:, 0, None] * unit + window[:, 1, None]
+        y = grid + window[:, 2, None] * unit + window[:, 3, None]
+        seen = _weights(y, n) @ first @ _weights(x, n).transpose(0, 2, 1)
+        inside = (_within(y, n)[:, :, None] & _within(x, n)[:, None, :]).astype(np.float32)
+        unburnt = inside * ((second < 247) & (seen < 247))
+        enough = unburnt.sum((1, 2)) > 0.25 * inside.sum((1, 2))
+        fitted = np.where(enough[:, None, None], unburnt, inside)
+        mean_seen, mean_second = _mean(seen, fitted), _mean(second, fitted)
+        from_seen, from_second = (seen - mean_seen) * fitted, (second - mean_second) * fitted
+        both = (from_seen * from_second).sum((1, 2), keepdims=True)
+        gain = both / ((from_seen**2).sum((1, 2), keepdims=True) + n)
+        predicted = np.clip((seen - mean_seen) * gain + mean_second, 0, 255)
+        agreed = _correlation(predicted, second, inside)
+        better = (inside.mean((1, 2)) >= 0.7) & (agreed > best)
+        best[better], best_window[better] = agreed[better], window[better]
+        shown[better], weights[better] = predicted[better], inside[better]
+        if step == steps:
+            break
+        residual = from_second * (both / ((from_second**2).sum((1, 2), keepdims=True) + n)) - from_seen
+        down, right = np.gradient(seen, axis=(1, 2))
+        down, right = down * fitted, right * fitted
+        slopes = np.stack([right * unit, right, down * unit[:, None], down], 1).reshape(count, 4, n * n)
+        slopes -= slopes.mean(2, keepdims=True)
+        square = slopes @ slopes.transpose(0, 2, 1)
+        damping = np.trace(square, axis1=1, axis2=2) / 400 + 1e-3
+        square += np.eye(4, dtype=np.float32) * damping[:, None, None]
+        move = np.linalg.solve(square, slopes @ residual.reshape(count, n * n, 1))[..., 0]
+        window = np.clip(window + np.clip(move, -n / 16, n / 16), -MOST_CROPPED * n, MOST_CROPPED * n)
+        window = window.astype(np.float32)
+    return best, best_window, (shown, second, weights)
+
+
+def _weights(places: np.ndarray, n: int) -> np.ndarray:
+    """Bilinear weights (N, m, n) of reading n pixels at places (N, m)."""
+    return np.maximum(0, 1 - np.abs(np.clip(places, 0, n - 1)[..., None] - np.arange(n, dtype=np.float32)))
+
+
+def _within(places: np.ndarray, n: int) -> np.ndarray:
+    return (places >= -0.5) & (places <= n - 0.5)
+
+
+def _mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    return (values * weights).sum((1, 2), keepdims=True) / np.maximum(weights.sum((1, 2), keepdims=True), 1)
+
+
+def _correlation(first: np.ndarray, second: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Of each pair over weighted pixels; a little below where there is next to nothing to see."""
+    first, second = ((of - _mean(of, weights)) * weights for of in (first, second))
+    noise = first.shape[1]
+    norm = ((first**2).sum((1, 2)) + noise) * ((second**2).sum((1, 2)) + noise)
+    return (first * second).sum((1, 2)) / np.sqrt(norm)
+
+
+def _detail(first: np.ndarray, second: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Correlation without what changes slowly: sheets of paper in the same light are not the same sheet."""
+    around = np.maximum(uniform_filter(weights, (0, 7, 7), mode="constant"), 1e-3)
+    first, second = (
+        (of - uniform_filter(of * weights, (0, 7, 7), mode="constant") / around) * weights for of in (first, second)
+    )
+    noise = first.shape[1]
+    norm = ((first**2).sum((1, 2)) + noise) * ((second**2).sum((1, 2)) + noise)
+    return (first * second).sum((1, 2)) / np.sqrt(norm)
+
+
+def _without_crowds(pairs: np.ndarray, detail: np.ndarray, count: int) -> np.ndarray:
+    """Leave out the weaker pairs of groups that are larger than CROWD and a twentieth of all images."""
+    for least in STRICTER:
+        group = joined(count, pairs)
+        crowded = np.bincount(group)[group] > max(CROWD, count / 20)
+        keep = ~crowded[pairs[:, 0]] | (detail > least)
+        pairs, detail = pairs[keep], detail[keep]
+    return pairs

@@ -1,0 +1,81 @@
+"""One thing that is wrong with a data folder, in words with what to do; how rules make such entries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+
+from imgcls.audit import Audit
+from imgcls.errors import shorten
+from imgcls.listing import Listing
+
+SEVERITIES = ("error", "warning", "info")
+MOST_FILES = 1_000  # of a problem that are named; `count` counts all
+
+
+@dataclass
+class Problem:
+    """One entry of check.json. groups: files that belong together, where the problem is about several at once."""
+
+    code: str
+    severity: str
+    count: int
+    files: list[str]
+    message: str
+    advice: str
+    groups: list[list[str]] = field(default_factory=list)
+
+    def row(self) -> dict:
+        """As in check.json: files and groups cut to MOST_FILES."""
+        return asdict(self) | {"files": self.files[:MOST_FILES], "groups": self.groups[:MOST_FILES]}
+
+    def in_words(self) -> str:
+        """One line."""
+        return f"{self.severity}: {self.code}: {self.message}. {self.advice}"
+
+
+def verdict(listing: Listing, audit: Audit, problems: Sequence[Problem]) -> str:
+    """What a person wants to know, some lines."""
+    sound = int(audit.sound.sum())
+    lines = [f"{counted(len(audit), 'image')} in {len(listing.classes):,} classes, {sound:,} of them sound"]
+    for problem in problems:
+        lines += [f"  {problem.severity:<8} {problem.code}: {problem.message}", f"{'':11}{problem.advice}"]
+    left_out = len(audit.excluded)
+    if left_out:
+        lines.append(f"{counted(left_out, 'image')} better left out of training, named in exclude.csv")
+    if not problems:
+        lines.append("nothing is wrong with them")
+    return "\n".join(lines)
+
+
+def counted(count: int, noun: str) -> str:
+    """ "1 image", "2 images"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def named(audit: Audit, at: Iterable[int]) -> list[str]:
+    """Paths of the images at some positions."""
+    return [audit.files[i].path for i in at]
+
+
+def where(audit: Audit, wanted: np.ndarray) -> list[str]:
+    """Paths of the sound images for which `wanted`, bool (N,), is true."""
+    return named(audit, np.flatnonzero(wanted & audit.sound))
+
+
+def plain(code: str, severity: str, files: list[str], what: str, advice: str, noun: str = "image") -> Iterator[Problem]:
+    """The problem of some files, if there are any. what: said of them after their number and noun, "almost black"."""
+    if files:
+        message = f"{counted(len(files), noun)} {what}".rstrip() + f": {shorten(files)}"
+        yield Problem(code, severity, len(files), files, message, advice)
+
+
+def grouped(code: str, severity: str, audit: Audit, groups: Sequence, what: str, advice: str) -> Iterator[Problem]:
+    """The problem of some groups of positions, if there are any. what: said of them after their number of images."""
+    if groups:
+        paths = [named(audit, group) for group in groups]
+        files = [path for group in paths for path in group]
+        message = f"{counted(len(files), 'image')} in {counted(len(paths), 'group')} {what}"
+        yield Problem(code, severity, len(files), files, message, advice, paths)

@@ -1,0 +1,101 @@
+"""The images of a task -> which of them are used, which belong together, and what is wrong with the rest."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from imgcls import artifacts, audit, file_rules, picture_rules
+from imgcls.audit import Audit
+from imgcls.dataset import Images
+from imgcls.errors import FolderError, OptionError, nearest, shorten
+from imgcls.listing import ImageFile, Listing
+from imgcls.options import DataOptions
+from imgcls.problems import SEVERITIES, Problem
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Screened:
+    """excluded: position -> reason. groups: number of the group of each image, None where each stands alone.
+
+    cut_share: share of the images of which the middle square shows less than two thirds.
+    """
+
+    excluded: dict[int, str] = field(default_factory=dict)
+    groups: np.ndarray | None = None
+    problems: list[Problem] = field(default_factory=list)
+    cut_share: float = 0.0
+
+    def as_files(self, files: Sequence[ImageFile]) -> dict[str, object]:
+        """What a run folder keeps: rows of exclude.csv, and check.json."""
+        return {
+            artifacts.EXCLUDE: [(files[i].path, reason) for i, reason in self.excluded.items()],
+            artifacts.CHECK: [problem.row() for problem in self.problems],
+        }
+
+
+def screen(images: Images, options: DataOptions, *, show_progress: bool) -> Screened:
+    """Look at all images as --check says, and say in a line each what is wrong.
+
+    Raises FolderError for broken images with --bad_images error, OptionError for an --exclude or --group_by that fits
+    none of them.
+    """
+    excluded = _by_person(options.exclude, images.listing.files) if options.exclude else {}
+    if options.check == "off":
+        if options.group_by != "none":
+            raise OptionError(f"Expected --group_by {options.group_by} with --check quick or full, got --check off.")
+        return Screened(excluded)
+    audited = audit.examine(images.listing.files, images.keys, images.source, show_progress)
+    _refuse(audited, options.bad_images)
+    found = find_problems(images.listing, audited, full=options.check == "full")
+    for problem in found:
+        if problem.severity != "info":
+            log.info("data: %s", problem.in_words())
+    return Screened(audited.excluded | excluded, audited.together(options.group_by), found, audited.cut_share)
+
+
+def find_problems(listing: Listing, audited: Audit, *, full: bool = True) -> list[Problem]:
+    """All that is wrong, errors first. Not full: without near duplicates and picture statistics."""
+    rules = [*file_rules.RULES, *picture_rules.RULES, *(picture_rules.FULL_RULES if full else ())]
+    found = [problem for rule in rules for problem in rule(listing, audited)]
+    return sorted(found, key=lambda problem: SEVERITIES.index(problem.severity))
+
+
+def _refuse(audited: Audit, bad_images: str) -> None:
+    broken = {i: reason for i, reason in enumerate(audited.reasons) if reason is not None}
+    if len(broken) == len(audited) or (broken and bad_images == "error"):
+        shown = shorten(f"{audited.files[i].path} ({reason})" for i, reason in broken.items())
+        cure = "Give a folder of photos." if len(broken) == len(audited) else "Leave them out with --bad_images skip."
+        raise FolderError(f"Expected images that can be decoded, got {len(broken)} that cannot: {shown}. {cure}")
+
+
+def _by_person(path: str, files: Sequence[ImageFile]) -> dict[int, str]:
+    """Positions and reasons of the images that a CSV with a column path, and at will reason, names."""
+    try:
+        with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, csv.Error) as error:
+        raise OptionError(f"Expected a CSV for --exclude, got {path}: {error}.") from error
+    if rows and "path" not in rows[0]:
+        raise OptionError(f"Expected a column path in {path}, got {shorten(filter(None, rows[0]))}. Name it.")
+    place = {file.path: i for i, file in enumerate(files)}
+    found = {
+        place[row["path"]]: row.get("reason") or f"named in {Path(path).name}" for row in rows if row["path"] in place
+    }
+    unknown = [row["path"] for row in rows if row["path"] not in place]
+    if rows and not found:
+        close = ", ".join(nearest(unknown[0], place))
+        raise OptionError(
+            f"Expected paths of these images in {path}, got {shorten(unknown)}. Nearest to the first: {close}. Give "
+            "them relative to the data folder."
+        )
+    if unknown:
+        log.info("data: %d of the paths in %s are not among the images: %s", len(unknown), path, shorten(unknown))
+    return found

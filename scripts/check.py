@@ -1,0 +1,52 @@
+"""Class folders -> what is wrong with the images: in words, as a page to look at, and as a list to leave out."""
+
+from __future__ import annotations
+
+import sys
+
+from imgcls import cli
+from imgcls.options import CheckOptions, SourceOptions
+
+EXAMPLES = """\
+examples:
+  python scripts/check.py --data photos
+  python scripts/train.py --data photos --exclude runs/photos-check/exclude.csv
+
+exit codes: 0 nothing is wrong, 1 an error that you can mend, 2 wrong usage, 3 problems found (errors or warnings)"""
+
+
+def main() -> int:
+    kinds = (SourceOptions, CheckOptions)
+    given = cli.parse(kinds, description=__doc__, examples=EXAMPLES)
+    cli.start_logging()
+
+    from imgcls import artifacts, audit, check_page, lookup, problems, screening
+
+    wanted, options = (given.make(kind) for kind in kinds)
+    name = lookup.name(wanted)
+    out = artifacts.RunFolder(options.output_dir or f"runs/{name}-check")
+    out.check_writable(needed_bytes=0)
+
+    if lookup.hub_id(wanted):
+        from imgcls import dataset  # its library takes seconds to import
+
+        images = dataset.open_images(wanted)
+        listing, keys, source = images.listing, images.keys, images.source
+    else:
+        listing = lookup.read(wanted, strict=False)
+        keys = [str(listing.absolute(file)) for file in listing.files]
+        source = keys.__getitem__
+    audited = audit.examine(listing.files, keys, source, show_progress=True)
+    found = screening.find_problems(listing, audited)
+
+    out.write_json(artifacts.CHECK, [problem.row() for problem in found])
+    excluded = ((listing.files[i].path, reason) for i, reason in audited.excluded.items())
+    out.write_csv(artifacts.EXCLUDE, artifacts.EXCLUDE_COLUMNS, excluded)
+    out.write_text(artifacts.CHECK_PAGE, check_page.render(name, listing, audited, found, source))
+    print(problems.verdict(listing, audited, found))
+    print(f"see {out / artifacts.CHECK_PAGE}")
+    return cli.PROBLEMS if any(problem.severity != "info" for problem in found) else cli.DONE
+
+
+if __name__ == "__main__":
+    sys.exit(cli.exit_code(main))
