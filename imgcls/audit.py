@@ -58,7 +58,8 @@ class Audit:
             first[same[1:]] = False
         at = np.flatnonzero(self.sound & first)
         key = hashlib.blake2b(self.records["digest"][at].tobytes()).hexdigest()
-        found = cache.array("copies", [VERSION, key], lambda: duplicates.near(self.records["thumb"][at]))
+        views = (self.records[name][at] for name in ("thumb", "colour"))
+        found = cache.array("copies", [VERSION, key], lambda: duplicates.near(*views))
         return at[found].reshape(-1, 2)
 
     @cached_property

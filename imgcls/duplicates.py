@@ -29,7 +29,10 @@ COARSE = {4: 0.85, 2: 0.90}  # correlation of thumbnails shrunk so many times th
 SAME, SAME_DETAIL = 0.98, 0.95  # correlation of the whole, and of what is left without slow changes of light
 STRICTER = (0.97, 0.985, 0.995)  # what a group needs instead that would be larger than any burst of copies
 CROWD = 20  # images; and a twentieth of all
-MOST_CROPPED = 0.12  # of each side
+MOST_CROPPED, MOST_SHIFTED = 0.12, 0.04  # of a side: one within the other, or moved between two pictures of a burst
+SAME_COLOURS = 0.4  # difference of the colours, gray taken off, in shares of their size
+BURNT = 240  # level: the mean of a part with many pixels at 255
+GRAY_LEVELS = 6  # colours that differ less from gray are none
 
 
 def exact(digests: np.ndarray) -> np.ndarray:
@@ -39,15 +42,16 @@ def exact(digests: np.ndarray) -> np.ndarray:
     return np.where((counts[inverse] > 1) & digests.any(1), inverse, -1)
 
 
-def near(thumbs: np.ndarray) -> np.ndarray:
-    """Pairs of copies that are not the same file: int (P, 2), i < j. thumbs: gray uint8 (N, 32, 32).
+def near(thumbs: np.ndarray, colours: np.ndarray) -> np.ndarray:
+    """Pairs of copies that are not the same file: int (P, 2), i < j.
 
-    Pictures of one gray are no one's copies. Of a crowd of look-alikes (icons, digits) only the most alike count.
+    thumbs: gray uint8 (N, 32, 32). colours: uint8 (N, 4, 4, 3), mean of each part of the same pictures. Pictures of one
+    gray are no one's copies. Of a crowd of look-alikes (icons, digits) only the most alike count.
     """
-    if len(thumbs) < 2:
-        return np.zeros((0, 2), int)
-    described = _describe(thumbs)
+    described = _describe(thumbs) if len(thumbs) else np.zeros((0, 1))
     drawn = np.flatnonzero(described.any(1))
+    if len(drawn) < 2:
+        return np.zeros((0, 2), int)
     found = []
     for mirrored in (False, True):
         asked = _describe(thumbs[drawn][:, :, ::-1]) if mirrored else described[drawn]
@@ -55,6 +59,7 @@ def near(thumbs: np.ndarray) -> np.ndarray:
             pairs = drawn[pairs]
             pairs = pairs[(pairs[:, 0] < pairs[:, 1]) | (mirrored & (pairs[:, 0] > pairs[:, 1]))]
             if len(pairs):
+                pairs = pairs[_same_colours(colours, pairs, mirrored)]
                 found.append(_agreeing(thumbs, pairs, mirrored))
     rows = np.concatenate(found) if found else np.zeros((0, 3))
     pairs = np.sort(rows[:, :2].astype(int), axis=1)
@@ -131,7 +136,7 @@ def _agreeing(thumbs: np.ndarray, pairs: np.ndarray, mirrored: bool) -> np.ndarr
         first, second = (thumbs[part[:, side]].astype(np.float32) for side in (0, 1))
         if mirrored:
             first = first[:, :, ::-1]
-        agreed = np.zeros((2, len(part)), np.float32)
+        agreed = np.zeros(len(part), np.float32)
         for one, other in ((first, second), (second, first)):  # the cropped one may be either
             left, window = np.arange(len(part)), np.zeros((len(part), 4), np.float32)
             for times, least in COARSE.items():  # most are told apart on a few pixels
@@ -139,12 +144,39 @@ def _agreeing(thumbs: np.ndarray, pairs: np.ndarray, mirrored: bool) -> np.ndarr
                 left, window = left[coarse > least], 2 * window[coarse > least]
             if len(left):
                 smooth = (uniform_filter(of[left], (0, 3, 3), mode="nearest") for of in (one, other))
-                whole, _, seen = _lay_over(*smooth, 3, window)
-                detail = _detail(*seen)
-                agreed[:, left] = np.maximum(agreed[:, left], [whole, detail])
-        keep = (agreed[0] > SAME) & (agreed[1] > SAME_DETAIL)
-        found.append(np.column_stack([part[keep], agreed[1][keep]]))
-    return np.concatenate(found)
+                whole, window, seen = _lay_over(*smooth, 3, window)
+                same = (whole > SAME) & _within_each_other(window)
+                agreed[left] = np.maximum(agreed[left], np.where(same, _detail(*seen), 0))
+        keep = agreed > SAME_DETAIL
+        found.append(np.column_stack([part[keep], agreed[keep]]))
+    return np.concatenate(found) if found else np.zeros((0, 3))
+
+
+def _same_colours(colours: np.ndarray, pairs: np.ndarray, mirrored: bool) -> np.ndarray:
+    """Whether the colours of each pair agree up to brightness, bool (P,), where they are not burnt out.
+
+    A grayscale picture agrees with any.
+    """
+    first, second = (colours[pairs[:, side]].astype(np.float32) for side in (0, 1))
+    if mirrored:
+        first = first[:, :, ::-1]
+    clear = (np.maximum(first, second).max(3, keepdims=True) < BURNT).astype(np.float32)
+    light = [(of * clear).sum((1, 2, 3), keepdims=True) for of in (first, second)]
+    first = first * light[1] / np.maximum(light[0], 1)
+    hues = [(of - of.mean(3, keepdims=True)) * clear for of in (first, second)]
+    sizes = np.stack([np.abs(of).mean((1, 2, 3)) for of in hues])
+    apart = np.abs(hues[0] - hues[1]).mean((1, 2, 3))
+    return (sizes.min(0) < 1) | (apart < SAME_COLOURS * np.maximum(sizes.max(0), GRAY_LEVELS))
+
+
+def _within_each_other(window: np.ndarray) -> np.ndarray:
+    """Whether a window of the whole thumbnail is a crop of the picture, or the picture one of it, up to a small shift.
+
+    window: (N, 4) as in `_lay_over`. Two pictures of one thing in different places agree too, but only side by side.
+    """
+    scale, shift = window[:, ::2] / THUMB_PX, window[:, 1::2] / THUMB_PX
+    edges = np.concatenate([shift - scale, -shift - scale], 1)  # how far inside each edge lies
+    return (edges.min(1) > -MOST_SHIFTED) | (edges.max(1) < MOST_SHIFTED)
 
 
 def _shrunk(thumbs: np.ndarray, times: int) -> np.ndarray:

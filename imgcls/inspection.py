@@ -19,10 +19,10 @@ from scipy.ndimage import uniform_filter
 from imgcls import images
 from imgcls.errors import ImageError
 
-THUMB_PX = 32  # of the gray thumbnail by which copies are recognised
+THUMB_PX, COLOUR_PX = 32, 4  # of the gray thumbnail and of the colours by which copies are recognised
 STATISTICS_PX = 64  # side of the square on which pictures are scored
 MOST_BYTES = 600_000_000  # Pillow's limit of 179 million px takes 537 MB uncompressed: nothing larger is a photo
-VERSION = 1  # of a record: kept ones of another version are made anew
+VERSION = 2  # of a record: kept ones of another version are made anew
 
 RECORD = np.dtype([
     ("width", "u4"), ("height", "u4"),  # px, displayed
@@ -38,6 +38,7 @@ RECORD = np.dtype([
     ("chroma", "f4"),  # largest difference of colour channels, 0..255: 0 is gray
     ("border", "f4"),  # share of the area in borders of one colour
     ("thumb", "u1", (THUMB_PX, THUMB_PX)),  # gray, squashed to a square
+    ("colour", "u1", (COLOUR_PX, COLOUR_PX, 3)),  # mean of each sixteenth
 ])  # fmt: skip
 
 
@@ -117,6 +118,8 @@ def _score(squares: np.ndarray, records: np.ndarray, at: list[int]) -> None:
         "border": np.maximum(_bars(whole), _bars(np.ascontiguousarray(whole.transpose(0, 2, 1)))),
         "thumb": (sum(gray[:, y::half, x::half] for y in range(half) for x in range(half)) / half**2).round(),
     }
+    part = STATISTICS_PX // COLOUR_PX
+    found["colour"] = squares.reshape(-1, COLOUR_PX, part, COLOUR_PX, part, 3).mean((2, 4)).round()
     for name, values in found.items():
         records[name][at] = values
 

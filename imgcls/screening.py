@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from imgcls import artifacts, audit, file_rules, picture_rules
+from imgcls import artifacts, audit, file_rules, groups, picture_rules
 from imgcls.audit import Audit
 from imgcls.dataset import Images
 from imgcls.errors import FolderError, OptionError, nearest, shorten
@@ -47,6 +47,7 @@ def screen(images: Images, options: DataOptions, *, show_progress: bool) -> Scre
     Raises FolderError for broken images with --bad_images error, OptionError for an --exclude or --group_by that fits
     none of them.
     """
+    groups.check_rule(options.group_by)
     excluded = _by_person(options.exclude, images.listing.files) if options.exclude else {}
     if options.check == "off":
         if options.group_by != "none":

@@ -1,0 +1,66 @@
+"""scripts/check.py from folder to page: exit codes, files, and names that would break a page."""
+
+import csv
+import io
+import json
+import re
+import sys
+
+import pytest
+from commands import TESTS, main_of
+from drawings import class_folders, photo
+
+from imgcls import cli
+
+CHECK = TESTS.parent / "scripts" / "check.py"
+HOSTILE = (
+    "<script>alert(1)", "<img src=x onerror=alert(2)>", '"quoted" & \'single\'', "emoji 🐸 é", "line\nbreak",
+    "\u05e9\u05dc\u05d5\u05dd \u202e rtl",
+)  # fmt: skip
+
+
+@pytest.fixture
+def check(monkeypatch, capsys):
+    main = main_of(CHECK)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", [str(CHECK), *map(str, arguments)])
+        code = cli.exit_code(main)
+        return code, capsys.readouterr().out
+
+    return run
+
+
+def test_a_sound_folder(check, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for i in range(12):
+            photo(120, 90, i + 50 * (name == "b")).save(tmp_path / f"data/{name}/{i}.jpg")
+    code, out = check("--data", tmp_path / "data", "--output_dir", tmp_path / "out")
+    assert code == cli.DONE
+    assert "24 images in 2 classes, 24 of them sound\nnothing is wrong with them" in out
+    assert json.loads((tmp_path / "out/check.json").read_text()) == []
+    assert (tmp_path / "out/exclude.csv").read_text() == "path,reason\n"
+
+
+def test_names_that_would_break_a_page(check, tmp_path):
+    root = class_folders(tmp_path / "data", classes=HOSTILE, per_class=4)
+    for i, name in enumerate(HOSTILE):
+        (root / name / f"{name}.jpg").write_bytes(b"broken" * i)
+    code, out = check("--data", root, "--output_dir", tmp_path / "out")
+    assert code == cli.PROBLEMS
+    page = (tmp_path / "out/check.html").read_text()
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)" in page
+    assert "<img src=x" not in page
+    assert "line\\nbreak" in page
+    assert "\u202e" not in page
+    assert not re.search(r"(src|href)=\"(?!data:)", page)  # no request leaves it
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "out/exclude.csv").read_text())))
+    assert {row["path"] for row in rows} == {f"{name}/{name}.jpg" for name in HOSTILE}
+    assert "unreadable" in out
+
+
+def test_what_is_no_folder(check, tmp_path, capsys):
+    code, _ = check("--data", tmp_path / "nothing", "--output_dir", tmp_path / "out")
+    assert code == cli.FAILED
