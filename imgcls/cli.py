@@ -153,8 +153,6 @@ def _yaml_arguments(parser: _Parser, argv: list[str]) -> list[str]:
 
 def start_logging() -> None:
     """Our messages, plain, to stderr, from rank 0 only; of the libraries only errors."""
-    from datasets.utils.logging import disable_progress_bar as disable_datasets_bars
-    from datasets.utils.logging import set_verbosity_error as quiet_datasets
     from transformers.utils import logging as transformers_logging
 
     handler = logging.StreamHandler(sys.stderr)
@@ -164,8 +162,12 @@ def start_logging() -> None:
     log.setLevel(logging.INFO if rank() == 0 else logging.ERROR)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    quiet_datasets()
-    disable_datasets_bars()
+    # datasets takes half a second to import, and not every script does
+    os.environ |= {"DATASETS_VERBOSITY": "error", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
+    if "datasets" in sys.modules:
+        datasets_logging = sys.modules["datasets"].utils.logging
+        datasets_logging.set_verbosity_error()
+        datasets_logging.disable_progress_bar()
 
 
 def exit_code(main: Callable[[], int]) -> int:

@@ -69,7 +69,7 @@ def from_listing(listing: Listing, name: str) -> Images:
     splits are the listing's. What imagefolder would skip (suffixes) or fall over (broken links) comes as rows of
     its own.
     """
-    files = [str(listing.absolute(f)) for f in listing.files]
+    files = listing.paths()
     usual = [f for f in files if Path(f).suffix.lower() in ImageFolder.EXTENSIONS and os.path.exists(f)]
     rows = _imagefolder(usual) if usual else _rows(files)
     if 0 < len(usual) < len(files):

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from sklearn.datasets import load_digits
 
 IMAGE_PX = 64
 COUNT = 1797
@@ -23,6 +22,8 @@ def class_folders(parent: Path) -> Path:
     target = parent / "digits"
     if target.is_dir():
         return target
+    from sklearn.datasets import load_digits  # a second to import
+
     beside = parent / f".digits.{os.getpid()}"
     digits = load_digits()
     for i, (pixels, digit) in enumerate(zip(digits.images, digits.target, strict=True)):

@@ -15,7 +15,6 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.fft import dctn
 from scipy.ndimage import uniform_filter
-from sklearn.cluster import MiniBatchKMeans
 
 from imgcls.groups import joined
 from imgcls.inspection import THUMB_PX
@@ -91,6 +90,8 @@ def _candidates(asked: np.ndarray, described: np.ndarray) -> Iterator[np.ndarray
     if count == 1:
         yield from _nearest(asked, described, np.arange(len(asked)), np.arange(len(described)))
         return
+    from sklearn.cluster import MiniBatchKMeans  # a second to import, for large sets only
+
     sample = described[np.random.default_rng(0).permutation(len(described))[: 20 * count]]
     centres = MiniBatchKMeans(count, random_state=0, n_init=1, max_iter=20).fit(sample).cluster_centers_
     centres = (centres / np.maximum(np.linalg.norm(centres, axis=1, keepdims=True), 1e-6)).astype(np.float32)

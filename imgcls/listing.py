@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +44,11 @@ class Listing:
     def absolute(self, file: ImageFile) -> Path:
         """Where the file lies, whatever the working directory."""
         return self.root.absolute() / file.path
+
+    def paths(self) -> list[str]:
+        """Where each file lies, whatever the working directory."""
+        root = os.path.abspath(self.root)
+        return [os.path.join(root, file.path) for file in self.files]
 
     def summary(self) -> str:
         """What was left out, in one line; empty when nothing was."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
-from sklearn.tree import DecisionTreeClassifier
 
 from imgcls.intervals import wilson_interval
 
@@ -38,6 +36,10 @@ def find(labels: np.ndarray, facts: dict[str, np.ndarray], seed: int = 0) -> lis
     names = [name for name, values in facts.items() if len(np.unique(values)) > 1]
     if not names:
         return []
+    # a second to import, not needed where all files are alike
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+    from sklearn.tree import DecisionTreeClassifier
+
     table = np.stack([facts[name] for name in names], 1).astype(np.float64)
     found = []
     for label in np.unique(labels):

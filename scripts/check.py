@@ -34,7 +34,7 @@ def main() -> int:
         listing, keys, source = images.listing, images.keys, images.source
     else:
         listing = lookup.read(wanted, strict=False)
-        keys = [str(listing.absolute(file)) for file in listing.files]
+        keys = listing.paths()
         source = keys.__getitem__
     audited = audit.examine(listing.files, keys, source, show_progress=True)
     found = screening.find_problems(listing, audited)

@@ -18,7 +18,7 @@ from imgcls.listing import ImageFile, Listing
 def checked(root):
     """The audit of a folder and its problems."""
     listing = folder.scan(root, strict=False)
-    keys = [str(listing.absolute(file)) for file in listing.files]
+    keys = listing.paths()
     audited = audit.examine(listing.files, keys, keys.__getitem__, show_progress=False)
     return audited, screening.find_problems(listing, audited)
 
