@@ -86,9 +86,7 @@ def main() -> None:
     print(f"{len(rows)} photos, copies {options.share:.0%} of those to train on, seeds {options.seeds}")
     for name, pairs in found.items():
         (reported, true), (spread, _) = np.mean(pairs, 0), np.std(pairs, 0, ddof=1)
-        print(
-            f"  {name:<16} reported {reported:.3f} (sd {spread:.3f})  true {true:.3f}  too good by {reported - true:+.3f}"
-        )
+        print(f"  {name:<16} reported {reported:.3f} (sd {spread:.3f})  true {true:.3f}  {reported - true:+.3f}")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,16 @@ from commands import TESTS
 
 from imgcls import cli
 from imgcls.checkpoints import CHECKPOINTS
-from imgcls.options import AugmentOptions, DataOptions, ModelOptions, RecommendOptions, RunOptions, TuneOptions
+from imgcls.options import (
+    AugmentOptions,
+    CheckOptions,
+    DataOptions,
+    ModelOptions,
+    RecommendOptions,
+    RunOptions,
+    SourceOptions,
+    TuneOptions,
+)  # fmt: skip
 from imgcls.training_options import TrainOptions
 
 ROOT = TESTS.parent
@@ -16,7 +25,7 @@ README = (ROOT / "README.md").read_text()
 
 def test_every_flag_named_exists(capsys):
     kinds = (DataOptions, ModelOptions, TuneOptions, AugmentOptions, TrainOptions, RunOptions)
-    for options in (kinds, (DataOptions, RecommendOptions)):
+    for options in (kinds, (DataOptions, RecommendOptions), (SourceOptions, CheckOptions)):
         with pytest.raises(SystemExit):
             cli.parse(options, ["--help_all"], description="", examples="")
     known = set(re.findall(r"--\w+", capsys.readouterr().out)) | {"--help", "--help_all"}

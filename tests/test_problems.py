@@ -111,14 +111,32 @@ def test_one_class_and_none(tmp_path):
     assert "single_class" in named(checked(tmp_path / "none")[1])
 
 
-@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may read every folder")
-def test_a_folder_that_must_not_be_read(tmp_path):
+def test_a_folder_that_must_not_be_read(tmp_path, monkeypatch):
     plant(tmp_path, "cat/1.png", "dog/1.png", "dog/shut/1.png")
-    (tmp_path / "dog/shut").chmod(0)
-    try:
-        assert named(checked(tmp_path)[1])["unreadable"] == {"dog/shut/"}
-    finally:
-        (tmp_path / "dog/shut").chmod(0o700)
+    read = os.scandir
+
+    def forbid(path):
+        if str(path).endswith("shut"):
+            raise PermissionError(13, "Permission denied", path)
+        return read(path)
+
+    monkeypatch.setattr(os, "scandir", forbid)  # root, as which tests may run, reads every folder
+    assert named(checked(tmp_path)[1])["unreadable"] == {"dog/shut/"}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_what_would_never_end(tmp_path):
+    plant(tmp_path, "cat/1.png", "cat/2.png", "dog/1.png")
+    (tmp_path / "cat/up").symlink_to("..")
+    (tmp_path / "dog/self.jpg").symlink_to("self.jpg")
+    os.mkfifo(tmp_path / "dog/pipe.jpg")
+    (tmp_path / "cat/bomb.png").write_bytes(faults.bomb())
+    with open(tmp_path / "dog/vast.jpg", "wb") as file:
+        file.truncate(10_000_000_000)
+    found = named(checked(tmp_path)[1])
+    assert found["unreadable"] == {"dog/self.jpg"}
+    assert found["huge_image"] == {"cat/bomb.png", "dog/vast.jpg"}
+    assert found["stray_file"] == {"dog/pipe.jpg"}
 
 
 def test_a_set_of_tiny_or_gray_pictures_is_said_once_as_a_note(tmp_path):
