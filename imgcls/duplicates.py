@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 from scipy.fft import dctn
 from scipy.ndimage import uniform_filter
 
+from imgcls import cpu
 from imgcls.groups import joined
 from imgcls.inspection import THUMB_PX
 
@@ -41,26 +44,33 @@ def exact(digests: np.ndarray) -> np.ndarray:
     return np.where((counts[inverse] > 1) & digests.any(1), inverse, -1)
 
 
-def near(thumbs: np.ndarray, colours: np.ndarray) -> np.ndarray:
+def near(thumbs: np.ndarray, colours: np.ndarray, among: np.ndarray | None = None) -> np.ndarray:
     """Pairs of copies that are not the same file: int (P, 2), i < j.
 
-    thumbs: gray uint8 (N, 32, 32). colours: uint8 (N, 4, 4, 3), mean of each part of the same pictures. Pictures of one
-    gray are no one's copies. Of a crowd of look-alikes (icons, digits) only the most alike count.
+    thumbs: gray uint8 (N, 32, 32). colours: uint8 (N, 4, 4, 3), mean of each part of the pictures. among: positions
+    to look at, all when None. Pictures of one gray are no one's copies. Of a crowd of look-alikes (icons, digits) only
+    the most alike count.
     """
-    described = _describe(thumbs) if len(thumbs) else np.zeros((0, 1))
-    drawn = np.flatnonzero(described.any(1))
-    if len(drawn) < 2:
+    among = np.arange(len(thumbs)) if among is None else among
+    described = _describe(thumbs, among)
+    drawn = described.any(1)
+    among, described = among[drawn], described[drawn]
+    if len(among) < 2:
         return np.zeros((0, 2), int)
-    found = []
-    for mirrored in (False, True):
-        asked = _describe(thumbs[drawn][:, :, ::-1]) if mirrored else described[drawn]
-        for pairs in _candidates(asked, described[drawn]):
-            pairs = drawn[pairs]
-            pairs = pairs[(pairs[:, 0] < pairs[:, 1]) | (mirrored & (pairs[:, 0] > pairs[:, 1]))]
-            if len(pairs):
-                pairs = pairs[_same_colours(colours, pairs, mirrored)]
-                found.append(_agreeing(thumbs, pairs, mirrored))
-    rows = np.concatenate(found) if found else np.zeros((0, 3))
+
+    def judged(pairs: np.ndarray, mirrored: bool) -> np.ndarray:
+        pairs = among[pairs]
+        pairs = pairs[(pairs[:, 0] < pairs[:, 1]) | mirrored]
+        pairs = pairs[_same_colours(colours, pairs, mirrored)]
+        return _agreeing(thumbs, pairs, mirrored)
+
+    with ThreadPoolExecutor(cpu.cores()) as pool:
+        found = [
+            rows
+            for mirrored, asked in ((False, described), (True, _describe(thumbs, among, mirrored=True)))
+            for rows in pool.map(partial(judged, mirrored=mirrored), _candidates(asked, described))
+        ]
+    rows = np.concatenate([np.zeros((0, 3)), *found])
     pairs = np.sort(rows[:, :2].astype(int), axis=1)
     order = np.lexsort((-rows[:, 2], pairs[:, 1], pairs[:, 0]))
     pairs, detail = pairs[order], rows[order, 2]
@@ -69,11 +79,12 @@ def near(thumbs: np.ndarray, colours: np.ndarray) -> np.ndarray:
     return _without_crowds(pairs[first], detail[first], len(thumbs))
 
 
-def _describe(thumbs: np.ndarray) -> np.ndarray:
+def _describe(thumbs: np.ndarray, at: np.ndarray, *, mirrored: bool = False) -> np.ndarray:
     """Directions of the lowest cosine coefficients, float32 (N, 35) of length 1; zeros for pictures of one gray."""
-    found = []
-    for start in range(0, len(thumbs), 4096):
-        low = dctn(thumbs[start : start + 4096].astype(np.float32), axes=(1, 2), norm="ortho")
+    found = [np.zeros((0, COEFFICIENTS**2 - 1), np.float32)]
+    for part in _parts(at, 4096):
+        seen = thumbs[part].astype(np.float32)
+        low = dctn(seen[:, :, ::-1] if mirrored else seen, axes=(1, 2), norm="ortho")
         low = low[:, :COEFFICIENTS, :COEFFICIENTS].reshape(len(low), -1)[:, 1:]
         length = np.linalg.norm(low, axis=1, keepdims=True)
         found.append(np.where(length > THUMB_PX, low / np.maximum(length, 1e-6), 0))  # a gray level a pixel

@@ -76,9 +76,8 @@ def _wrong_extension(listing: Listing, audit: Audit) -> Iterator[Problem]:
         if suffix and suffix not in _SUFFIXES.get(kind, (suffix,)):
             wrong.append((int(i), f"{audit.files[i].path} is {kind}"))
     if wrong:
-        message = (
-            f"{counted(len(wrong), 'image')} of another format than the name says: {shorten(text for _, text in wrong)}"
-        )
+        shown = shorten(text for _, text in wrong)
+        message = f"{counted(len(wrong), 'image')} of another format than the name says: {shown}"
         advice = "Rename them; they are read by what they hold, but other programs may refuse them."
         yield Problem("wrong_extension", "warning", len(wrong), named(audit, (i for i, _ in wrong)), message, advice)
 

@@ -57,7 +57,7 @@ def screen(images: Images, options: DataOptions, *, show_progress: bool) -> Scre
     _refuse(audited, options.bad_images)
     found = find_problems(images.listing, audited, full=options.check == "full")
     for problem in found:
-        if problem.severity != "info":
+        if problem.severity != "info" and problem.code != "imbalance":  # which the diagnosis says of what is trained on
             log.info("data: %s", problem.in_words())
     return Screened(audited.excluded | excluded, audited.together(options.group_by), found, audited.cut_share)
 
