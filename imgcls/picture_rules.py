@@ -13,7 +13,7 @@ from imgcls.errors import shorten
 from imgcls.listing import Listing
 from imgcls.problems import Problem, grouped, plain, where
 
-TINY_PX, HUGE_PX = 32, 50_000_000  # shorter side; all pixels
+TINY_PX = 32  # shorter side
 STRETCHED = 2.0  # longer side over shorter: the middle square is half of the picture
 BORDER = 0.15  # share of the area
 GRAY_CHROMA = 8  # levels between the colour channels: JPEG leaves a few
@@ -28,7 +28,7 @@ BLURRED = 1.75  # of `sharpness`
 def _exact(listing: Listing, audit: Audit) -> Iterator[Problem]:
     alone = [same for same in audit.exact if _of_one_kind(audit, same)]
     yield from grouped(
-        "exact_duplicate", "warning", audit, alone, "the same file byte for byte",
+        "exact_duplicate", "warning", audit, alone, "are the same file byte for byte",
         "Training keeps one of each.",
     )  # fmt: skip
 
@@ -49,7 +49,7 @@ def _conflict(listing: Listing, audit: Audit) -> Iterator[Problem]:
 def _leak(listing: Listing, audit: Audit) -> Iterator[Problem]:
     leaks = list(audit.leaks())
     yield from grouped(
-        "leak", "error", audit, leaks, "are to train on and, as a copy, to be judged by",
+        "leak", "error", audit, leaks, "are to train on and, as a copy, to be judged by as well",
         "Accuracy would be too good; training leaves the copies to train on out.",
     )  # fmt: skip
 
