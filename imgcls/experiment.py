@@ -64,7 +64,7 @@ def run(asked: Setup, screened: Mapping[str, object] | None = None, *, given=(),
     if setup.tune.search:
         search.improve(setup, given)
     trained = fitting.fit(setup.trainer, setup.args, folder)
-    results.write(trained, division, folder, selection.keep_best(trained, setup.tune.keep), judged)
+    results.write(trained, division, folder, selection.keep_best(trained, setup.tune.keep, setup.expected), judged)
 
 
 def cross_validate(asked: Setup, divisions: Sequence[Division]) -> dict | None:

@@ -19,7 +19,7 @@ class Facts:
     largest_over_smallest: float
     family: str  # "vit" or "cnn"
     pretrained: bool
-    mode: str = "full"  # "full", "head", "lora" or "probe_then_full"
+    mode: str = "full"  # as of `tuning.mode_of`
     is_demo: bool = False
     processes: int = 1
     balanced_draws: bool = False  # --sampler balanced was given
@@ -37,6 +37,15 @@ class Choice:
 def size_of(images: int) -> str:
     """ "small", "medium" or "large": the guide's word for a set of so many images to train on."""
     return "small" if images < SMALL else "medium" if images < MEDIUM else "large"
+
+
+def auto_mode(family: str, images: int) -> str:
+    """The mode of --tune auto for a pretrained network: "probe_then_full" or "probe_and_full".
+
+    On 243 photos going on from a probe's head won by 0.063 (0.017 to 0.109) over a fresh one; on 1,221 digits, which
+    look like nothing in ImageNet, it lost 0.014, and five epochs from a fresh head gave what eight gave.
+    """
+    return "probe_and_full" if family == "cnn" and images >= SMALL else "probe_then_full"
 
 
 def choose(facts: Facts, recipe: str = "measured") -> list[Choice]:
@@ -120,6 +129,8 @@ def _learning_rate(facts: Facts) -> Choice:
 
 def _epochs(facts: Facts, batch: int) -> Choice:
     steps = math.ceil(facts.images / batch)
+    if facts.mode == "probe_and_full":
+        return Choice("num_train_epochs", 5.0, "as good as eight, in the time that --tune auto may take")
     if facts.mode != "full":
         reason = "the probe is a start that needs no more"
         short = facts.mode == "probe_then_full" or facts.images >= MEDIUM

@@ -107,7 +107,7 @@ def in_full(advice: Advice, division: Division, device: torch.device) -> dict:
         largest_over_smallest=division.imbalance("train"),
         family=built.family,
         pretrained=True,
-        mode="probe_then_full",
+        mode=recipes.auto_mode(built.family, len(division.rows["train"])),
     )
     recipe = {choice.option: choice.value for choice in recipes.choose(facts)}
     epochs, images = recipe["num_train_epochs"], facts.images

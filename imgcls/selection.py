@@ -14,14 +14,14 @@ from imgcls.trainer import ImageTrainer
 # Share of the way from the probe to the fine-tuned weights. Half-way is often better than either end (Wortsman et al.
 # 2022, "Robust fine-tuning of zero-shot models").
 SHARES = {"probe": 0.0, "average": 0.5, "fine-tuned": 1.0}
-EXPECTED = "average"
 
 
-def keep_best(trainer: ImageTrainer, wanted: str = "best") -> dict | None:
+def keep_best(trainer: ImageTrainer, wanted: str = "best", expected: str = "average") -> dict | None:
     """Give the trainer's network the weights that validation likes best, and say which.
 
-    wanted: "best", or the name of the one to keep. None when the training did not start from a probe. Returns {"kept",
-    "accuracy" of each}. The average is kept unless another is clearly better (`intervals.surplus`).
+    wanted: "best", or the name of the one to keep. expected: what is kept unless another is clearly better
+    (`intervals.surplus`); "fine-tuned" when the training did not start from the probe, so that their average is
+    nothing. None when there is no probe. Returns {"kept", "accuracy" of each}.
     """
     if trainer.start is None:
         return None
@@ -30,11 +30,13 @@ def keep_best(trainer: ImageTrainer, wanted: str = "best") -> dict | None:
     labels = np.asarray(trainer.eval_dataset.labels)
     correct = {}
     for name, share in SHARES.items():
+        if name == "average" and expected != name and wanted != name:
+            continue
         network.load_state_dict(between(trainer.start, end, share))
         network.eval()
         logits = prediction.all_logits(network, trainer.eval_dataset, args)
         correct[name] = logits.argmax(1) == labels
-    kept = choose(correct) if wanted == "best" else wanted
+    kept = choose(correct, expected) if wanted == "best" else wanted
     network.load_state_dict(between(trainer.start, end, SHARES[kept]))
     return {"kept": kept, "accuracy": {name: round(float(right.mean()), 4) for name, right in correct.items()}}
 
@@ -50,8 +52,8 @@ def between(start: Mapping[str, torch.Tensor], end: Mapping[str, torch.Tensor], 
     }
 
 
-def choose(correct: Mapping[str, np.ndarray]) -> str:
+def choose(correct: Mapping[str, np.ndarray], expected: str = "average") -> str:
     """The name of the candidate to keep; correct: bool (N,) of each, for the same images in the same order."""
-    lead = {name: surplus(right, correct[EXPECTED]) for name, right in correct.items()}
+    lead = {name: surplus(right, correct[expected]) for name, right in correct.items()}
     best = max(lead, key=lead.__getitem__)
-    return best if lead[best] else EXPECTED
+    return best if lead[best] else expected

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -37,8 +37,8 @@ class ImageTrainer(Trainer):
     """Trainer over uint8 batches with device-side augmentation, one loss for all models and whole checkpoints.
 
     module: what is trained: the classifier's network, or its head alone over kept features. mix: blends a batch's
-    images and class shares. keep_start: keep the initial weights in `start`, so that the finished ones can be
-    compared with them. ema: decay of an average of the weights, which is then evaluated and kept.
+    images and class shares. start: the module with a probe as its head, which the finished weights are compared
+    with. ema: decay of an average of the weights, which is then evaluated and kept.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class ImageTrainer(Trainer):
         *,
         task: pitfalls.Task,
         mix: Callable | None = None,
-        keep_start: bool = False,
+        start: Mapping[str, torch.Tensor] | None = None,
         ema: float | None = None,
     ):
         self.run, self.classifier, self.rates, self.mix = run, classifier, rates, mix
@@ -86,7 +86,7 @@ class ImageTrainer(Trainer):
         # ResNet and EfficientNet take **kwargs, so Trainer would hand them num_items_in_batch, which they ignore.
         self.model_accepts_loss_kwargs = False
         self.remove_callback(PrinterCallback if args.disable_tqdm else ProgressCallback)
-        self.start = {name: value.cpu().clone() for name, value in module.state_dict().items()} if keep_start else None
+        self.start = start
         self._logged = (0, time.monotonic())
         self._saving = False
 

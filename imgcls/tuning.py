@@ -33,8 +33,9 @@ KEEP_BYTES = 500_000_000  # of validation pixels in memory: 800 images of 224 px
 KNOWN_TYPES = {c.config["model_type"] for c in CHECKPOINTS.values()}
 
 
-def mode_of(tune: TuneOptions, wanted: ModelOptions, source: Source) -> str:
-    """The mode that --tune means here: "full", "head", "lora" or "probe_then_full".
+def mode_of(tune: TuneOptions, wanted: ModelOptions, source: Source, images: int) -> str:
+    """The mode that --tune means for so many images to train on: "full", "head", "lora", "probe_then_full", or
+    "probe_and_full": from a fresh head, with the probe as what the result must beat.
 
     Raises OptionError for a mode that needs pretrained features when there are none, ModelError for an --image_px that
     the network cannot have.
@@ -48,7 +49,7 @@ def mode_of(tune: TuneOptions, wanted: ModelOptions, source: Source) -> str:
     if tune.tune == "auto" and not model.has_linear_head(source):
         log.info("tune: full, since the head of %s is not one linear layer", source.name)
         return "full"
-    return "probe_then_full" if tune.tune == "auto" else tune.tune
+    return recipes.auto_mode(model.family_of(source), images) if tune.tune == "auto" else tune.tune
 
 
 def fit_aspect(mode: str, tune: TuneOptions, wanted: ModelOptions, source: Source, cut_share: float) -> None:
@@ -152,6 +153,11 @@ class Setup:
         set_seed(args.seed)
         classifier = self._classifier()
         module, head = self._trained(classifier)
+        start = None
+        if self.start.probe is not None:
+            start = {name: value.cpu().clone() for name, value in module.state_dict().items()}
+        if self.mode == "probe_and_full":
+            model.head_of(classifier.network).reset_parameters()
         if self.tune.batch_norm == "hold":
             layers.hold_batch_norm(module)
         args.per_device_train_batch_size, args.gradient_accumulation_steps = batch, accumulation
@@ -167,9 +173,14 @@ class Setup:
             layers.Rates(head, self.tune.layer_decay, self.tune.head_factor),
             task=self._task(),
             mix=mixing(self.augment.mixup, self.augment.cutmix),
-            keep_start=self.start.probe is not None,
+            start=start,
             ema=self.tune.ema,
         )
+
+    @property
+    def expected(self) -> str:
+        """What `selection.keep_best` keeps unless something else is clearly better."""
+        return "fine-tuned" if self.mode == "probe_and_full" else "average"
 
     def _classifier(self) -> model.Classifier:
         """The network that fits the task, with the probe as its head if there is one."""

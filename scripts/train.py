@@ -56,7 +56,7 @@ def main() -> int:
         origin = fetch(origin, wanted, images.is_demo)
     if images.is_demo and wanted.image_px is None:
         wanted.image_px = dataset.DEMO_PX
-    mode = tuning.mode_of(tune, wanted, origin)
+    mode = tuning.mode_of(tune, wanted, origin, len(division.rows["train"]))
     tuning.fit_aspect(mode, tune, wanted, origin, screened.cut_share)
     follow_recipe(given, args, wanted, tune, augment, origin, division, mode, images.is_demo)
 
