@@ -82,3 +82,14 @@ def test_an_option_given_is_never_overruled():
     assert args.learning_rate == 0.5
     assert args.num_train_epochs > 0
     assert not any("learning_rate" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("family", "images", "mode"),
+    [("cnn", 999, "probe_then_full"), ("cnn", 1_000, "probe_and_full"), ("vit", 50_000, "probe_then_full")],
+)
+def test_what_auto_means(family, images, mode):
+    assert recipes.auto_mode(family, images) == mode
+    values = chosen(images=images, family=family, mode=mode)
+    assert values["num_train_epochs"] <= 5
+    assert values["batch_norm"] == ("train" if mode == "probe_and_full" else "hold")

@@ -32,6 +32,12 @@ def test_one_image_decides_nothing():
     assert selection.choose(one) == "average"
 
 
+def test_the_fine_tuned_model_when_it_did_not_start_from_the_probe():
+    correct = {"probe": right(0.83), "fine-tuned": right(0.82)}
+    assert selection.choose(correct, "fine-tuned") == "fine-tuned"
+    assert selection.choose(correct | {"probe": right(0.9)}, "fine-tuned") == "probe"
+
+
 def test_halfway():
     start = {"w": torch.zeros(2), "steps": torch.tensor(0)}
     end = {"w": torch.tensor([2.0, 4.0]), "steps": torch.tensor(7)}

@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
 
-from imgcls import model, source
+from imgcls import model, recipes, source
 
 EMA = ("--ema", "0.9")
 
@@ -52,6 +52,15 @@ def test_probe_then_full_holds_the_statistics_and_moves_the_rest(fit, resnet):
     assert not moved & statistics
     if numbers(run)["selection"]["kept"] != "probe":
         assert any("embedder" in n for n in moved)
+
+
+@pytest.mark.parametrize(("lr", "kept"), [(1e-3, "fine-tuned"), (1e-9, "probe")])
+def test_auto_on_a_large_set_starts_afresh_and_must_beat_the_probe(fit, monkeypatch, lr, kept):
+    monkeypatch.setattr(recipes, "SMALL", 10)
+    found = numbers(fit("auto", "--epochs", 20, "--lr", lr))["selection"]
+    assert found["kept"] == kept
+    assert set(found["accuracy"]) == {"probe", "fine-tuned"}
+    assert (found["accuracy"]["fine-tuned"] < 0.7) == (kept == "probe")  # an untrained head knows nothing
 
 
 def test_full_has_no_probe_to_choose_from(fit):
