@@ -23,7 +23,7 @@ from imgcls.transforms import EvaluationView, TrainingView
 
 log = logging.getLogger(__name__)
 
-COMPARED_IMAGES = 1_000  # views are compared on so many training images at most
+COMPARED_IMAGES = 500  # views are compared on so many training images at most
 PROBED_IMAGES = 10_000  # and the head to start from is fitted on so many: it is trained further on all
 # CNNs pretrained on random crops see objects larger in training than in evaluation, and are at their best when shown
 # about 1.15 to 1.3 times the training size (Touvron et al. 2019); 288 instead of 224: +2 points on 357 photos.
