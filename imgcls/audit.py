@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +18,7 @@ from imgcls.inspection import RECORD, THUMB_PX, VERSION, inspect
 from imgcls.listing import ImageFile
 
 CHUNK = 32  # images that a thread inspects at a time
+REFUSALS = frozenset(map(os.strerror, errno.errorcode))  # reasons that say nothing of the file
 KEPT_AT_ONCE = 2_048  # inspections that a kill may lose
 JUDGES = ("train", "validation", "test")  # a copy in a later one of these judges the earlier ones: it stays there
 
@@ -24,12 +27,14 @@ JUDGES = ("train", "validation", "test")  # a copy in a later one of these judge
 class Audit:
     """What is known of a task's images. files, records (RECORD) and reasons have the same order.
 
-    reasons: why an image cannot be decoded, None for sound ones.
+    reasons: why an image cannot be decoded, None for sound ones. dropped: positions that a person left out already;
+    they are no one's copies.
     """
 
     files: Sequence[ImageFile]
     records: np.ndarray
     reasons: list[str | None]
+    dropped: frozenset[int] = frozenset()
 
     def __len__(self) -> int:
         return len(self.files)
@@ -48,7 +53,9 @@ class Audit:
     @cached_property
     def exact(self) -> list[np.ndarray]:
         """Positions of each group of files that are the same byte for byte."""
-        return groups.members(duplicates.exact(self.records["digest"]))
+        found = duplicates.exact(self.records["digest"])
+        found[list(self.dropped)] = -1
+        return groups.members(found)
 
     @cached_property
     def near(self) -> np.ndarray:
@@ -60,11 +67,14 @@ class Audit:
         first = np.ones(len(self), bool)  # of files that are the same, only the first is compared
         for same in self.exact:
             first[same[1:]] = False
+        first[list(self.dropped)] = False
         large = np.minimum(self.records["width"], self.records["height"]) >= THUMB_PX
         at = np.flatnonzero(large & self.sound & first)
         key = hashlib.blake2b(self.records["digest"][at].tobytes()).hexdigest()
         views = (self.records[name] for name in ("thumb", "colour"))
-        found = cache.array("copies", [VERSION, key], lambda: np.searchsorted(at, duplicates.near(*views, at)))
+        found = cache.array(
+            "copies", [VERSION, duplicates.SETTINGS, key], lambda: np.searchsorted(at, duplicates.near(*views, at))
+        )
         return at[found].reshape(-1, 2)
 
     @cached_property
@@ -83,10 +93,10 @@ class Audit:
 
     @cached_property
     def excluded(self) -> dict[int, str]:
-        """Position -> reason of each image that training is better without; of every picture one image stays.
+        """Position -> reason of each image that training is better without.
 
-        Broken files; one file under two classes, since no one knows which is right; training images that are copies of
-        those they are judged by; and all but the first of files that are the same.
+        Broken files; files that are the same under two classes, since no one knows which is right; training images
+        that are copies of those they are judged by; of other files that are the same all but the first.
         """
         found = {i: reason for i, reason in enumerate(self.reasons) if reason is not None}
         for same in self.exact:
@@ -112,11 +122,17 @@ class Audit:
 
 
 def examine(
-    files: Sequence[ImageFile], keys: Sequence[str], source: Callable[[int], str | bytes], show_progress: bool
+    files: Sequence[ImageFile],
+    keys: Sequence[str],
+    source: Callable[[int], str | bytes],
+    show_progress: bool,
+    dropped: Iterable[int] = (),
 ) -> Audit:
     """Inspect the images that were not inspected before or have changed since, with a thread a core.
 
     keys: what each inspection is kept under; a file's absolute path. source: position -> path or encoded bytes.
+    dropped: as of `Audit`. What the operating system refused (too many open files, no permission) is not kept: it may
+    be over.
     """
     kept = cache.Inspections(f"{VERSION} {hashlib.sha256(repr(RECORD).encode()).hexdigest()[:8]}")
     records = np.zeros(len(keys), RECORD)
@@ -136,13 +152,14 @@ def examine(
             records[chunk] = found
             for i, reason in zip(chunk, why, strict=True):
                 reasons[i] = reason
-                waiting.append((keys[i], reason, b"" if reason else records[i].tobytes()))
+                if reason not in REFUSALS:
+                    waiting.append((keys[i], reason, b"" if reason else records[i].tobytes()))
             if len(waiting) >= KEPT_AT_ONCE:
                 kept.keep(waiting)
                 waiting = []
             bar.update(len(chunk))
     kept.keep(waiting)
-    return Audit(files, records, reasons)
+    return Audit(files, records, reasons, frozenset(dropped))
 
 
 def _silent(show_progress: bool, todo: Sequence) -> bool | None:

@@ -46,7 +46,7 @@ def array(kind: str, key: object, make: Callable[[], np.ndarray]) -> np.ndarray:
         found = np.load(file)
         os.utime(file)
         return found
-    except (OSError, ValueError):  # not there, or cut short by a full disk
+    except (OSError, ValueError, EOFError):  # not there, or cut short by a full disk
         found = make()
     try:
         with artifacts.whole_file(file) as out:

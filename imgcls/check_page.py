@@ -16,7 +16,7 @@ from imgcls import cpu, images
 from imgcls.audit import Audit
 from imgcls.errors import ImageError
 from imgcls.listing import Listing
-from imgcls.problems import Problem
+from imgcls.problems import Problem, counted
 
 THUMB_PX = 112
 OF_CLASS, MOST_CLASSES = 8, 40  # pictures in a class's contact sheet; classes that have one
@@ -58,7 +58,8 @@ def render(
     sound, classes = int(audit.sound.sum()), listing.classes
     parts = [
         f"<h1>{_text(name)}</h1>",
-        f"<p>{len(audit):,} images in {len(classes):,} classes, {sound:,} of them sound. {_verdict(problems)}</p>",
+        f"<p>{counted(len(audit), 'image')} in {counted(len(classes), 'class', 'classes')}, {sound:,} of them sound. "
+        f"{_verdict(problems)}</p>",
         "<h2>What is wrong</h2>" if problems else "",
         *(_problem(problem, place, pictures) for problem in problems),
         "<h2>Classes</h2>",
@@ -153,10 +154,10 @@ def _problem(problem: Problem, place: dict[str, int], pictures: _Pictures) -> st
         groups = [group[:OF_GROUP] for group in problem.groups[:MOST_GROUPS]]
         body = "".join(f'<div class="group">{_files(group, place, pictures)}</div>' for group in groups)
         left = len(problem.groups) - len(groups)
-        return head + body + (f"<p>and {left:,} groups more in check.json</p>" if left else "")
+        return head + body + (f"<p>and {left:,} groups more</p>" if left else "")
     body = _files(problem.files[:OF_PROBLEM], place, pictures)
     left = len(problem.files) - OF_PROBLEM
-    return head + body + (f"<p>and {left:,} more in check.json</p>" if left > 0 else "")
+    return head + body + (f"<p>and {left:,} more</p>" if left > 0 else "")
 
 
 def _files(paths: Sequence[str], place: dict[str, int], pictures: _Pictures) -> str:
@@ -187,15 +188,14 @@ def _class_table(listing: Listing, audit: Audit) -> str:
 
 
 def _charts(audit: Audit) -> str:
-    records = audit.records[audit.sound]
-    if not len(records):
+    if not audit.sound.any():
         return "<p>No image could be read.</p>"
-    width, height = records["width"].astype(float), records["height"].astype(float)
+    width, height, size = (audit.records[name][audit.sound].astype(float) for name in ("width", "height", "file_bytes"))
     charts = (
         ("shorter side, px", np.minimum(width, height), True),
         ("longer side over shorter", np.maximum(width, height) / np.maximum(np.minimum(width, height), 1), False),
         ("width over height", width / np.maximum(height, 1), False),
-        ("kB a file", records["file_bytes"] / 1000, True),
+        ("kB a file", size / 1000, True),
     )
     return f'<div class="charts">{"".join(_histogram(*chart) for chart in charts)}</div>'
 

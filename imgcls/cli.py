@@ -155,6 +155,9 @@ def start_logging() -> None:
     """Our messages, plain, to stderr, from rank 0 only; of the libraries only errors."""
     from transformers.utils import logging as transformers_logging
 
+    for stream in (sys.stdout, sys.stderr):  # names on disk may hold what a terminal cannot show
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     log.handlers[:] = [handler]

@@ -40,8 +40,8 @@ class Images:
 
     def source(self, i: int) -> str | bytes:
         """Path or encoded bytes of image i."""
-        image = self.rows[i]["image"]
-        return image["bytes"] or image["path"]
+        image = self.rows[i]["image"] or {"bytes": b"", "path": None}  # a data set of the Hub may hold nothing
+        return image["bytes"] or image["path"] or b""
 
 
 def open_images(options: SourceOptions) -> Images:
@@ -70,6 +70,9 @@ def from_listing(listing: Listing, name: str) -> Images:
     its own.
     """
     files = listing.paths()
+    foreign = [file.path for file in listing.files if not _is_unicode(file.path)]
+    if foreign:
+        raise FolderError(f"Expected file names in UTF-8, got {shorten(map(ascii, foreign))}. Rename them.")
     usual = [f for f in files if Path(f).suffix.lower() in ImageFolder.EXTENSIONS and os.path.exists(f)]
     rows = _imagefolder(usual) if usual else _rows(files)
     if 0 < len(usual) < len(files):
@@ -82,6 +85,14 @@ def from_listing(listing: Listing, name: str) -> Images:
         rows if order == list(range(len(order))) else rows.select(order),
         files,
     )
+
+
+def _is_unicode(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _imagefolder(files: list[str]) -> datasets.Dataset:
@@ -145,11 +156,12 @@ class Division:
             [value for split in parts for value in of[split]] for of in (self.paths, self.keys, self.groups)
         )
         names = [self.classes[label] for label in rows["label"]]
-        lone = [name for name, images in Counter(names).items() if images < 2]
+        alone = Counter(name for name, _ in set(zip(names, groups, strict=True)))
+        lone = [name for name, count in alone.items() if count < 2]
         if lone:
             raise FolderError(
-                f"Expected at least 2 images in each class for --folds, got 1 in {shorten(lone)}. Add images, or leave "
-                "--folds out."
+                f"Expected at least 2 images in each class for --folds, got 1 in {shorten(lone)} (images that belong "
+                "together count as one). Add images, or leave --folds out."
             )
         fold = splits.folds(names, count, seed, groups)
         for k in range(count):
@@ -204,6 +216,8 @@ def divide(
         labels, of_free = zip(*((files[kept[j]].label, numbers[kept[j]]) for j in free), strict=True)
         for j, split in zip(free, splits.stratified(labels, open_fractions, seed, of_free), strict=True):
             chosen[j] = split
+    if options.group_by != "none":
+        _warn_of_torn([(numbers[i], split or "train") for i, split in zip(kept, chosen, strict=True)])
     classes = sorted({files[i].label for i in kept})
     _check_divided([files[i].label for i in kept], chosen)
     number = {name: i for i, name in enumerate(classes)}
@@ -237,6 +251,14 @@ def _check_enough(images: Images, kept: list[int]) -> None:
         )
 
 
+def _warn_of_torn(parts: list[tuple[int, str]]) -> None:
+    """Say how many groups lie in several of the given splits. parts: group and split of each image."""
+    several = Counter(group for group, _ in set(parts))
+    torn = sum(count > 1 for count in several.values())
+    if torn:
+        log.warning("data: %d groups of --group_by lie in several of the splits that the data came with", torn)
+
+
 def _check_divided(labels: list[str], chosen: list[str | None]) -> None:
     """Raises FolderError for a class of which nothing is left to train on, and warns of one that is not validated."""
     of_split = {name: {label for label, split in zip(labels, chosen, strict=True) if (split or "train") == name}
@@ -248,6 +270,11 @@ def _check_divided(labels: list[str], chosen: list[str | None]) -> None:
             "with images of other classes. Add images, or group them otherwise (--group_by)."
         )
     unseen = set(labels) - of_split["validation"]
+    if unseen == set(labels):
+        raise FolderError(
+            "Expected images to validate on, got none: all images of each class belong together, as copies or by "
+            "--group_by. Add images from elsewhere, or group them otherwise."
+        )
     if unseen:
         log.warning(
             "data: no image of %s can be validated on: all of each class belong together, as copies or by --group_by",

@@ -36,6 +36,11 @@ SAME_COLOURS = 0.4  # difference of the colours, gray taken off, in shares of th
 BURNT = 240  # level: the mean of a part with many pixels at 255
 GRAY_LEVELS = 6  # colours that differ less from gray are none
 
+SETTINGS = [
+    COEFFICIENTS, NEAR, NEIGHBOURS, CELL_IMAGES, PROBED_CELLS, COARSE, SAME, SAME_DETAIL, STRICTER, CROWD, MOST_CROPPED,
+    MOST_SHIFTED, SAME_COLOURS, BURNT, GRAY_LEVELS,
+]  # fmt: skip
+
 
 def exact(digests: np.ndarray) -> np.ndarray:
     """Group number of each image, -1 for those without a copy; digests: (N, 2), all zeros where unknown."""

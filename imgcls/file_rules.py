@@ -13,7 +13,18 @@ import numpy as np
 from imgcls import images
 from imgcls.audit import Audit
 from imgcls.errors import shorten
-from imgcls.listing import EMPTY, FORBIDDEN, HIDDEN, LOOSE, NO_IMAGE, OUTSIDE, SPECIAL, Listing
+from imgcls.listing import (
+    EMPTY,
+    FORBIDDEN,
+    HIDDEN,
+    LOOSE,
+    NO_IMAGE,
+    OUTSIDE,
+    REPEATED,
+    SPECIAL,
+    Listing,
+    single_class_cure,
+)
 from imgcls.problems import Problem, counted, named, plain, where
 
 HUGE_PX = 50_000_000
@@ -47,12 +58,15 @@ def _unreadable(listing: Listing, audit: Audit) -> Iterator[Problem]:
     broken = [i for i, reason in enumerate(audit.reasons) if reason is not None and reason not in images.TOO_LARGE]
     if broken or listing.skipped[FORBIDDEN]:
         reasons = Counter(audit.reasons[i] for i in broken)
-        parts = [f"{count} {reason}" for reason, count in reasons.most_common(5)]
+        parts = [f"{reason}: {count}" for reason, count in reasons.most_common(5)]
         folders = [f"{path}/" for path in listing.skipped[FORBIDDEN]]
-        parts += [f"{counted(len(folders), 'folder')} without permission"] if folders else []
+        parts += [f"no permission: {counted(len(folders), 'folder')}"] if folders else []
         files = named(audit, broken) + folders
         message = f"{counted(len(files), 'file')} unreadable ({', '.join(parts)}): {shorten(files)}"
-        yield Problem("unreadable", "error", len(files), files, message, "Replace them; training leaves them out.")
+        advice = "Replace files; training leaves them out."
+        if folders:
+            advice += " Change the permissions of folders; training refuses to start on them."
+        yield Problem("unreadable", "error", len(files), files, message, advice)
 
 
 def _huge(listing: Listing, audit: Audit) -> Iterator[Problem]:
@@ -104,10 +118,10 @@ def _stray(listing: Listing, audit: Audit) -> Iterator[Problem]:
     known = {*_PLUGINS, *_CONVERT}
     lost = listing.skipped[LOOSE] + listing.skipped[OUTSIDE]
     other = [p for p in listing.skipped[NO_IMAGE] if os.path.splitext(p)[1].lower() not in known]
-    other += listing.skipped[SPECIAL]
+    other += listing.skipped[SPECIAL] + listing.skipped[REPEATED]
     if lost or other:
         parts = [f"{counted(len(lost), 'image')} outside the class folders"] if lost else []
-        parts += [f"{counted(len(other), 'other file')}"] if other else []
+        parts += [f"{counted(len(other), 'other file or row')}"] if other else []
         message = f"{' and '.join(parts)}: {shorten(lost + other)}"
         advice = "Move images into the folder of their class; the rest is left out."
         yield Problem("stray_file", "warning" if lost else "info", len(lost + other), lost + other, message, advice)
@@ -125,27 +139,40 @@ def _classes(listing: Listing, audit: Audit) -> Iterator[Problem]:
         "empty_class", "warning", [f"{name}/" for name in listing.skipped[EMPTY]], "without an image",
         "Add images or remove the folder; it is no class.", noun="class folder",
     )  # fmt: skip
-    names = listing.classes
+    names = sorted(name for name, count in _usable(audit).items() if count)
     if len(names) < 2:
-        message = f"two classes or more are needed, {len(names)} found: {shorten(names) or 'none'}"
-        yield Problem("single_class", "error", 1, [], message, "Make one folder a class, side by side.")
+        message = f"two classes or more are needed, with images that can be used in: {shorten(names) or 'none'}"
+        yield Problem("single_class", "error", 1, [], message, single_class_cure(listing))
+
+
+def _usable(audit: Audit) -> Counter:
+    """Class -> images that it would have to train on, 0 included."""
+    learned = [(i, file.label) for i, file in enumerate(audit.files) if file.split in (None, "train")]
+    counts = Counter({label: 0 for _, label in learned})
+    counts.update(label for i, label in learned if i not in audit.excluded)
+    return counts
 
 
 def _sizes(listing: Listing, audit: Audit) -> Iterator[Problem]:
-    counts = Counter(f.label for i, f in enumerate(audit.files) if audit.sound[i] and f.split in (None, "train"))
+    counts = _usable(audit)
+    least = 1 if any(file.split == "validation" for file in audit.files) else 2
     tiny = {name: count for name, count in counts.items() if count < TINY_CLASS}
     if tiny:
         shown = shorten(f"{name} {count}" for name, count in tiny.items())
+        refused = min(tiny.values()) < least
+        advice = "Add images; of so few, nothing certain can be learned or said. --folds 5 judges small sets better."
+        if refused:
+            advice = f"Training needs {least} of each at least, sound and not left out: add images or remove the class."
         yield Problem(
-            "tiny_class", "warning", len(tiny), [f"{name}/" for name in sorted(tiny)],
-            f"classes with fewer than {TINY_CLASS} images to train on: {shown}",
-            "Add images; of so few, nothing certain can be learned or said. --folds 5 judges small sets better.",
+            "tiny_class", "error" if refused else "warning", len(tiny), [f"{name}/" for name in sorted(tiny)],
+            f"classes with fewer than {TINY_CLASS} images to train on: {shown}", advice,
         )  # fmt: skip
+    counts = +counts
     if len(counts) > 1 and max(counts.values()) > SKEWED * min(counts.values()):
-        (large, most), (small, least) = counts.most_common()[0], counts.most_common()[-1]
+        (large, most), (small, fewest) = counts.most_common()[0], counts.most_common()[-1]
         yield Problem(
             "imbalance", "warning", 1, [f"{large}/", f"{small}/"],
-            f"{most / least:.1f} : 1 between the largest class, {large} ({most}), and the smallest, {small} ({least})",
+            f"{most / fewest:.1f} : 1 between the classes {large} ({most} images) and {small} ({fewest})",
             "Training weighs the classes by itself (--class_weights balanced; or try --sampler balanced). Judge by "
             "macro F1, and collect images of small classes.",
         )  # fmt: skip
@@ -177,16 +204,16 @@ def _class_names(listing: Listing, audit: Audit) -> Iterator[Problem]:
 
 
 def _alike(names: Sequence[str]) -> list[list[str]]:
-    """Names that differ in case, accents, separators or a plural ending only."""
-    plain = defaultdict(list)
+    """Names that differ in case, accents of Latin letters, separators between words or a plural ending only."""
+    spelled = defaultdict(list)
     for name in names:
-        letters = unicodedata.normalize("NFKD", name).casefold()
-        plain[re.sub(r"[^\w]|_", "", letters) or name].append(name)
-    for key in sorted(plain):
+        letters = re.sub("[\u0300-\u036f]", "", unicodedata.normalize("NFKD", name)).casefold()
+        spelled[re.sub(r"(?<=\w)[\s_-]+(?=[^\W\d])|(?<=[^\W\d])[\s_-]+(?=\w)", "", letters)].append(name)
+    for key in sorted(spelled):
         for many in (f"{key}s", f"{key}es", f"{key[:-1]}ies" if key.endswith("y") else None):
-            if many in plain and len(key) > 2 and not key[-1].isdigit():
-                plain[key] += plain.pop(many)
-    return [sorted(group) for group in plain.values() if len(group) > 1]
+            if many in spelled and len(key) > 2 and not key[-1].isdigit():
+                spelled[key] += spelled.pop(many)
+    return [sorted(group) for group in spelled.values() if len(group) > 1]
 
 
 RULES = (

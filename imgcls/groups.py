@@ -11,20 +11,9 @@ from scipy.sparse.csgraph import connected_components
 
 from imgcls.errors import OptionError
 from imgcls.listing import ImageFile
+from imgcls.options import REGEX
 
 BURST_S = 10  # pictures taken within so many seconds of the one before belong together
-REGEX = "regex:"
-
-
-def check_rule(rule: str) -> None:
-    """Raises OptionError unless `rule` is none, folder, exif_time or regex: with a pattern that can be compiled."""
-    if rule.startswith(REGEX):
-        try:
-            re.compile(rule.removeprefix(REGEX))
-        except re.error as error:
-            raise OptionError(f"Expected a regular expression after {REGEX}, got {rule}: {error}.") from error
-    elif rule not in ("none", "folder", "exif_time"):
-        raise OptionError(f"Expected --group_by none, folder, exif_time or {REGEX}PATTERN, got {rule}.")
 
 
 def by_rule(rule: str, files: Sequence[ImageFile], taken: np.ndarray) -> np.ndarray:
@@ -44,7 +33,7 @@ def by_rule(rule: str, files: Sequence[ImageFile], taken: np.ndarray) -> np.ndar
         order = known[np.argsort(taken[known], kind="stable")]
         near = np.diff(taken[order]) <= BURST_S
         return np.stack([order[:-1][near], order[1:][near]], 1)
-    names = [_name(rule, _below_class(file)) for file in files]
+    names = [_name(rule, file) for file in files]
     if not any(name is not None for name in names):
         what = "folders below the class folders" if rule == "folder" else "a match of the pattern in some path"
         raise OptionError(f"Expected {what} for --group_by {rule}, got none among {len(names)} images.")
@@ -58,17 +47,14 @@ def by_rule(rule: str, files: Sequence[ImageFile], taken: np.ndarray) -> np.ndar
     return np.array(pairs, int).reshape(-1, 2)
 
 
-def _below_class(file: ImageFile) -> str:
-    """The path from the class folder on; all of it where no folder is called like the class."""
+def _name(rule: str, file: ImageFile) -> str | None:
     parts = file.path.split("/")
-    at = next((i for i, part in enumerate(parts[:-1]) if part == file.label), None)
-    return file.path if at is None else "/".join(parts[at + 1 :])
-
-
-def _name(rule: str, path: str) -> str | None:
+    first = 1 if file.split and len(parts) > 2 else 0  # a split's folder may be called like a class
+    at = next((i for i, part in enumerate(parts[:-1]) if part == file.label and i >= first), None)
+    below = file.path if at is None else "/".join(parts[at + 1 :])
     if rule == "folder":
-        return path.rpartition("/")[0] or None
-    found = re.search(rule.removeprefix(REGEX), path)
+        return None if at is None else below.rpartition("/")[0] or None
+    found = re.search(rule.removeprefix(REGEX), below)
     return None if found is None else next(iter(found.groups()), found.group())
 
 

@@ -93,7 +93,7 @@ def _bytes_of(path: str) -> bytes:
 def _taken(exif: Image.Exif) -> int:
     """Seconds of DateTimeOriginal, in the camera's own time zone; 0 where it is missing or misshapen."""
     try:
-        text = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.DateTimeOriginal) or exif.get(ExifTags.Base.DateTime)
+        text = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.DateTimeOriginal)
         return calendar.timegm(time.strptime(str(text)[:19], "%Y:%m:%d %H:%M:%S")) if text else 0
     except Exception:  # broken EXIF raises almost anything; the pixels are good
         return 0

@@ -90,9 +90,13 @@ def check_classes(listing: Listing, source: Path) -> None:
 
 
 def _single_class(listing: Listing, source: Path) -> str:
-    (name,) = listing.classes
+    return f"Expected at least two classes in {source}, got one: {listing.classes[0]}. {single_class_cure(listing)}"
+
+
+def single_class_cure(listing: Listing) -> str:
+    """What to do about a listing of one class, or none."""
+    name = listing.classes[0] if listing.classes else ""
     inner = {f.path.split("/")[1] for f in listing.files if f.path.startswith(f"{name}/") and f.path.count("/") > 1}
-    cure = "Add images of another class."
     if len(inner) >= 2:
-        cure = f"If its folders are the classes, give --data {listing.root / name}"
-    return f"Expected at least two classes in {source}, got one: {name}. {cure}"
+        return f"If its folders are the classes, give --data {listing.root / name}"
+    return "Add images of another class." if name else "Make one folder a class, side by side."

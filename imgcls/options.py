@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
 from imgcls.errors import OptionError
+
+REGEX = "regex:"  # begins a --group_by that is a regular expression
 
 # Options that only the long help lists.
 RARE = frozenset((
@@ -77,6 +80,18 @@ class DataOptions(SourceOptions):
                 "Expected --val_fraction and --test_fraction to leave images to train on, got "
                 f"{self.val_fraction} + {self.test_fraction}. Lower one of them."
             )
+        if self.group_by.startswith(REGEX):
+            try:
+                re.compile(self.group_by.removeprefix(REGEX))
+            except re.error as error:
+                raise OptionError(
+                    f"Expected a regular expression after --group_by {REGEX}, got {self.group_by}: {error}."
+                ) from error
+        elif self.group_by not in ("none", "folder", "exif_time"):
+            raise OptionError(f"Expected --group_by none, folder, exif_time or {REGEX}PATTERN, got {self.group_by}.")
+        if self.check == "off" and (self.group_by != "none" or self.bad_images == "error"):
+            asked = "--bad_images error" if self.bad_images == "error" else f"--group_by {self.group_by}"
+            raise OptionError(f"Expected {asked} with --check quick or full, got --check off: no image is looked at.")
         if self.folds is not None and self.folds < 2:
             raise OptionError(f"Expected --folds of 2 or more, got {self.folds}. Usual: 5.")
 

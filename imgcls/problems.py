@@ -38,8 +38,8 @@ class Problem:
 
 def verdict(listing: Listing, audit: Audit, problems: Sequence[Problem]) -> str:
     """What a person wants to know, some lines."""
-    sound = int(audit.sound.sum())
-    lines = [f"{counted(len(audit), 'image')} in {len(listing.classes):,} classes, {sound:,} of them sound"]
+    classes = counted(len(listing.classes), "class", "classes")
+    lines = [f"{counted(len(audit), 'image')} in {classes}, {int(audit.sound.sum()):,} of them sound"]
     for problem in problems:
         lines += [f"  {problem.severity:<8} {problem.code}: {problem.message}", f"{'':11}{problem.advice}"]
     left_out = len(audit.excluded)
@@ -50,9 +50,9 @@ def verdict(listing: Listing, audit: Audit, problems: Sequence[Problem]) -> str:
     return "\n".join(lines)
 
 
-def counted(count: int, noun: str) -> str:
+def counted(count: int, noun: str, plural: str | None = None) -> str:
     """ "1 image", "2 images"."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
 def named(audit: Audit, at: Iterable[int]) -> list[str]:
@@ -76,6 +76,6 @@ def grouped(code: str, severity: str, audit: Audit, groups: Sequence, what: str,
     """The problem of some groups of positions, if there are any. what: said of them after their number of images."""
     if groups:
         paths = [named(audit, group) for group in groups]
-        files = [path for group in paths for path in group]
+        files = list(dict.fromkeys(path for group in paths for path in group))
         message = f"{counted(len(files), 'image')} in {counted(len(paths), 'group')} {what}"
         yield Problem(code, severity, len(files), files, message, advice, paths)

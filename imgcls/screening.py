@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from imgcls import artifacts, audit, file_rules, groups, picture_rules
+from imgcls import artifacts, audit, file_rules, picture_rules
 from imgcls.audit import Audit
 from imgcls.dataset import Images
 from imgcls.errors import FolderError, OptionError, nearest, shorten
@@ -47,13 +47,10 @@ def screen(images: Images, options: DataOptions, *, show_progress: bool) -> Scre
     Raises FolderError for broken images with --bad_images error, OptionError for an --exclude or --group_by that fits
     none of them.
     """
-    groups.check_rule(options.group_by)
     excluded = _by_person(options.exclude, images.listing.files) if options.exclude else {}
     if options.check == "off":
-        if options.group_by != "none":
-            raise OptionError(f"Expected --group_by {options.group_by} with --check quick or full, got --check off.")
         return Screened(excluded)
-    audited = audit.examine(images.listing.files, images.keys, images.source, show_progress)
+    audited = audit.examine(images.listing.files, images.keys, images.source, show_progress, excluded)
     _refuse(audited, options.bad_images)
     found = find_problems(images.listing, audited, full=options.check == "full")
     for problem in found:
@@ -70,7 +67,7 @@ def find_problems(listing: Listing, audited: Audit, *, full: bool = True) -> lis
 
 
 def _refuse(audited: Audit, bad_images: str) -> None:
-    broken = {i: reason for i, reason in enumerate(audited.reasons) if reason is not None}
+    broken = {i: why for i, why in enumerate(audited.reasons) if why is not None and i not in audited.dropped}
     if len(broken) == len(audited) or (broken and bad_images == "error"):
         shown = shorten(f"{audited.files[i].path} ({reason})" for i, reason in broken.items())
         cure = "Give a folder of photos." if len(broken) == len(audited) else "Leave them out with --bad_images skip."
@@ -87,12 +84,14 @@ def _by_person(path: str, files: Sequence[ImageFile]) -> dict[int, str]:
     if rows and "path" not in rows[0]:
         raise OptionError(f"Expected a column path in {path}, got {shorten(filter(None, rows[0]))}. Name it.")
     place = {file.path: i for i, file in enumerate(files)}
-    found = {
-        place[row["path"]]: row.get("reason") or f"named in {Path(path).name}" for row in rows if row["path"] in place
-    }
-    unknown = [row["path"] for row in rows if row["path"] not in place]
-    if rows and not found:
-        close = ", ".join(nearest(unknown[0], place))
+    paths = [row["path"] for row in rows if row["path"]]
+    named = f"named in {Path(path).name}"
+    found = {place[row["path"]]: row.get("reason") or named for row in rows if row["path"] in place}
+    unknown = [name for name in paths if name not in place]
+    if paths and not found:
+        last = Path(unknown[0]).name
+        alike = [name for name in place if Path(name).name == last] or list(place)[:5_000]
+        close = ", ".join(nearest(unknown[0], alike))
         raise OptionError(
             f"Expected paths of these images in {path}, got {shorten(unknown)}. Nearest to the first: {close}. Give "
             "them relative to the data folder."

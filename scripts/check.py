@@ -25,7 +25,6 @@ def main() -> int:
     wanted, options = (given.make(kind) for kind in kinds)
     name = lookup.name(wanted)
     out = artifacts.RunFolder(options.output_dir or f"runs/{name}-check")
-    out.check_writable(needed_bytes=0)
 
     if lookup.hub_id(wanted):
         from imgcls import dataset  # its library takes seconds to import
@@ -36,6 +35,7 @@ def main() -> int:
         listing = lookup.read(wanted, strict=False)
         keys = listing.paths()
         source = keys.__getitem__
+    out.check_writable(needed_bytes=0)  # after the scan: it makes a folder, maybe below the data
     audited = audit.examine(listing.files, keys, source, show_progress=True)
     found = screening.find_problems(listing, audited)
 

@@ -61,6 +61,7 @@ def test_names_that_would_break_a_page(check, tmp_path):
     assert "unreadable" in out
 
 
-def test_what_is_no_folder(check, tmp_path, capsys):
+def test_what_is_no_folder(check, tmp_path):
     code, _ = check("--data", tmp_path / "nothing", "--output_dir", tmp_path / "out")
     assert code == cli.FAILED
+    assert not (tmp_path / "out").exists()

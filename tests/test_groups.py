@@ -6,6 +6,7 @@ import pytest
 from imgcls import groups, splits
 from imgcls.errors import OptionError
 from imgcls.listing import ImageFile
+from imgcls.options import DataOptions
 
 FILES = [
     ImageFile(path, path.split("/")[-3] if path.count("/") > 1 else path.split("/")[0])
@@ -32,6 +33,12 @@ def test_rules(rule, expected):
     assert together(rule) == expected
 
 
+def test_folders_of_a_split_and_of_no_class_at_all():
+    files = [ImageFile("test/test/ann/1.jpg", "test", "test"), ImageFile("train/test/ann/2.jpg", "test", "train"),
+             ImageFile("images/1.jpg", "a"), ImageFile("images/2.jpg", "b")]  # fmt: skip
+    assert groups.by_rule("folder", files, NONE).tolist() == [[0, 1]]
+
+
 def test_pictures_of_a_burst_are_chained():
     assert together("exif_time", np.array([100, 109, 118, 200, 0, 0])) == [[0, 1, 2]]
 
@@ -42,7 +49,7 @@ def test_pictures_of_a_burst_are_chained():
 )
 def test_rules_that_cannot_be_followed(rule, message):
     def follow():
-        groups.check_rule(rule)
+        DataOptions(group_by=rule)
         groups.by_rule(rule, FILES, NONE)
 
     with pytest.raises(OptionError, match=message):

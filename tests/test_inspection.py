@@ -35,7 +35,7 @@ def test_facts_of_the_header():
 @pytest.mark.parametrize("text", ["", "yesterday", "0000:00:00 00:00:00", "2021:13:45 99:99:99"])
 def test_a_time_that_is_none(text):
     exif = Image.Exif()
-    exif[0x0132] = text
+    exif.get_ifd(0x8769)[0x9003] = text
     assert record(photo(20, 20), "JPEG", exif=exif)["taken"] == 0
 
 

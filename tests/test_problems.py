@@ -7,6 +7,7 @@ from collections import defaultdict
 import faults
 import numpy as np
 import pytest
+from drawings import photo
 from PIL import Image
 from planted import plant
 
@@ -99,10 +100,25 @@ def test_shortcuts_are_found_and_sound_sets_have_none(tmp_path):
         (["red_car", "red car", "Red-Car"], [["Red-Car", "red car", "red_car"]]),
         (["café", "cafe"], [["cafe", "café"]]),
         (["class1", "class2", "1", "11", "left", "right", "a", "as", "?", "!"], []),
+        (["-1", "1", "1.5", "15", "C#", "C++", "A+", "A-", "\u304b", "\u304c", "1-2", "12"], []),
     ],
 )
 def test_names_of_one_class(names, alike):
     assert file_rules._alike(names) == alike
+
+
+def test_what_training_would_refuse_is_an_error(tmp_path):
+    """Classes count what is left once copies and broken files are taken away."""
+    for i in range(12):
+        for name, seed in (("same", 0), ("sound", i + 1)):
+            (tmp_path / name).mkdir(exist_ok=True)
+            photo(80, 60, seed).save(tmp_path / name / f"{i}.png")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken/1.jpg").write_text("text")
+    found = {problem.code: problem for problem in checked(tmp_path)[1]}
+    assert found["tiny_class"].severity == "error"
+    assert set(found["tiny_class"].files) == {"broken/", "same/"}
+    assert "broken 0, same 1" in found["tiny_class"].message
 
 
 def test_one_class_and_none(tmp_path):

@@ -71,6 +71,13 @@ def test_a_person_s_list(shapes, tmp_path):
         screened(shapes, exclude=str(tmp_path / "nothing.csv"))
 
 
+def test_what_a_person_solved_is_left_alone(shapes, tmp_path):
+    file = tmp_path / "exclude.csv"
+    file.write_text("path\nsquare/torn.png\ncross/again.jpg\ncircle/broken.jpg\n")
+    left_out = screened(shapes, exclude=str(file), bad_images="error")[2]
+    assert set(left_out) == {"square/torn.png", "cross/again.jpg", "circle/broken.jpg"}
+
+
 def test_broken_images_as_an_error(shapes):
     with pytest.raises(FolderError, match=r"circle/broken\.jpg \(not an image\).*--bad_images skip"):
         screened(shapes, bad_images="error")
