@@ -19,7 +19,7 @@ from imgcls.listing import ImageFile
 
 CHUNK = 32  # images that a thread inspects at a time
 REFUSALS = frozenset(map(os.strerror, errno.errorcode))  # reasons that say nothing of the file
-KEPT_AT_ONCE = 2_048  # inspections that a kill may lose
+KEPT_CHUNKS = 64  # chunks that are inspected before what was found is kept
 JUDGES = ("train", "validation", "test")  # a copy in a later one of these judges the earlier ones: it stays there
 
 
@@ -142,23 +142,24 @@ def examine(
         known[i], reasons[i] = True, reason
         if reason is None:
             records[i] = np.frombuffer(record, RECORD)[0]
-    todo = np.flatnonzero(~known).tolist()
+    todo = np.flatnonzero(~known)
     chunks = [todo[start : start + CHUNK] for start in range(0, len(todo), CHUNK)]
     bar = tqdm(total=len(todo), desc="checking images", unit="img", leave=False, disable=_silent(show_progress, todo))
-    waiting = []
     with ThreadPoolExecutor(cpu.cores()) as pool, bar:
-        inspected = pool.map(lambda at: inspect([source(i) for i in at]), chunks)
-        for chunk, (found, why) in zip(chunks, inspected, strict=True):
-            records[chunk] = found
-            for i, reason in zip(chunk, why, strict=True):
-                reasons[i] = reason
-                if reason not in REFUSALS:
-                    waiting.append((keys[i], reason, b"" if reason else records[i].tobytes()))
-            if len(waiting) >= KEPT_AT_ONCE:
-                kept.keep(waiting)
-                waiting = []
-            bar.update(len(chunk))
-    kept.keep(waiting)
+        for start in range(0, len(chunks), KEPT_CHUNKS):  # so that a kill loses, and memory holds, no more than these
+            window = chunks[start : start + KEPT_CHUNKS]
+            inspected = pool.map(lambda at: inspect([source(int(i)) for i in at]), window)
+            for chunk, (found, why) in zip(window, inspected, strict=True):
+                records[chunk] = found
+                for i, reason in zip(chunk, why, strict=True):
+                    reasons[i] = reason
+                bar.update(len(chunk))
+            kept.keep(
+                (keys[i], reasons[i], b"" if reasons[i] else records[i].tobytes())
+                for chunk in window
+                for i in chunk
+                if reasons[i] not in REFUSALS
+            )
     return Audit(files, records, reasons, frozenset(dropped))
 
 

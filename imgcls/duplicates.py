@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import islice
 
 import numpy as np
 from scipy.fft import dctn
@@ -26,6 +27,7 @@ COEFFICIENTS = 6  # a side; without the mean 35 numbers
 NEAR = 0.6  # distance of their directions, 0 to 2: 95 % of crops by up to 10 % a side lie below 0.5
 NEIGHBOURS = 5  # candidates an image
 CELL_IMAGES = 2_000  # compared with each other at once; beyond, images are sorted into cells
+WINDOW = 64  # blocks of candidates that wait at a time
 PROBED_CELLS = 6  # cells that are searched for an image's copies
 COARSE = {4: 0.85, 2: 0.90}  # correlation of thumbnails shrunk so many times that a candidate needs to go on
 SAME, SAME_DETAIL = 0.98, 0.95  # correlation of the whole, and of what is left without slow changes of light
@@ -69,12 +71,14 @@ def near(thumbs: np.ndarray, colours: np.ndarray, among: np.ndarray | None = Non
         pairs = pairs[_same_colours(colours, pairs, mirrored)]
         return _agreeing(thumbs, pairs, mirrored)
 
+    # a mirrored picture's coefficients differ in the sign of the odd horizontal ones
+    flip = np.tile((-1.0) ** np.arange(COEFFICIENTS), COEFFICIENTS)[1:].astype(np.float32)
+    found = []
     with ThreadPoolExecutor(cpu.cores()) as pool:
-        found = [
-            rows
-            for mirrored, asked in ((False, described), (True, _describe(thumbs, among, mirrored=True)))
-            for rows in pool.map(partial(judged, mirrored=mirrored), _candidates(asked, described))
-        ]
+        for mirrored, signs in ((False, np.ones_like(flip)), (True, flip)):
+            blocks = _candidates(described, signs)
+            while window := list(islice(blocks, WINDOW)):  # so that no more than these wait in memory
+                found += pool.map(partial(judged, mirrored=mirrored), window)
     rows = np.concatenate([np.zeros((0, 3)), *found])
     pairs = np.sort(rows[:, :2].astype(int), axis=1)
     order = np.lexsort((-rows[:, 2], pairs[:, 1], pairs[:, 0]))
@@ -84,41 +88,43 @@ def near(thumbs: np.ndarray, colours: np.ndarray, among: np.ndarray | None = Non
     return _without_crowds(pairs[first], detail[first], len(thumbs))
 
 
-def _describe(thumbs: np.ndarray, at: np.ndarray, *, mirrored: bool = False) -> np.ndarray:
+def _describe(thumbs: np.ndarray, at: np.ndarray) -> np.ndarray:
     """Directions of the lowest cosine coefficients, float32 (N, 35) of length 1; zeros for pictures of one gray."""
-    found = [np.zeros((0, COEFFICIENTS**2 - 1), np.float32)]
-    for part in _parts(at, 4096):
-        seen = thumbs[part].astype(np.float32)
-        low = dctn(seen[:, :, ::-1] if mirrored else seen, axes=(1, 2), norm="ortho")
+    found = np.zeros((len(at), COEFFICIENTS**2 - 1), np.float32)
+    for start in range(0, len(at), 4096):
+        low = dctn(thumbs[at[start : start + 4096]].astype(np.float32), axes=(1, 2), norm="ortho")
         low = low[:, :COEFFICIENTS, :COEFFICIENTS].reshape(len(low), -1)[:, 1:]
         length = np.linalg.norm(low, axis=1, keepdims=True)
-        found.append(np.where(length > THUMB_PX, low / np.maximum(length, 1e-6), 0))  # a gray level a pixel
-    return np.concatenate(found)
+        found[start : start + 4096] = np.where(length > THUMB_PX, low / np.maximum(length, 1e-6), 0)  # a level a pixel
+    return found
 
 
-def _candidates(asked: np.ndarray, described: np.ndarray) -> Iterator[np.ndarray]:
-    """Positions (i of `asked`, j of `described`) of directions at most NEAR apart, the nearest NEIGHBOURS of each i.
+def _candidates(described: np.ndarray, signs: np.ndarray) -> Iterator[np.ndarray]:
+    """Positions (i, j) whose directions, i's with other signs, are at most NEAR apart, the NEIGHBOURS nearest of each.
 
     Beyond CELL_IMAGES, directions are sorted into cells around the means of a sample, and each is compared with those
     of the nearest cells only: work grows with N to the power of 1.5. Source: inverted file, Sivic and Zisserman 2003.
     """
     count = math.ceil(math.sqrt(len(described))) if len(described) > CELL_IMAGES else 1
     if count == 1:
-        yield from _nearest(asked, described, np.arange(len(asked)), np.arange(len(described)))
+        yield from _nearest(described, signs, np.arange(len(described)), np.arange(len(described)))
         return
     from sklearn.cluster import MiniBatchKMeans  # a second to import, for large sets only
 
     sample = described[np.random.default_rng(0).permutation(len(described))[: 20 * count]]
     centres = MiniBatchKMeans(count, random_state=0, n_init=1, max_iter=20).fit(sample).cluster_centers_
     centres = (centres / np.maximum(np.linalg.norm(centres, axis=1, keepdims=True), 1e-6)).astype(np.float32)
-    cell_of = np.concatenate([np.argmax(part @ centres.T, 1) for part in _parts(described)])
+    cell_of = np.concatenate([np.argmax(part @ centres.T, 1).astype(np.int32) for part in _parts(described)])
     probed = np.concatenate(
-        [np.argpartition(-(part @ centres.T), PROBED_CELLS, 1)[:, :PROBED_CELLS] for part in _parts(asked)]
+        [
+            np.argpartition(-((part * signs) @ centres.T), PROBED_CELLS, 1)[:, :PROBED_CELLS].astype(np.int32)
+            for part in _parts(described)
+        ]
     )
-    members = _by_number(cell_of, np.arange(len(described)), count)
-    visitors = _by_number(probed.ravel(), np.repeat(np.arange(len(asked)), PROBED_CELLS), count)
+    members = _by_number(cell_of, np.arange(len(described), dtype=np.int32), count)
+    visitors = _by_number(probed.ravel(), np.repeat(np.arange(len(described), dtype=np.int32), PROBED_CELLS), count)
     for mine, theirs in zip(visitors, members, strict=True):
-        yield from _nearest(asked, described, mine, theirs)
+        yield from _nearest(described, signs, mine, theirs)
 
 
 def _parts(rows: np.ndarray, size: int = 8192) -> Iterator[np.ndarray]:
@@ -132,11 +138,11 @@ def _by_number(numbers: np.ndarray, values: np.ndarray, count: int) -> list[np.n
     return np.split(values[order], np.cumsum(np.bincount(numbers, minlength=count))[:-1])
 
 
-def _nearest(asked: np.ndarray, described: np.ndarray, mine: np.ndarray, theirs: np.ndarray) -> Iterator[np.ndarray]:
-    """Pairs (P, 2) within NEAR among some of both sides; of each of mine the NEIGHBOURS nearest, itself left out."""
+def _nearest(described: np.ndarray, signs: np.ndarray, mine: np.ndarray, theirs: np.ndarray) -> Iterator[np.ndarray]:
+    """Pairs (P, 2) within NEAR between some positions, with other signs, and others; the NEIGHBOURS nearest of each."""
     least = 1 - NEAR**2 / 2  # |a - b|^2 = 2 - 2ab
     for part in _parts(mine, 2048):
-        alike = asked[part] @ described[theirs].T
+        alike = (described[part] * signs) @ described[theirs].T
         alike[part[:, None] == theirs] = -1
         if len(theirs) > NEIGHBOURS:
             at = np.argpartition(-alike, NEIGHBOURS, 1)[:, :NEIGHBOURS]
