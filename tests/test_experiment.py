@@ -60,10 +60,10 @@ def test_folds_judge_every_image_by_a_run_that_never_saw_it(train, command, shap
 def test_a_stopped_cross_validation_goes_on(train, command, monkeypatch):
     kept = experiment.selection.keep_best
 
-    def stop_in_the_second(trainer, wanted):
+    def stop_in_the_second(trainer, *wanted):
         if trainer.run.path.name == "2":
             raise KeyboardInterrupt
-        return kept(trainer, wanted)
+        return kept(trainer, *wanted)
 
     monkeypatch.setattr(experiment.selection, "keep_best", stop_in_the_second)
     assert train(*command, "--folds", 2).returncode == 130
