@@ -121,7 +121,7 @@ def _stray(listing: Listing, audit: Audit) -> Iterator[Problem]:
     other += listing.skipped[SPECIAL] + listing.skipped[REPEATED]
     if lost or other:
         parts = [f"{counted(len(lost), 'image')} outside the class folders"] if lost else []
-        parts += [f"{counted(len(other), 'other file or row')}"] if other else []
+        parts += [f"{counted(len(other), 'other entry', 'other entries')}"] if other else []
         message = f"{' and '.join(parts)}: {shorten(lost + other)}"
         advice = "Move images into the folder of their class; the rest is left out."
         yield Problem("stray_file", "warning" if lost else "info", len(lost + other), lost + other, message, advice)
