@@ -124,11 +124,9 @@ def _is_folder(entry: os.DirEntry) -> bool:
 
 def _kind(entry: os.DirEntry) -> str | None:
     """Why an entry that is no folder is left out; None for images, broken links called like one among them."""
-    try:
-        if not entry.is_file() and os.path.exists(entry.path):
-            return SPECIAL  # a pipe, a device: reading it would wait for ever
-    except OSError:  # a link to itself
-        pass
+    plain = entry.is_file(follow_symlinks=False)  # which asks the disk nothing
+    if not plain and os.path.exists(entry.path) and not os.path.isfile(entry.path):
+        return SPECIAL  # a pipe, a device: reading it would wait for ever
     return None if is_image(entry.path) else NO_IMAGE
 
 
