@@ -2,48 +2,21 @@
 
 from __future__ import annotations
 
-import base64
-import html
-import io
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from PIL import Image
 
-from imgcls import cpu, images
+from imgcls import cpu, page
 from imgcls.audit import Audit
-from imgcls.errors import ImageError
 from imgcls.listing import Listing
+from imgcls.page import text
 from imgcls.problems import Problem, counted
 
-THUMB_PX = 112
 OF_CLASS, MOST_CLASSES = 8, 40  # pictures in a class's contact sheet; classes that have one
 OF_PROBLEM, MOST_GROUPS, OF_GROUP = 16, 12, 6  # pictures of a problem, or groups of it and pictures of each
 SPLITS = ("train", "validation", "test")
-
-_STYLE = """
-:root { color-scheme: light dark; --line: #8884; --error: #c62828; --warning: #b26a00; --info: #1565c0; --bar: #4f83cc }
-body { font: 15px/1.45 system-ui, sans-serif; max-width: 1100px; margin: 0 auto; padding: 1rem }
-h1 { font-size: 1.5rem; margin: 0.3rem 0 } h2 { font-size: 1.15rem; margin: 2rem 0 0.5rem }
-h3 { font-size: 1rem; margin: 1.2rem 0 0.3rem } p { margin: 0.3rem 0 } bdi { overflow-wrap: anywhere }
-table { border-collapse: collapse; width: 100% }
-td, th { padding: 0.2rem 0.5rem; text-align: left; vertical-align: top }
-tr + tr td { border-top: 1px solid var(--line) } th:last-child { width: 60% }
-td.n { text-align: right; font-variant-numeric: tabular-nums }
-.bar { display: flex; height: 0.9rem; min-width: 8rem } .bar i { background: var(--bar) }
-.bar i + i { filter: saturate(0.4) } .bar i + i + i { filter: saturate(0.4) brightness(0.6) }
-.tag { font-weight: 600 } .error { color: var(--error) } .warning { color: var(--warning) } .info { color: var(--info) }
-.sheet { display: flex; flex-wrap: wrap; gap: 0.4rem } figure { margin: 0; width: 112px }
-figure img, figure div { width: 112px; height: 112px; object-fit: contain; background: #8882; display: block }
-figure div { display: grid; place-items: center; font-size: 0.75rem; text-align: center }
-figcaption { font-size: 0.7rem; line-height: 1.2; max-height: 2.6em; overflow: hidden; overflow-wrap: anywhere }
-.group { border-left: 3px solid var(--line); padding-left: 0.5rem; margin: 0.4rem 0 }
-.charts { display: flex; flex-wrap: wrap; gap: 2rem } .histogram { display: flex; align-items: flex-end; gap: 1px }
-.histogram i { background: var(--bar); width: 12px; min-height: 1px } .axis { font-size: 0.75rem }
-.axis { display: flex; justify-content: space-between } @media print { figure { break-inside: avoid } }
-"""
 
 
 def render(
@@ -57,7 +30,7 @@ def render(
     pictures = _Pictures(audit, sorted(shown), source)
     sound, classes = int(audit.sound.sum()), listing.classes
     parts = [
-        f"<h1>{_text(name)}</h1>",
+        f"<h1>{text(name)}</h1>",
         f"<p>{counted(len(audit), 'image')} in {counted(len(classes), 'class', 'classes')}, {sound:,} of them sound. "
         f"{_verdict(problems)}</p>",
         "<h2>What is wrong</h2>" if problems else "",
@@ -67,21 +40,11 @@ def render(
         "<h2>Sizes</h2>",
         _charts(audit),
         "<h2>Examples</h2>" if sheets else "",
-        *(f"<h3>{_text(label)}</h3>{_sheet(at, pictures)}" for label, at in sheets.items()),
+        *(f"<h3>{text(label)}</h3>{_sheet(at, pictures)}" for label, at in sheets.items()),
     ]
     if len(classes) > len(sheets):
         parts.append(f"<p>and {len(classes) - len(sheets):,} classes more</p>")
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{_text(name)}: data check</title><style>{_STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
-    )
-
-
-def _text(text: str) -> str:
-    """Any name as text of the page: escaped, its direction its own, line breaks and control signs visible."""
-    visible = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-    return f"<bdi>{html.escape(visible)}</bdi>"
+    return page.document(f"{name}: data check", parts)
 
 
 def _verdict(problems: Sequence[Problem]) -> str:
@@ -102,27 +65,10 @@ class _Pictures:
         self.audit = audit
         readable = [i for i in at if audit.sound[i]]
         with ThreadPoolExecutor(cpu.cores()) as pool:
-            self.encoded = dict(zip(readable, pool.map(lambda i: _thumbnail(source(i)), readable), strict=True))
+            self.encoded = dict(zip(readable, pool.map(lambda i: page.thumbnail(source(i)), readable), strict=True))
 
     def figure(self, i: int, caption: str) -> str:
-        encoded = self.encoded.get(i)
-        if encoded:
-            shown = f'<img src="data:image/jpeg;base64,{encoded}" alt="" loading="lazy">'
-        else:
-            shown = f"<div>{_text(self.audit.reasons[i] or 'changed meanwhile')}</div>"
-        return f"<figure>{shown}<figcaption>{_text(caption)}</figcaption></figure>"
-
-
-def _thumbnail(source: str | bytes) -> str | None:
-    try:
-        with images.open_image(source) as image:
-            pixels = images.to_rgb(image, at_least=(THUMB_PX, THUMB_PX))
-    except ImageError:  # gone or changed since it was inspected
-        return None
-    pixels.thumbnail((THUMB_PX, THUMB_PX), Image.Resampling.BOX)
-    out = io.BytesIO()
-    pixels.save(out, "JPEG", quality=75)
-    return base64.b64encode(out.getvalue()).decode()
+        return page.figure(self.encoded.get(i), caption, self.audit.reasons[i] or "changed meanwhile")
 
 
 def _contact_sheets(listing: Listing, audit: Audit) -> dict[str, list[int]]:
@@ -148,7 +94,7 @@ def _shown_files(problem: Problem) -> Iterable[str]:
 def _problem(problem: Problem, place: dict[str, int], pictures: _Pictures) -> str:
     head = (
         f'<h3><span class="tag {problem.severity}">{problem.severity}: {problem.code}</span></h3>'
-        f"<p>{_text(problem.message)}.</p><p>{_text(problem.advice)}</p>"
+        f"<p>{text(problem.message)}.</p><p>{text(problem.advice)}</p>"
     )
     if problem.groups:
         groups = [group[:OF_GROUP] for group in problem.groups[:MOST_GROUPS]]
@@ -163,7 +109,7 @@ def _problem(problem: Problem, place: dict[str, int], pictures: _Pictures) -> st
 def _files(paths: Sequence[str], place: dict[str, int], pictures: _Pictures) -> str:
     """Pictures of images; other files by name."""
     figures = "".join(pictures.figure(place[path], path) for path in paths if path in place)
-    others = ", ".join(_text(path) for path in paths if path not in place)
+    others = ", ".join(text(path) for path in paths if path not in place)
     return (f'<div class="sheet">{figures}</div>' if figures else "") + (f"<p>{others}</p>" if others else "")
 
 
@@ -181,7 +127,7 @@ def _class_table(listing: Listing, audit: Audit) -> str:
     for label, of in counts.items():
         bars = "".join(f'<i style="width:{100 * of[split] / max(most, 1):.2f}%"></i>' for split in splits)
         numbers = "".join(f'<td class="n">{of[split]:,}</td>' for split in splits)
-        rows.append(f'<tr><td>{_text(label)}</td>{numbers}<td><div class="bar">{bars}</div></td></tr>')
+        rows.append(f'<tr><td>{text(label)}</td>{numbers}<td><div class="bar">{bars}</div></td></tr>')
     several = len(splits) > 1
     heads = "".join(f"<th>{split if several else 'images'}</th>" for split in splits)
     return f"<table><tr><th>class</th>{heads}<th></th></tr>{''.join(rows)}</table>"

@@ -14,9 +14,9 @@ FLOORS = [
     },
     {
         "folder", "table", "cache", "inspection", "groups", "shortcut", "augmentation", "recipes", "source", "progress",
-        "training_options", "probe", "metrics", "pitfalls",
+        "training_options", "probe", "metrics", "pitfalls", "page",
     },
-    {"lookup", "duplicates", "hub_rows", "transforms", "model", "diagnosis"},
+    {"lookup", "duplicates", "hub_rows", "transforms", "model", "diagnosis", "calibration"},
     {"audit", "dataset", "prediction", "trainer", "lora"},
     {"problems", "fitting", "results", "report", "selection", "features"},
     {"file_rules", "picture_rules", "check_page", "tuning", "recommendation"},

@@ -1,0 +1,130 @@
+"""Logits and labels -> a temperature that makes confidence mean what it says, and how far to trust which answers."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+
+from imgcls import splits
+from imgcls.errors import MetricError
+from imgcls.intervals import wilson_interval
+from imgcls.metrics import ECE_BINS, expected_calibration_error, log_softmax
+
+LIMITS = (0.05, 20.0)  # of a temperature: outside, logits are nothing that a scale can mend
+FOLDS = 5
+MIN_PRECISION = 0.95
+
+
+def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+    """The T for which softmax(logits / T) has the lowest cross-entropy on these images; 1.0 when there are none.
+
+    logits: float (N, K), rows that are not finite are left out. labels: int (N,). Targets are smoothed by 1 / (N + 2),
+    as Platt 1999 does: else a few images that are all right would ask for certainty. Source: Guo et al. 2017, 4.2.
+    """
+    finite = np.isfinite(logits).all(1)
+    logits, labels = logits[finite].astype(np.float64), np.asarray(labels)[finite]
+    n = len(labels)
+    if not n:
+        return 1.0
+    own, share = np.arange(n), 1 / (n + 2)
+
+    def cost(log_t: float) -> float:
+        log_p = log_softmax(logits / np.exp(log_t))
+        others = (log_p.sum(1) - log_p[own, labels]) / (logits.shape[1] - 1)
+        return -((1 - share) * log_p[own, labels] + share * others).mean()
+
+    return float(np.exp(minimize_scalar(cost, bounds=np.log(LIMITS), method="bounded").x))
+
+
+def probabilities(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """float64 (N, K); rows whose logits are not finite are NaN."""
+    with np.errstate(invalid="ignore"):
+        return np.exp(log_softmax(np.asarray(logits, np.float64) / temperature))
+
+
+def crossfitted(logits: np.ndarray, labels: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Calibrated probabilities of each image by a temperature that was fitted on the others, float64 (N, K)."""
+    labels = np.asarray(labels)
+    if len(labels) < FOLDS:
+        return probabilities(logits)
+    fold = np.asarray(splits.folds([str(label) for label in labels], FOLDS, seed))
+    found = np.empty(logits.shape, np.float64)
+    for k in range(FOLDS):
+        out = fold == k
+        found[out] = probabilities(logits[out], fit_temperature(logits[~out], labels[~out]))
+    return found
+
+
+def reliability(p: np.ndarray, labels: np.ndarray) -> list[dict]:
+    """Confidence against accuracy: {"low", "high", "images", "confidence", "accuracy", "ci95"} of each filled bin.
+
+    p: float (N, K). Bins as of `metrics.expected_calibration_error`.
+    """
+    confidence, correct = answers(p, labels)
+    at = np.clip(np.ceil(confidence * ECE_BINS).astype(int) - 1, 0, ECE_BINS - 1)
+    found = []
+    for b in np.unique(at):
+        mine = at == b
+        hits, n = int(correct[mine].sum()), int(mine.sum())
+        found.append({
+            "low": b / ECE_BINS, "high": (b + 1) / ECE_BINS, "images": n, "confidence": float(confidence[mine].mean()),
+            "accuracy": hits / n, "ci95": list(wilson_interval(hits, n)),
+        })  # fmt: skip
+    return found
+
+
+def answers(p: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Confidence and correctness of each image whose probabilities are finite: float (n,), bool (n,)."""
+    finite = np.isfinite(p).all(1)
+    return p[finite].max(1), p[finite].argmax(1) == np.asarray(labels)[finite]
+
+
+def error(p: np.ndarray, labels: np.ndarray) -> float | None:
+    """ECE; None when no image has finite probabilities."""
+    confidence, correct = answers(p, labels)
+    return expected_calibration_error(confidence, correct) if len(confidence) else None
+
+
+def coverage(p: np.ndarray, labels: np.ndarray) -> list[tuple[float, float, float]]:
+    """(threshold, share of images at or above it, accuracy of these), from all images to the surest ones.
+
+    One entry for each different confidence: images that are equally sure are kept or refused together.
+    """
+    confidence, correct = answers(p, labels)
+    if not len(confidence):
+        return []
+    order = np.argsort(-confidence, kind="stable")
+    hits, kept = np.cumsum(correct[order]), np.arange(1, len(order) + 1)
+    last = np.append(confidence[order][1:] != confidence[order][:-1], True)
+    entries = zip(confidence[order][last], kept[last] / len(p), hits[last] / kept[last], strict=True)
+    return [tuple(map(float, entry)) for entry in entries][::-1]
+
+
+def threshold(p: np.ndarray, labels: np.ndarray, min_precision: float) -> dict:
+    """The lowest confidence from which on answers are right in a share of `min_precision` of these images.
+
+    Returns {"min_precision", "confidence" (None: no threshold reaches it), "coverage", "precision", "ci95"}.
+    """
+    if not 0 < min_precision <= 1:
+        raise MetricError(f"Expected a precision above 0 and up to 1, got {min_precision}.")
+    for confidence, covered, precision in coverage(p, labels):
+        if precision >= min_precision:
+            kept = round(covered * len(p))
+            interval = list(wilson_interval(round(precision * kept), kept))
+            return {"min_precision": min_precision, "confidence": confidence, "coverage": covered,
+                    "precision": precision, "ci95": interval}  # fmt: skip
+    return {"min_precision": min_precision, "confidence": None, "coverage": 0.0, "precision": None, "ci95": None}
+
+
+def fitted(logits: np.ndarray, labels: np.ndarray, min_precision: float = MIN_PRECISION) -> dict:
+    """What calibration.json says: temperature, ECE before and after (each image by a temperature of the others), and
+    the threshold below which an answer is called unsure."""
+    labels = np.asarray(labels)
+    temperature = fit_temperature(logits, labels)
+    return {
+        "temperature": temperature,
+        "images": len(labels),
+        "ece_before": error(probabilities(logits), labels),
+        "ece_after": error(crossfitted(logits, labels), labels),
+        "threshold": threshold(probabilities(logits, temperature), labels, min_precision),
+    }
