@@ -27,6 +27,11 @@ METRICS = "metrics.json"
 PREDICTIONS = "predictions.csv"
 LOGITS = "logits.npz"
 DIAGNOSIS = "diagnosis.json"
+CALIBRATION = "calibration.json"
+SUSPECTS = "suspects.csv"
+REPORT = "report.html"
+FIGURES = "figures"
+VALIDATION = "validation"  # a folder for each labelled folder that validate.py was given
 FOLDS = "folds"  # a run folder a fold, without weights once it is finished
 OUT_OF_FOLD = "out_of_fold.csv"  # predictions of every image by the fold that did not see it
 OUT_OF_FOLD_LOGITS = "out_of_fold.npz"
@@ -38,9 +43,12 @@ PARTIAL = "checkpoints/.partial"  # the checkpoint that is being written
 STUDY = "checkpoints/search.log"  # the trials of --search so far
 BATCH = "checkpoints/batch.json"  # batch and accumulation, once memory was short
 WEIGHTS = "model.safetensors"
-OWN_FOLDERS = (CHECKPOINTS, ADAPTER, FOLDS)
+OWN_FOLDERS = (CHECKPOINTS, ADAPTER, FOLDS, FIGURES, VALIDATION)
 # the first tells that a run is whole
-RESULTS = (METRICS, HISTORY, PREDICTIONS, LOGITS, DIAGNOSIS, OUT_OF_FOLD, OUT_OF_FOLD_LOGITS, SEARCH)
+RESULTS = (
+    METRICS, HISTORY, PREDICTIONS, LOGITS, DIAGNOSIS, CALIBRATION, SUSPECTS, REPORT, OUT_OF_FOLD, OUT_OF_FOLD_LOGITS,
+    SEARCH,
+)  # fmt: skip
 # Options that say how a command behaves, not what run it makes: the first are not kept, the second not compared.
 NOT_THE_RUN = ("output_dir", "fresh", "config", "traceback")
 NOT_COMPARED = (
@@ -63,6 +71,7 @@ NOT_COMPARED = (
 SPLIT_COLUMNS = ("path", "label", "split", "group")
 EXCLUDE_COLUMNS = ("path", "reason")
 PREDICTION_COLUMNS = ("path", "split", "label", "predicted", "confidence", "correct")
+SUSPECT_COLUMNS = ("path", "label", "suggested", "score")
 
 
 @contextlib.contextmanager
@@ -194,10 +203,13 @@ class RunFolder:
         with whole_file(self / name) as file:
             np.savez_compressed(file, **splits)
 
-    def read_logits(self) -> dict[str, np.ndarray]:
-        """Split -> float32 (N, K), in the order of predictions.csv."""
-        with np.load(self / LOGITS) as found:
-            return dict(found)
+    def read_logits(self, name: str = LOGITS) -> dict[str, np.ndarray]:
+        """Split -> float32 (N, K), in the order of predictions.csv; an absent file has none."""
+        try:
+            with np.load(self / name) as found:
+                return dict(found)
+        except FileNotFoundError:
+            return {}
 
     def last_checkpoint(self) -> Path | None:
         """The whole checkpoint with the most steps; those still being written have another name."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from imgcls import splits
+from imgcls import artifacts, splits
 from imgcls.errors import MetricError
 from imgcls.intervals import wilson_interval
-from imgcls.metrics import ECE_BINS, expected_calibration_error, log_softmax
+from imgcls.scores import ECE_BINS, expected_calibration_error, log_softmax
+
+log = logging.getLogger(__name__)
 
 LIMITS = (0.05, 20.0)  # of a temperature: outside, logits are nothing that a scale can mend
 FOLDS = 5
@@ -58,7 +62,7 @@ def crossfitted(logits: np.ndarray, labels: np.ndarray, seed: int = 0) -> np.nda
 def reliability(p: np.ndarray, labels: np.ndarray) -> list[dict]:
     """Confidence against accuracy: {"low", "high", "images", "confidence", "accuracy", "ci95"} of each filled bin.
 
-    p: float (N, K). Bins as of `metrics.expected_calibration_error`.
+    p: float (N, K). Bins as of `scores.expected_calibration_error`.
     """
     confidence, correct = answers(p, labels)
     at = np.clip(np.ceil(confidence * ECE_BINS).astype(int) - 1, 0, ECE_BINS - 1)
@@ -128,3 +132,40 @@ def fitted(logits: np.ndarray, labels: np.ndarray, min_precision: float = MIN_PR
         "ece_after": error(crossfitted(logits, labels), labels),
         "threshold": threshold(probabilities(logits, temperature), labels, min_precision),
     }
+
+
+def of_run(run: artifacts.RunFolder, min_precision: float) -> dict | None:
+    """`fitted` on a run's validation images; None for a model folder that holds no predictions of such."""
+    classes = (run.read_json(artifacts.METRICS) or {}).get("classes", [])
+    labels = [
+        classes.index(row["label"]) for row in run.read_csv(artifacts.PREDICTIONS) if row["split"] == "validation"
+    ]
+    logits = run.read_logits().get("validation")
+    return None if logits is None or len(logits) != len(labels) else fitted(logits, labels, min_precision)
+
+
+def in_use(trust: dict | None, min_confidence: float | None) -> tuple[float, float]:
+    """(temperature, threshold) for answers, with a line on what the threshold means. trust: as of `of_run`.
+
+    min_confidence: a threshold that the user gave instead.
+    """
+    temperature = 1.0 if trust is None else trust["temperature"]
+    if min_confidence is not None:
+        return temperature, min_confidence
+    if trust is None:
+        log.warning("confidence: not calibrated, since the model comes without predictions of validation images")
+        return temperature, 0.0
+    found = trust["threshold"]
+    wanted = f"{found['min_precision']:.0%} of answers right"
+    if found["confidence"] is None:
+        log.warning(
+            "confidence: all answers are called unsure: on %d validation images no confidence gives %s. Lower "
+            "--min_precision, or give --min_confidence.", trust["images"], wanted,
+        )  # fmt: skip
+        return temperature, 1.01
+    log.info(
+        "confidence: below %.3f an answer is unsure: at and above it %.1f %% of the %d validation images, %.1f %% of "
+        "them right (95 %% interval %.1f to %.1f)", found["confidence"], 100 * found["coverage"], trust["images"],
+        100 * found["precision"], *(100 * end for end in found["ci95"]),
+    )  # fmt: skip
+    return temperature, found["confidence"]

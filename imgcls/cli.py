@@ -78,11 +78,13 @@ def parse(
     examples: str,
     shown: Mapping[str, str] | None = None,
     rare: Container[str] = (),
+    words: tuple[str, str] | None = None,
 ) -> Given:
     """Parse `argv` (default: sys.argv) against several option dataclasses.
 
     shown: options that the short `--help` lists of a dataclass that inherits from another, with their text ("": its
-    own); of the others it lists all but the `rare` ones. Prints help or one line and exits (0 or 2) as argparse does.
+    own); of the others it lists all but the `rare` ones. words: name and help of what is given without an option, any
+    number of words. Prints help or one line and exits (0 or 2) as argparse does.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = _Parser(
@@ -90,9 +92,11 @@ def parse(
         description=description,
         epilog=examples,
         formatter_class=type("Formatter", (argparse.RawDescriptionHelpFormatter, _HelpFormatter), {}),
-        usage="%(prog)s [options]",
+        usage=f"%(prog)s [options]{f' {words[0].upper()}...' if words else ''}",
         allow_abbrev=False,
     )
+    if words:
+        parser.add_argument(words[0], nargs="*", help=words[1])
     parser.add_argument("--help_all", action="help", help="show all options: rare ones, and all of TrainingArguments")
     _shorten_help(parser, options, shown or {}, rare, everything="--help_all" in argv)
     for action in parser._actions:
@@ -109,7 +113,7 @@ def _shorten_help(
     parser: _Parser, options: Sequence[type], shown: Mapping[str, str], rare: Container[str], everything: bool
 ) -> None:
     """Give inherited options the texts of `shown`, and hide those without one, and the rare, unless `everything`."""
-    listed = {"help", "help_all", *shown}
+    listed = {"help", "help_all", *shown} | {action.dest for action in parser._actions if not action.option_strings}
     for option_class in options:
         if option_class.__module__ == "imgcls.options":  # of TrainingArguments' descendants only what is named
             listed |= {f.name for f in dataclasses.fields(option_class) if f.name not in rare}
@@ -183,7 +187,7 @@ def exit_code(main: Callable[[], int]) -> int:
     except ImgclsError as error:
         print(f"{where}error: {error}", file=sys.stderr)
     except KeyboardInterrupt:
-        print(f"{where}stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        print(f"{where}stopped; the same command goes on where it was", file=sys.stderr)
         return INTERRUPTED
     except OSError as error:
         if error.errno not in _MENDABLE:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import statistics
+import threading
 from collections.abc import Sequence
 
 import datasets
@@ -36,10 +37,10 @@ MEASURED_IMAGES = 50  # whose sizes tell whether the photos have that many pixel
 class Extractor:
     """Features of a division's images from one checkpoint: what is given to the head, float32 (N, D)."""
 
-    def __init__(self, source: Source, division: Division, *, device: torch.device, batch: int, workers: int):
+    def __init__(self, source: Source, division: Division, *, device: torch.device, batch: int):
         self.source, self.division = source, division
         self.probes: dict[tuple, probe.Probe] = {}
-        self.how = {"batch": batch, "workers": workers, "device": device}
+        self.how = {"batch": batch, "device": device}
 
     def build(self, image_px: int | None = None, aspect: str | None = None) -> Classifier:
         """The pretrained network with this input (None: the checkpoint's own), in evaluation mode, on the device."""
@@ -84,14 +85,18 @@ class Extractor:
         return self.probes[asked]
 
     def _compute(self, built: Classifier, shown: Dataset) -> np.ndarray:
-        seen = []
+        seen = threading.local()  # the network is computed in several threads
         head = model.head_of(built.network)
-        hook = head.register_forward_pre_hook(lambda _, given: seen.append(given[0].flatten(1).float().cpu().numpy()))
+        hook = head.register_forward_pre_hook(lambda _, given: setattr(seen, "features", given[0].flatten(1)))
+
+        def forward(pixels: torch.Tensor) -> torch.Tensor:
+            built.network(pixel_values=pixels)
+            return seen.features
+
         try:
-            prediction.logits_of(built.network, shown, **self.how)
+            return prediction.outputs_of(forward, shown, **self.how)
         finally:
             hook.remove()
-        return np.concatenate(seen)
 
 
 def best_input(

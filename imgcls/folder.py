@@ -19,9 +19,9 @@ from imgcls.listing import (
     ImageFile,
     Listing,
     check_classes,
+    is_clutter,
 )  # fmt: skip
 
-_CLUTTER = {"__MACOSX", "Thumbs.db", "desktop.ini", "@eaDir", "$RECYCLE.BIN"}
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
 
 
@@ -87,7 +87,7 @@ class _Walk:
             return []
         visible = []
         for entry in entries:
-            if entry.name.startswith(".") or entry.name in _CLUTTER:
+            if is_clutter(entry.name):
                 self.skipped[HIDDEN].append(within + entry.name)
             else:
                 visible.append(entry)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.stats import binomtest
+from scipy.special import bdtr
 
 from imgcls.errors import MetricError
 
@@ -59,7 +59,7 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> dict:
         "only_second": only_second,
         "difference": (only_first - only_second) / n,
         "ci95": [max(-1.0, middle - half), min(1.0, middle + half)],
-        "p_value": float(binomtest(only_first, differ).pvalue) if differ else 1.0,
+        "p_value": min(1.0, 2 * float(bdtr(min(only_first, only_second), differ, 0.5))),
     }
 
 

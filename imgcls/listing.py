@@ -18,6 +18,12 @@ SPLIT_OF = {name: split for split, names in SPLIT_NAMES.items() for name in name
 HIDDEN, NO_IMAGE, EMPTY = "hidden or system", "not an image", "empty folder"
 LOOSE, OUTSIDE, REPEATED = "outside the class folders", "in folders beside the splits", "repeated row"
 SPECIAL, FORBIDDEN = "neither file nor folder", "folder that must not be read"
+_CLUTTER = {"__MACOSX", "Thumbs.db", "desktop.ini", "@eaDir", "$RECYCLE.BIN"}
+
+
+def is_clutter(name: str) -> bool:
+    """Whether a file or folder is hidden or a system's own: nothing that its owner would call an image."""
+    return name.startswith(".") or name in _CLUTTER
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,7 @@ from datasets import Sequence as ListOf
 
 from imgcls.errors import MetricError, shorten
 from imgcls.intervals import wilson_interval
-
-ECE_BINS = 15  # Guo et al. 2017
+from imgcls.scores import ECE_BINS, calibration_bins, calibration_gap, log_softmax, top_k_hits
 
 
 class ImageClassification(evaluate.EvaluationModule):
@@ -78,7 +77,7 @@ class ImageClassification(evaluate.EvaluationModule):
         np.add.at(self._matrix, (labels, predicted), 1)
         self._loss -= float(log_p[np.arange(len(labels)), labels].sum())
         self._top5 += int(top_k_hits(logits, labels, min(5, logits.shape[1])).sum())
-        self._bins += _calibration_bins(confidence, predicted == labels)
+        self._bins += calibration_bins(confidence, predicted == labels)
 
     def add(self, *, prediction, reference) -> None:
         """Add one image: logits (K,) and its label."""
@@ -108,7 +107,7 @@ class ImageClassification(evaluate.EvaluationModule):
             "top5_accuracy": self._top5 / n,
             "balanced_accuracy": sum(recall) / len(recall),
             "macro_f1": sum(f1) / len(f1),
-            "ece": _gap(self._bins),
+            "ece": calibration_gap(self._bins),
             "confusion_matrix": self._matrix.tolist(),
             "per_class": per_class,
         }
@@ -137,44 +136,6 @@ def _array(values) -> np.ndarray:
         values = values.detach().cpu()
         values = values.double().numpy() if values.is_floating_point() else values.numpy()
     return np.asarray(values)
-
-
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """Log-probabilities, float64 (N, K), stable for logits of any size."""
-    with np.errstate(over="ignore"):  # the lowest float64 minus the highest: -inf, whose exp is a correct 0
-        shifted = logits - logits.max(axis=1, keepdims=True, initial=-np.inf)
-    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-
-
-def top_k_hits(logits: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
-    """Whether the true class is among the k largest logits, bool (N,); ties go to the lower class index."""
-    own = logits[np.arange(len(labels)), labels][:, None]
-    before = np.arange(logits.shape[1]) < labels[:, None]
-    return ((logits > own) | ((logits == own) & before)).sum(axis=1) < k
-
-
-def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:
-    """Mean distance between confidence and accuracy over 15 equal-width bins (lo, hi], weighted by their images.
-
-    confidence: float array (N,) in 0..1, the largest probability of each image; 0 falls into the first bin.
-    correct: bool array (N,). Returns a float in 0..1. Raises MetricError when N is 0 or the shapes disagree.
-    Source: Guo et al. 2017, "On Calibration of Modern Neural Networks", equation 3.
-    """
-    confidence, correct = np.asarray(confidence, np.float64), np.asarray(correct)
-    if confidence.ndim != 1 or not len(confidence) or confidence.shape != correct.shape:
-        raise MetricError(f"Expected two arrays (N,) with N > 0, got {confidence.shape} and {correct.shape}.")
-    return _gap(_calibration_bins(confidence, correct))
-
-
-def _calibration_bins(confidence: np.ndarray, correct: np.ndarray) -> np.ndarray:
-    """Count, sum of confidence and number correct of each bin, (3, ECE_BINS)."""
-    at = np.clip(np.ceil(confidence * ECE_BINS).astype(int) - 1, 0, ECE_BINS - 1)
-    return np.stack([np.bincount(at, w, ECE_BINS) for w in (np.ones(len(at)), confidence, correct)])
-
-
-def _gap(bins: np.ndarray) -> float:
-    count, confidence, hits = bins
-    return float(np.abs(confidence - hits).sum() / max(count.sum(), 1))  # 0 when no image had finite logits
 
 
 def most_confused(confusion_matrix, classes: Sequence[str], count: int = 3) -> list[tuple[str, str, int]]:

@@ -260,6 +260,52 @@ class CheckOptions:
 
 
 @dataclass
+class PredictOptions:
+    """What is asked of a trained model, and where the answers go."""
+
+    _argument_group_name = "prediction"
+
+    run: str = option("", "run folder, or any other image classifier: a model folder or a Hub id")
+    out: str | None = option(
+        None, "file for the answers, .csv or .jsonl; a stopped command goes on in it (default: print them)"
+    )
+    format: Literal["table", "csv", "jsonl"] = option("table", "how answers are printed without --out")
+    top_k: int = option(1, "classes named for each image, the surest first")
+    min_precision: float = option(
+        0.95,
+        "share of answers that must be right: less sure ones (on validation images) are called unsure",
+    )
+    min_confidence: float | None = option(None, "call answers below this confidence unsure, instead of --min_precision")
+    sort_into: str | None = option(
+        None, "copy the images into class folders below this one, unsure ones into _unsure; nothing is overwritten"
+    )
+    allow_urls: bool = option(False, "download inputs that are URLs")
+    batch_size: int = option(16, "images computed at once")
+    traceback: bool = option(False, "show the whole traceback of an error")
+
+    def __post_init__(self):
+        check_run(self.run)
+        check_precision(self.min_precision)
+        if self.min_confidence is not None and not 0 <= self.min_confidence <= 1:
+            raise OptionError(f"Expected --min_confidence between 0 and 1, got {self.min_confidence}.")
+        for name in ("top_k", "batch_size"):
+            if getattr(self, name) < 1:
+                raise OptionError(f"Expected --{name} of 1 or more, got {getattr(self, name)}.")
+
+
+def check_run(run: str) -> None:
+    """Raises OptionError when no run was named."""
+    if not run:
+        raise OptionError("Expected --run, a run folder such as runs/photos-resnet-50, got none.")
+
+
+def check_precision(value: float) -> None:
+    """Raises OptionError unless a share of right answers can be asked for."""
+    if not 0 < value <= 1:
+        raise OptionError(f"Expected --min_precision above 0 and up to 1, got {value}. Usual: 0.9 to 0.99.")
+
+
+@dataclass
 class RunOptions:
     """How this command behaves."""
 

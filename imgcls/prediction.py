@@ -1,19 +1,23 @@
-"""A run folder -> its model, loaded as `pipeline` would; images -> logits."""
+"""A run folder -> its model, loaded as `pipeline` would; images -> logits, all cores at work."""
 
 from __future__ import annotations
 
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate.utils import gather_object
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import Dataset
 from tqdm import tqdm
 from transformers import AutoImageProcessor, AutoModelForImageClassification, TrainingArguments
 
-from imgcls import model
-from imgcls.transforms import collate
+from imgcls import cpu, model
+from imgcls.errors import ImageError
 
 
 def load(folder: Path, device: torch.device) -> tuple[nn.Module, object]:
@@ -30,7 +34,6 @@ def all_logits(network: nn.Module, view: Dataset, args: TrainingArguments) -> np
         network,
         view,
         batch=args.per_device_eval_batch_size,
-        workers=args.dataloader_num_workers,
         device=args.device,
         part=(rank, processes),
         show_progress=args.should_log and not args.disable_tqdm,
@@ -48,7 +51,6 @@ def logits_of(
     view: Dataset,
     *,
     batch: int,
-    workers: int = 0,
     device: torch.device,
     part: tuple[int, int] = (0, 1),
     show_progress: bool = False,
@@ -56,12 +58,93 @@ def logits_of(
     """Logits, float32 (n, K), of the images part[0], part[0] + part[1], ... of a view, in that order.
 
     view: samples as `EvaluationView` gives them. part: (rank, processes), so that together all processes see each
-    image once; the last ones may have none.
+    image once; the last ones may have none. Raises what the view raises.
     """
-    mine = Subset(view, range(part[0], len(view), part[1]))
-    loader = DataLoader(mine, batch_size=batch, collate_fn=collate, num_workers=workers)
+    return outputs_of(logits(network), view, batch=batch, device=device, part=part, show_progress=show_progress)
+
+
+def logits(network: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+    """What a network says: pixels (n, 3, px, px) -> logits (n, K)."""
+    return lambda pixels: network(pixel_values=pixels).logits
+
+
+def outputs_of(
+    forward: Callable[[torch.Tensor], torch.Tensor],
+    view: Dataset,
+    *,
+    batch: int,
+    device: torch.device,
+    part: tuple[int, int] = (0, 1),
+    show_progress: bool = False,
+) -> np.ndarray:
+    """As `logits_of`, of anything that turns pixels (n, 3, px, px) into (n, D); called in several threads."""
+    mine = range(part[0], len(view), part[1])
     found = []
-    with torch.no_grad():
-        for samples in tqdm(loader, desc="evaluating", leave=False, disable=None if show_progress else True):
-            found.append(network(pixel_values=samples["pixel_values"].to(device)).logits.float().cpu().numpy())
+    with tqdm(total=len(mine), desc="evaluating", leave=False, disable=None if show_progress else True) as bar:
+        for at, outputs, broken in stream(forward, mine, lambda i: view[i]["pixel_values"], batch=batch, device=device):
+            for error in broken.values():
+                raise error
+            found.append(outputs)
+            bar.update(len(at))
     return np.concatenate(found) if found else np.zeros((0, 0), np.float32)
+
+
+def stream(
+    forward: Callable[[torch.Tensor], torch.Tensor],
+    items: Iterable,
+    pixels: Callable[[object], torch.Tensor],
+    *,
+    batch: int,
+    device: torch.device,
+) -> Iterator[tuple[list, np.ndarray, dict[int, ImageError]]]:
+    """Batches of items in their order, with the outputs of those that can be read, and why the others cannot.
+
+    pixels: item -> float (3, px, px), asked in several threads. Yields (items, float32 (n, D), {place in the batch:
+    error}), n being the items without an error.
+
+    A thread a core reads; on a CPU it computes its batch as well, one thread an operation: networks side by side do
+    more than one whose operations are torn apart, and no core waits for another. Memory does not grow with the number
+    of items: at most three batches a core are under way.
+    """
+    on_cpu, threads = device.type == "cpu", torch.get_num_threads()
+    workers = min(cpu.cores(), threads) if on_cpu else cpu.cores()
+
+    def read(chunk: list) -> tuple[torch.Tensor | None, dict[int, ImageError]]:
+        seen, broken = [], {}
+        for place, item in enumerate(chunk):
+            try:
+                seen.append(pixels(item))
+            except ImageError as error:
+                broken[place] = error
+        return torch.stack(seen) if seen else None, broken
+
+    @torch.inference_mode()
+    def compute(given: torch.Tensor | None) -> np.ndarray:
+        return np.zeros((0, 0), np.float32) if given is None else forward(given.to(device)).float().cpu().numpy()
+
+    def work(chunk: list) -> tuple:
+        given, broken = read(chunk)
+        return compute(given) if on_cpu else given, broken
+
+    def finished(chunk: list, work: Future) -> tuple:
+        found, broken = work.result()
+        return chunk, found if on_cpu else compute(found), broken
+
+    under_way: deque = deque()
+    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        try:
+            for chunk in _batched(items, batch):
+                under_way.append((chunk, pool.submit(work, chunk)))
+                if len(under_way) > 2 * workers:
+                    yield finished(*under_way.popleft())
+            while under_way:
+                yield finished(*under_way.popleft())
+        finally:
+            pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(threads)  # which the other threads' setting had changed for all to come
+
+
+def _batched(items: Iterable, size: int) -> Iterator[list]:
+    items = iter(items)
+    while chunk := list(itertools.islice(items, size)):
+        yield chunk

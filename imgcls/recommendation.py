@@ -173,7 +173,7 @@ def measure(names: Sequence[str], division: Division, device: torch.device, seed
         start = time.perf_counter()
         try:
             origin = source.fetch(source.locate(name))
-            extractor = features.Extractor(origin, division, device=device, batch=BATCH, workers=0)
+            extractor = features.Extractor(origin, division, device=device, batch=BATCH)
             shown = features.best_input(extractor, None, None, balanced=False, seed=seed)
             fitted = extractor.probe(shown, features.COMPARED_IMAGES, balanced=False, seed=seed)
         except ImgclsError as error:

@@ -30,7 +30,7 @@ def keep_best(trainer: ImageTrainer, wanted: str = "best", expected: str = "aver
     labels = np.asarray(trainer.eval_dataset.labels)
     correct = {}
     for name, share in SHARES.items():
-        if name == "average" and expected != name and wanted != name:
+        if name == "average" and expected == "fine-tuned" and wanted != name:
             continue
         network.load_state_dict(between(trainer.start, end, share))
         network.eval()

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 import random
+from typing import TYPE_CHECKING
 
-import datasets
 import numpy as np
 import torch
 from PIL import Image
@@ -19,6 +19,9 @@ from torch.utils.data import Dataset, Sampler
 from imgcls import images
 from imgcls.augmentation import Plan, draw_crop, draw_variation
 from imgcls.losses import PADDING_LABEL
+
+if TYPE_CHECKING:
+    import datasets  # half a second, which prediction does not need
 
 GRAY = 118  # the mean of ImageNet, with which image processors pad
 

@@ -101,7 +101,6 @@ def _probed(
         division,
         device=args.device,
         batch=args.per_device_eval_batch_size,
-        workers=args.dataloader_num_workers,
     )
     balanced = args.class_weights == "balanced"
     if tune.tune == "auto":
@@ -179,8 +178,14 @@ class Setup:
 
     @property
     def expected(self) -> str:
-        """What `selection.keep_best` keeps unless something else is clearly better."""
-        return "fine-tuned" if self.mode == "probe_and_full" else "average"
+        """What `selection.keep_best` keeps unless something else is clearly better.
+
+        With class weights the single images of rare classes weigh so much that training learns them by heart: on six
+        digits at 100 : 1 the average with what it made of the probe was 0.05 below the probe.
+        """
+        if self.mode == "probe_and_full":
+            return "fine-tuned"
+        return "probe" if self.args.class_weights == "balanced" else "average"
 
     def _classifier(self) -> model.Classifier:
         """The network that fits the task, with the probe as its head if there is one."""

@@ -18,9 +18,7 @@ def division_of(folder):
 
 @pytest.fixture
 def extractor(resnet, shapes):
-    return features.Extractor(
-        source.locate(str(resnet)), division_of(shapes), device=torch.device("cpu"), batch=8, workers=0
-    )
+    return features.Extractor(source.locate(str(resnet)), division_of(shapes), device=torch.device("cpu"), batch=8)
 
 
 def test_features_are_what_the_head_is_given(extractor):
@@ -64,7 +62,7 @@ def wide_folders(root, telling):
 @pytest.mark.parametrize(("telling", "aspect"), [("edge", "squash"), ("middle", None)])
 def test_the_whole_photo_is_taken_where_the_edge_tells(resnet, tmp_path, telling, aspect):
     division = division_of(wide_folders(tmp_path / "data", telling))
-    extractor = features.Extractor(source.locate(str(resnet)), division, device=torch.device("cpu"), batch=8, workers=0)
+    extractor = features.Extractor(source.locate(str(resnet)), division, device=torch.device("cpu"), batch=8)
     chosen = features.best_input(extractor, 64, None, balanced=False, seed=0)
     assert chosen.image_px == 64
     assert chosen.aspect == aspect or aspect is None

@@ -10,13 +10,13 @@ FLOORS = [
     {"errors", "cpu"},
     {
         "options", "cli", "checkpoints", "artifacts", "images", "listing", "splits", "intervals", "losses", "machine",
-        "digits", "rehearsal", "layers", "inputs", "averaging",
+        "digits", "rehearsal", "layers", "inputs", "averaging", "scores",
     },
     {
         "folder", "table", "cache", "inspection", "groups", "shortcut", "augmentation", "recipes", "source", "progress",
-        "training_options", "probe", "metrics", "pitfalls", "page",
+        "training_options", "probe", "metrics", "pitfalls", "page", "calibration", "intake", "ledger", "sorting",
     },
-    {"lookup", "duplicates", "hub_rows", "transforms", "model", "diagnosis", "calibration"},
+    {"lookup", "duplicates", "hub_rows", "transforms", "model", "diagnosis", "answers"},
     {"audit", "dataset", "prediction", "trainer", "lora"},
     {"problems", "fitting", "results", "report", "selection", "features"},
     {"file_rules", "picture_rules", "check_page", "tuning", "recommendation"},

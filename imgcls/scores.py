@@ -1,0 +1,48 @@
+"""Logits and labels -> numbers of each image, and how well confidence tells accuracy; NumPy alone."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from imgcls.errors import MetricError
+
+ECE_BINS = 15  # Guo et al. 2017
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Log-probabilities, float64 (N, K), stable for logits of any size."""
+    with np.errstate(over="ignore"):  # the lowest float64 minus the highest: -inf, whose exp is a correct 0
+        shifted = logits - logits.max(axis=1, keepdims=True, initial=-np.inf)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+
+
+def top_k_hits(logits: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
+    """Whether the true class is among the k largest logits, bool (N,); ties go to the lower class index."""
+    own = logits[np.arange(len(labels)), labels][:, None]
+    before = np.arange(logits.shape[1]) < labels[:, None]
+    return ((logits > own) | ((logits == own) & before)).sum(axis=1) < k
+
+
+def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:
+    """Mean distance between confidence and accuracy over 15 equal-width bins (lo, hi], weighted by their images.
+
+    confidence: float array (N,) in 0..1, the largest probability of each image; 0 falls into the first bin.
+    correct: bool array (N,). Returns a float in 0..1. Raises MetricError when N is 0 or the shapes disagree.
+    Source: Guo et al. 2017, "On Calibration of Modern Neural Networks", equation 3.
+    """
+    confidence, correct = np.asarray(confidence, np.float64), np.asarray(correct)
+    if confidence.ndim != 1 or not len(confidence) or confidence.shape != correct.shape:
+        raise MetricError(f"Expected two arrays (N,) with N > 0, got {confidence.shape} and {correct.shape}.")
+    return calibration_gap(calibration_bins(confidence, correct))
+
+
+def calibration_bins(confidence: np.ndarray, correct: np.ndarray) -> np.ndarray:
+    """Count, sum of confidence and number correct of each bin, (3, ECE_BINS)."""
+    at = np.clip(np.ceil(confidence * ECE_BINS).astype(int) - 1, 0, ECE_BINS - 1)
+    return np.stack([np.bincount(at, w, ECE_BINS) for w in (np.ones(len(at)), confidence, correct)])
+
+
+def calibration_gap(bins: np.ndarray) -> float:
+    """ECE from the three rows of `calibration_bins`, which may be sums over batches."""
+    count, confidence, hits = bins
+    return float(np.abs(confidence - hits).sum() / max(count.sum(), 1))  # 0 when no image had finite logits

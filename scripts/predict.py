@@ -1,0 +1,75 @@
+"""A run folder and images -> the class of each image, how sure that is, and which ones a person should look at."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+
+from imgcls import cli
+from imgcls.options import PredictOptions
+
+EXAMPLES = """\
+examples:
+  python scripts/predict.py --run runs/photos-resnet-50 photo.jpg
+  python scripts/predict.py --run runs/photos-resnet-50 new_photos --out new.csv --top_k 3
+  find . -name '*.jpg' | python scripts/predict.py --run runs/photos-resnet-50 - --out all.jsonl
+  python scripts/predict.py --run runs/photos-resnet-50 new_photos --sort_into sorted
+
+A stopped command goes on where it was when it is given again (with --out).
+exit codes: 0 done (images that cannot be read are in the output), 1 an error that you can mend, 2 wrong usage"""
+
+
+def main() -> int:
+    given = cli.parse(
+        (PredictOptions,), description=__doc__, examples=EXAMPLES,
+        words=("input", "images, folders, patterns like 'photos/*.jpg', URLs, or - for a list of files on stdin"),
+    )  # fmt: skip
+    cli.start_logging()
+    asked = given.make(PredictOptions)
+    inputs = given.values.get("input", [])
+
+    from imgcls import intake
+
+    intake.check(inputs, asked.allow_urls)
+
+    import torch
+    from tqdm import tqdm
+
+    from imgcls import answers, artifacts, cache, calibration, ledger, machine, prediction, sorting, source, transforms
+
+    machine.prepare()
+    device = torch.device(machine.accelerator() or "cpu")
+    folder = source.fetch(source.locate(asked.run)).folder
+    network, processor = prediction.load(folder, device)
+    classes = [network.config.id2label[i] for i in range(network.config.num_labels)]
+    trust = calibration.of_run(artifacts.RunFolder(folder), asked.min_precision)
+    said = answers.Answers(classes, *calibration.in_use(trust, asked.min_confidence), min(asked.top_k, len(classes)))
+
+    listed = sys.stdin if intake.LIST in inputs else ()
+    total = None if listed else sum(1 for _ in intake.expand(inputs))
+    settings = (said, inputs, cache.file_state(folder / artifacts.WEIGHTS))
+    counts = Counter()
+    with ledger.of(asked.out, asked.format, said.columns, settings, said.line) as out:
+        bar = tqdm(total=total, initial=out.count(), unit="img", leave=False, disable=None if asked.out else True)
+        stream = prediction.stream(
+            prediction.logits(network),
+            out.rest(intake.expand(inputs, listed)),
+            lambda name: transforms.evaluation_pixels(intake.source(name, asked.allow_urls), processor),
+            batch=asked.batch_size,
+            device=device,
+        )
+        for names, logits, broken in stream:
+            rows = said.rows(names, logits, broken)
+            if asked.sort_into:
+                sorting.sort_into(asked.sort_into, rows)
+            out.write(rows)
+            bar.update(len(rows))
+            counts.update("broken" if row["error"] else "unsure" if row["unsure"] else "sure" for row in rows)
+        bar.close()
+        out.finish()
+    cli.log.info(answers.summary(counts, asked.out))
+    return cli.DONE
+
+
+if __name__ == "__main__":
+    sys.exit(cli.exit_code(main))
