@@ -29,6 +29,7 @@ LOGITS = "logits.npz"
 DIAGNOSIS = "diagnosis.json"
 CALIBRATION = "calibration.json"
 SUSPECTS = "suspects.csv"
+DIFFERENCES = "differences.csv"  # images of which two models say different things
 REPORT = "report.html"
 FIGURES = "figures"
 VALIDATION = "validation"  # a folder for each labelled folder that validate.py was given
@@ -71,6 +72,7 @@ NOT_COMPARED = (
 SPLIT_COLUMNS = ("path", "label", "split", "group")
 EXCLUDE_COLUMNS = ("path", "reason")
 PREDICTION_COLUMNS = ("path", "split", "label", "predicted", "confidence", "correct")
+DIFFERENCE_COLUMNS = ("path", "label", "first", "second")
 SUSPECT_COLUMNS = ("path", "label", "suggested", "score")
 
 
@@ -161,11 +163,23 @@ class RunFolder:
         with whole_file(self / name) as file:
             file.write(text.encode(errors="backslashreplace"))
 
+    def write_bytes(self, name: str, content: bytes) -> None:
+        """A file of another kind."""
+        with whole_file(self / name) as file:
+            file.write(content)
+
     def write_lines(self, name: str, entries: Iterable[dict]) -> None:
         """JSON lines, one entry each."""
         with whole_file(self / name) as file:
             for entry in entries:
                 file.write((json.dumps(entry, ensure_ascii=False) + "\n").encode())
+
+    def read_lines(self, name: str) -> list[dict]:
+        """Entries of a file of JSON lines; an absent file has none."""
+        try:
+            return [json.loads(line) for line in (self / name).read_text(encoding="utf-8").splitlines()]
+        except FileNotFoundError:
+            return []
 
     def write_csv(self, name: str, columns: tuple[str, ...], rows: Iterable[tuple]) -> None:
         """CSV with a header, UTF-8, quoted where needed."""

@@ -62,16 +62,18 @@ def crossfitted(logits: np.ndarray, labels: np.ndarray, seed: int = 0) -> np.nda
 def reliability(p: np.ndarray, labels: np.ndarray) -> list[dict]:
     """Confidence against accuracy: {"low", "high", "images", "confidence", "accuracy", "ci95"} of each filled bin.
 
-    p: float (N, K). Bins as of `scores.expected_calibration_error`.
+    p: float (N, K). As many equally wide bins as `scores.expected_calibration_error` has, fewer for few images: else
+    each would hold two or three, whose accuracy is chance.
     """
     confidence, correct = answers(p, labels)
-    at = np.clip(np.ceil(confidence * ECE_BINS).astype(int) - 1, 0, ECE_BINS - 1)
+    bins = min(ECE_BINS, max(4, len(confidence) // 20))
+    at = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     found = []
     for b in np.unique(at):
         mine = at == b
         hits, n = int(correct[mine].sum()), int(mine.sum())
         found.append({
-            "low": b / ECE_BINS, "high": (b + 1) / ECE_BINS, "images": n, "confidence": float(confidence[mine].mean()),
+            "low": b / bins, "high": (b + 1) / bins, "images": n, "confidence": float(confidence[mine].mean()),
             "accuracy": hits / n, "ci95": list(wilson_interval(hits, n)),
         })  # fmt: skip
     return found
@@ -132,6 +134,11 @@ def fitted(logits: np.ndarray, labels: np.ndarray, min_precision: float = MIN_PR
         "ece_after": error(crossfitted(logits, labels), labels),
         "threshold": threshold(probabilities(logits, temperature), labels, min_precision),
     }
+
+
+def unfitted(min_precision: float) -> dict:
+    """As `fitted`, for a model that comes without predictions of images it did not learn from."""
+    return {"temperature": 1.0, "threshold": {"min_precision": min_precision}}
 
 
 def of_run(run: artifacts.RunFolder, min_precision: float) -> dict | None:

@@ -40,8 +40,13 @@ class Images:
 
     def source(self, i: int) -> str | bytes:
         """Path or encoded bytes of image i."""
-        image = self.rows[i]["image"] or {"bytes": b"", "path": None}  # a data set of the Hub may hold nothing
-        return image["bytes"] or image["path"] or b""
+        return source_of(self.rows[i])
+
+
+def source_of(row: Mapping) -> str | bytes:
+    """Path or encoded bytes of a row's image."""
+    image = row["image"] or {"bytes": b"", "path": None}  # a data set of the Hub may hold nothing
+    return image["bytes"] or image["path"] or b""
 
 
 def open_images(options: SourceOptions) -> Images:

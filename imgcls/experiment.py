@@ -12,7 +12,7 @@ from accelerate.utils.memory import clear_device_cache
 from imgcls import artifacts, fitting, results, search, selection
 from imgcls.dataset import Division
 from imgcls.errors import LaunchError, OptionError
-from imgcls.metrics import ImageClassification
+from imgcls.metrics import judge
 from imgcls.options import AugmentOptions, DataOptions, ModelOptions, TuneOptions
 from imgcls.training_options import TrainOptions
 from imgcls.tuning import Setup
@@ -91,6 +91,6 @@ def cross_validate(asked: Setup, divisions: Sequence[Division]) -> dict | None:
     asked.run.write_csv(artifacts.OUT_OF_FOLD, artifacts.PREDICTION_COLUMNS, rows)
     asked.run.write_logits(artifacts.OUT_OF_FOLD_LOGITS, out_of_fold=np.concatenate(logits))
     labels = [division.classes.index(row[artifacts.PREDICTION_COLUMNS.index("label")]) for row in rows]
-    numbers = ImageClassification(division.classes).compute(predictions=np.concatenate(logits), references=labels)
+    numbers = judge(np.concatenate(logits), labels, division.classes)
     by_fold = [fold.read_json(artifacts.METRICS)["test"]["accuracy"] for fold in folds]
     return {"folds": count, "accuracy_by_fold": by_fold, **numbers}

@@ -293,6 +293,33 @@ class PredictOptions:
                 raise OptionError(f"Expected --{name} of 1 or more, got {getattr(self, name)}.")
 
 
+@dataclass
+class ValidateOptions:
+    """What a trained model is judged by."""
+
+    _argument_group_name = "validation"
+
+    run: str = option("", "run folder, or any other image classifier: a model folder or a Hub id")
+    split: Literal["auto", "all", "train", "validation", "test"] = option(
+        "auto", "which images, where they come in splits (auto: test if there is one, else validation)"
+    )
+    compare: str | None = option(None, "another run: which of the two is right more often, and where they differ")
+    tta: bool = option(False, "also with test-time augmentation: the mean over views of each image")
+    corruptions: bool = option(False, "also on images that are blurred, noisy, compressed, dark, bright or turned")
+    min_precision: float = option(0.95, "share of right answers for which the threshold of confidence is told")
+    batch_size: int = option(16, "images computed at once")
+    name: str | None = option(None, "name of the folder for the results, below RUN/validation (default: the data's)")
+    traceback: bool = option(False, "show the whole traceback of an error")
+
+    def __post_init__(self):
+        check_run(self.run)
+        check_precision(self.min_precision)
+        if self.batch_size < 1:
+            raise OptionError(f"Expected --batch_size of 1 or more, got {self.batch_size}.")
+        if self.name is not None and (not self.name or "/" in self.name or self.name.startswith(".")):
+            raise OptionError(f"Expected --name that can be a folder's, got {self.name!r}.")
+
+
 def check_run(run: str) -> None:
     """Raises OptionError when no run was named."""
     if not run:

@@ -1,85 +1,375 @@
-"""What a person reads at the end of a run."""
+"""The page a person reads: can the model be trusted, where does it fail, and what to do next; and its figures."""
 
 from __future__ import annotations
 
-from imgcls import artifacts
-from imgcls.metrics import most_confused, weakest
-from imgcls.pitfalls import in_words
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from imgcls import artifacts, calibration, charts, page
+from imgcls.intervals import wilson_interval
+from imgcls.page import text
+
+PICTURE_PX = 160
+MISTAKES, PAIRS, OF_PAIR, SUSPECTS = 12, 6, 6, 24  # how many are shown
+MOST_CELLS = 25  # classes up to which the confusion matrix is a table with its numbers
+TRUSTED = (0.9, 0.95, 0.99)  # shares of right answers for which the page tells the threshold
 
 
-def summary(run: artifacts.RunFolder) -> str:
-    """A table of the splits, the weakest classes, the most confused pairs, findings, and what to do next."""
-    numbers = run.read_json(artifacts.METRICS)
-    train = numbers["train"]
-    stopped = ", stopped early" if train["stopped_early"] else ""
-    lines = [
-        f"{numbers['model']}, from {numbers['initialised']} weights, {len(numbers['classes'])} classes",
-        f"{train['images']} images x {train['epochs']:g} epochs in {_duration(train['seconds'])}"
-        f" ({train['images_per_second']:.0f} img/s), best epoch {train['best_epoch']:g}{stopped}",
-        *_kept(numbers.get("selection")),
-        "",
-        f"{'':12}{'images':>8}{'accuracy':>10}  {'95 % interval':15}{'macro F1':>9}{'loss':>8}",
+@dataclass
+class Judged:
+    """Images that a model did not learn from, and what it said of them.
+
+    name: of the split or data. logits: float (N, K). labels: int (N,). source: position -> path or encoded bytes.
+    explain: positions -> for each a picture in base64 of what the network saw, with what spoke for its answer; None
+    where that cannot be told.
+    """
+
+    name: str
+    classes: Sequence[str]
+    paths: Sequence[str]
+    labels: np.ndarray
+    logits: np.ndarray
+    source: Callable[[int], str | bytes]
+    explain: Callable[[Sequence[int]], Sequence[str] | None] = lambda at: None
+
+    @cached_property
+    def predicted(self) -> np.ndarray:
+        """Class of each image, int (N,)."""
+        return self.logits.argmax(1)
+
+
+@dataclass
+class Content:
+    """What a page tells. numbers: a part of metrics.json, of the judged images. trust: as of calibration.json.
+
+    suspects: rows of suspects.csv, with the source of each. facts: what was done, name -> text. tables: titles and
+    rows of more numbers, the first row being the heads.
+    """
+
+    title: str
+    subtitle: str
+    numbers: Mapping
+    judged: Judged
+    trust: Mapping
+    findings: Sequence[Mapping] = ()
+    problems: Sequence[Mapping] = ()
+    next_steps: Sequence[str] = ()
+    history: Sequence[Mapping] = ()
+    metric: str = "macro_f1"
+    suspects: Sequence[tuple[Mapping, str | bytes]] = ()
+    splits: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # class -> split -> images
+    tables: Mapping[str, Sequence[Sequence]] = field(default_factory=dict)
+    options: Mapping = field(default_factory=dict)
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+def write(run: artifacts.RunFolder, content: Content) -> None:
+    """report.html, and its figures as PNG in figures/."""
+    figures = _figures(content)
+    for name, figure in figures.items():
+        run.write_bytes(f"{artifacts.FIGURES}/{name}.png", charts.png(figure))
+    run.write_text(artifacts.REPORT, render(content, figures))
+
+
+def _figures(content: Content) -> dict[str, charts.Figure]:
+    judged, trust = content.judged, content.trust
+    before, after = (calibration.probabilities(judged.logits, t) for t in (1.0, trust["temperature"]))
+    curve = calibration.coverage(after, judged.labels)
+    bins = [calibration.reliability(p, judged.labels) for p in (before, after)]
+    found = {
+        "curves": charts.curves(content.history, content.metric),
+        "confusion_matrix": charts.confusion(content.numbers["confusion_matrix"], judged.classes),
+        "reliability": charts.reliability(*bins) if any(bins) else None,
+        "coverage": charts.coverage(curve) if curve else None,
+    }
+    return {name: figure for name, figure in found.items() if figure is not None}
+
+
+def render(content: Content, figures: Mapping[str, charts.Figure]) -> str:
+    """The whole page as HTML."""
+    drawn = {name: charts.svg(figure) for name, figure in figures.items() if name != "confusion_matrix"}
+    sections = {
+        "": _headline(content),
+        "What to know": _findings(content),
+        "Training": f'<div class="chart">{drawn["curves"]}</div>' if "curves" in drawn else "",
+        "Which class is taken for which": _confusion(content.numbers["confusion_matrix"], content.judged.classes),
+        "Classes": _classes(content),
+        "Most confused": _pairs(content.judged),
+        "Worst mistakes": _mistakes(content.judged, content.trust["temperature"]),
+        "Labels to look at": _suspects(content.suspects),
+        "How far to trust its confidence": _trust(content, drawn),
+        **{title: _table(rows) for title, rows in content.tables.items()},
+        "Data": _data(content),
+        "How it was made": _made(content),
+    }
+    parts = [f"<h2>{title}</h2>{body}" if title else body for title, body in sections.items() if body]
+    return page.document(f"{content.title}: report", parts, _STYLE, _SCRIPT)
+
+
+def _headline(content: Content) -> str:
+    numbers, judged = content.numbers, content.judged
+    low, high = numbers["accuracy_ci95"]
+    small = [
+        ("macro F1", numbers["macro_f1"], numbers.get("macro_f1_ci95")),
+        ("balanced accuracy", numbers["balanced_accuracy"], numbers.get("balanced_accuracy_ci95")),
+        ("top 5", numbers["top5_accuracy"] if len(judged.classes) > 5 else None, None),
+        ("loss", numbers["loss"], None),
     ]
-    for split in ("validation", "test"):
-        if numbers[split]:
-            lines.append(_row(split, numbers[split]))
-    folds = numbers.get("cross_validation")
-    if folds:
-        lines.append(_row(f"{folds['folds']} folds", folds))
-    judged = folds or numbers["test"] or numbers["validation"]
-    weak = weakest(judged["per_class"])
-    lines += ["", "weakest classes"] if weak else []
-    for name in weak:
-        of = judged["per_class"][name]
-        lines.append(
-            f"  {name}: F1 {of['f1']:.2f}, precision {of['precision'] or 0:.2f}, recall {of['recall']:.2f}"
-            f", support {of['support']}"
-        )
-    confused = most_confused(judged["confusion_matrix"], numbers["classes"])
-    if confused:
-        lines.append("most confused")
-        for true, predicted, count in confused:
-            lines.append(f"  {true} taken for {predicted}: {count} of {judged['per_class'][true]['support']}")
-    for entry in run.read_json(artifacts.DIAGNOSIS) or []:
-        lines.append(in_words(entry))
-    return "\n".join([*lines, "", *_next(run)])
-
-
-def _kept(selection: dict | None) -> list[str]:
-    """The line on what was chosen among probe, fine-tuned model and their average."""
-    if selection is None:
-        return []
-    others = ", ".join(f"{name} {share:.3f}" for name, share in selection["accuracy"].items())
-    kept, accuracy = selection["kept"], selection["accuracy"]
-    below = ", below the probe by no more than chance explains" if accuracy[kept] < accuracy["probe"] else ""
-    return [f"kept: {kept} (validation accuracy: {others}){below}"]
-
-
-def _row(split: str, part: dict) -> str:
-    low, high = part["accuracy_ci95"]
-    interval = f"{low:.3f} to {high:.3f}"
+    shown = "".join(
+        f"<div><b>{value:.3f}</b><span>{name}{f'<br>{ci[0]:.3f} to {ci[1]:.3f}' if ci else ''}</span></div>"
+        for name, value, ci in small
+        if value is not None
+    )
     return (
-        f"{split:12}{part['images']:>8}{part['accuracy']:>10.3f}  {interval:15}"
-        f"{part['macro_f1']:>9.3f}{float('inf') if part['loss'] is None else part['loss']:>8.3f}"
+        f"<h1>{text(content.title)}</h1><p>{text(content.subtitle)}</p>"
+        f'<div class="numbers"><div class="main"><b>{numbers["accuracy"]:.3f}</b><span>accuracy on '
+        f"{numbers['images']:,} {text(judged.name)} images<br>95 % interval {low:.3f} to {high:.3f}</span></div>"
+        f"{shown}</div>"
     )
 
 
-def _next(run: artifacts.RunFolder) -> list[str]:
-    files = (
-        artifacts.WEIGHTS,
-        artifacts.METRICS,
-        artifacts.PREDICTIONS,
-        artifacts.HISTORY,
-        artifacts.OPTIONS,
+def _findings(content: Content) -> str:
+    lines = [
+        f'<li><span class="tag {e["severity"]}">{e["severity"]}: {text(e["code"])}</span> {text(e["evidence"])}. '
+        f"{text(e['advice'])}</li>"
+        for e in content.findings
+    ]
+    lines += [
+        f'<li><span class="tag {p["severity"]}">data: {text(p["code"])}</span> {text(p["message"])}. '
+        f"{text(p['advice'])}</li>"
+        for p in content.problems
+        if p["severity"] != "info"
+    ]
+    if not lines:
+        lines = ["<li>Nothing went wrong that the rules know.</li>"]
+    steps = "".join(f"<pre>{page.visible(step)}</pre>" for step in content.next_steps)
+    return f"<ul>{''.join(lines)}</ul>{f'<h3>Next</h3>{steps}' if steps else ''}"
+
+
+def _confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> str:
+    """Rows are true classes; up to 25 a table with its counts, above a picture with a word on each cell."""
+    counts = np.asarray(matrix)
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    if len(classes) > MOST_CELLS:
+        return _cells(counts, shares, classes)
+    head = "".join(f'<th class="up"><div>{text(name)}</div></th>' for name in classes)
+    rows = []
+    for i, name in enumerate(classes):
+        cells = "".join(
+            f'<td style="background:rgb({_HIT if i == j else _MISS} / {shares[i, j]:.2f})" '
+            f'title="{page.visible(name)} called {page.visible(classes[j])}: {counts[i, j]} of {counts[i].sum()}">'
+            f"{counts[i, j] or ''}</td>"
+            for j in range(len(classes))
+        )
+        rows.append(f"<tr><th>{text(name)}</th>{cells}</tr>")
+    return (
+        "<p>A row for each true class, a column for each answer.</p>"
+        f'<div class="wide"><table class="matrix"><tr><th></th>{head}</tr>{"".join(rows)}</table></div>'
     )
+
+
+_HIT, _MISS = "79 131 204", "217 130 43"
+
+
+def _cells(counts: np.ndarray, shares: np.ndarray, classes: Sequence[str]) -> str:
+    side, k = (12, len(classes)) if len(classes) <= 60 else (6, len(classes))
+    rects = "".join(
+        f'<rect x="{j * side}" y="{i * side}" width="{side}" height="{side}" fill="rgb({_HIT if i == j else _MISS})" '
+        f'fill-opacity="{0.15 + 0.85 * shares[i, j]:.2f}"><title>{page.visible(classes[i])} called '
+        f"{page.visible(classes[j])}: {counts[i, j]} of {counts[i].sum()}</title></rect>"
+        for i, j in zip(*np.nonzero(counts), strict=True)
+    )
+    size = k * side
+    return (
+        "<p>A row for each true class, a column for each answer, in the order of the table below; blue is right. Point "
+        "at a cell for its names and counts.</p>"
+        f'<div class="wide"><svg viewBox="0 0 {size} {size}" style="width:{size}px;max-width:none">'
+        f'<rect width="{size}" height="{size}" fill="none" stroke="currentColor"/>{rects}</svg></div>'
+    )
+
+
+def _classes(content: Content) -> str:
+    matrix = np.asarray(content.numbers["confusion_matrix"])
+    names = content.judged.classes
+    rows = [["class", "images", "recall", "95 % interval", "precision", "F1", "most often taken for"]]
+    for i, (name, of) in enumerate(content.numbers["per_class"].items()):
+        n = of["support"]
+        others = np.where(np.arange(len(names)) == i, 0, matrix[i])
+        most = int(others.argmax())
+        low, high = wilson_interval(int(matrix[i, i]), n) if n else (0.0, 1.0)
+        interval = f"{low:.2f} to {high:.2f}" if n else "–"
+        taken = f"{names[most]} ({others[most]})" if others[most] else ""
+        rows.append([name, n, of["recall"], interval, of["precision"], of["f1"], taken])
+    return _table(rows)
+
+
+def _table(rows: Sequence[Sequence]) -> str:
+    """A table that sorts by a column when its head is pressed; numbers to the right, shares with three digits."""
+    head = "".join(f'<th><button type="button">{text(str(name))}</button></th>' for name in rows[0])
+    body = "".join(f"<tr>{''.join(_cell(value) for value in row)}</tr>" for row in rows[1:])
+    return (
+        f'<div class="wide"><table class="sortable"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    )
+
+
+def _cell(value) -> str:
+    if value is None:
+        return '<td class="n" data-v="-1">–</td>'
+    if isinstance(value, float):
+        return f'<td class="n" data-v="{value}">{value:.3f}</td>'
+    if isinstance(value, int):
+        return f'<td class="n" data-v="{value}">{value:,}</td>'
+    return f"<td>{text(str(value))}</td>"
+
+
+def _pairs(judged: Judged) -> str:
+    """Pictures of the pairs of classes that are confused most."""
+    wrong = np.flatnonzero(judged.predicted != judged.labels)
+    pairs: dict[tuple[int, int], list[int]] = {}
+    for i in wrong:
+        pairs.setdefault((int(judged.labels[i]), int(judged.predicted[i])), []).append(int(i))
+    most = sorted(pairs.items(), key=lambda item: -len(item[1]))[:PAIRS]
+    parts = []
+    for (true, said), at in most:
+        total = int((judged.labels == true).sum())
+        figures = "".join(_figure(judged.source(i), judged.paths[i]) for i in at[:OF_PAIR])
+        parts.append(
+            f"<h3>{text(judged.classes[true])} taken for {text(judged.classes[said])}: {len(at)} of {total}</h3>"
+            f'<div class="sheet">{figures}</div>'
+        )
+    return "".join(parts)
+
+
+def _mistakes(judged: Judged, temperature: float) -> str:
+    """Wrong answers of which the model was surest, with what spoke for them."""
+    p = calibration.probabilities(judged.logits, temperature)
+    wrong = np.flatnonzero((judged.predicted != judged.labels) & np.isfinite(p).all(1))
+    worst = [int(i) for i in wrong[np.argsort(-p[wrong].max(1), kind="stable")][:MISTAKES]]
+    if not worst:
+        return ""
+    maps = judged.explain(worst)
+    figures = []
+    for place, i in enumerate(worst):
+        pictures = page.picture(page.thumbnail(judged.source(i), PICTURE_PX))
+        if maps is not None:
+            pictures += page.picture(maps[place])
+        said = judged.classes[judged.predicted[i]]
+        figures.append(
+            f"<figure>{pictures}<figcaption>{text(judged.classes[judged.labels[i]])} called <b>{text(said)}</b>, "
+            f"{p[i].max():.2f} sure<br>{text(judged.paths[i])}</figcaption></figure>"
+        )
+    legend = "" if maps is None else "<p>On the right what the network saw; bright is what spoke for its answer.</p>"
+    return f'{legend}<div class="sheet{" double" if maps is not None else ""}">{"".join(figures)}</div>'
+
+
+def _suspects(suspects: Sequence[tuple[Mapping, str | bytes]]) -> str:
+    if not suspects:
+        return ""
+    figures = "".join(
+        f"<figure>{page.picture(page.thumbnail(source, PICTURE_PX))}<figcaption>{text(row['label'])}, or "
+        f"<b>{text(row['suggested'])}</b>?<br>{text(row['path'])}</figcaption></figure>"
+        for row, source in suspects[:SUSPECTS]
+    )
+    more = f"<p>and {len(suspects) - SUSPECTS} more</p>" if len(suspects) > SUSPECTS else ""
+    return (
+        f"<p>{len(suspects)} labels that models which did not learn these images doubt, the likeliest to be wrong "
+        f"first: suspects.csv. Look at them, delete the rows that are right, and train again with "
+        f'--exclude suspects.csv, or mend the folders.</p><div class="sheet">{figures}</div>{more}'
+    )
+
+
+def _trust(content: Content, drawn: Mapping[str, str]) -> str:
+    trust, judged = content.trust, content.judged
+    p = calibration.probabilities(judged.logits, trust["temperature"])
+    rows = [["right answers wanted", "confidence from", "share answered", "right of these", "95 % interval"]]
+    for share in TRUSTED:
+        found = calibration.threshold(p, judged.labels, share)
+        reached = found["confidence"] is not None
+        interval = f"{found['ci95'][0]:.3f} to {found['ci95'][1]:.3f}" if reached else "–"
+        rows.append([f"{share:.0%}", found["confidence"], found["coverage"], found["precision"], interval])
+    before, after = (
+        calibration.error(calibration.probabilities(judged.logits), judged.labels),
+        calibration.error(p, judged.labels),
+    )
+    words = ""
+    if before is not None:
+        words = (
+            f"<p>Confidence differs from accuracy by {before:.3f} on average (ECE) as the network gives it, by "
+            f"{after:.3f} once its logits are divided by {trust['temperature']:.2f}, which scripts/predict.py does.</p>"
+        )
+    figures = "".join(f"<div>{drawn[name]}</div>" for name in ("reliability", "coverage") if name in drawn)
+    return f'{words}<div class="charts">{figures}</div>{_table(rows)}'
+
+
+def _data(content: Content) -> str:
+    if not content.splits:
+        return ""
+    names = [s for s in ("train", "validation", "test") if any(s in of for of in content.splits.values())]
+    rows = [["class", *names], *([name, *(of.get(s, 0) for s in names)] for name, of in content.splits.items())]
+    notes = "".join(
+        f"<li>{text(p['code'])}: {text(p['message'])}</li>" for p in content.problems if p["severity"] == "info"
+    )
+    return _table(rows) + (f"<ul>{notes}</ul>" if notes else "")
+
+
+def _made(content: Content) -> str:
+    facts = "".join(f"<tr><td>{text(name)}</td><td>{text(value)}</td></tr>" for name, value in content.facts.items())
+    options = "".join(f"<tr><td>{text(k)}</td><td>{text(str(v))}</td></tr>" for k, v in content.options.items())
+    hidden = f"<details><summary>all options</summary><table>{options}</table></details>" if options else ""
+    return f"<table>{facts}</table>{hidden}"
+
+
+def _figure(source: str | bytes, caption: str) -> str:
+    return page.figure(page.thumbnail(source, PICTURE_PX), caption)
+
+
+def next_steps(run: artifacts.RunFolder) -> list[str]:
+    """Commands that go on from a run folder."""
     return [
-        f"written to {run.path}: {', '.join(f for f in files if (run / f).exists())}",
-        'use it:  python -c "from transformers import pipeline; '
-        f"print(pipeline('image-classification', model='{run.path}')('photo.jpg'))\"",
-        f"go on with more images:  python scripts/train.py --model {run.path} --data FOLDER --output_dir NEW",
+        f"python scripts/predict.py --run {run.path} new_photos --out answers.csv",
+        f"python scripts/validate.py --run {run.path} --data other_photos",
+        f"python scripts/train.py --model {run.path} --data more_photos --output_dir NEW",
     ]
 
 
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s" if rest else "less than a second"
+_STYLE = """
+th:last-child { width: auto } pre { overflow-x: auto; background: #8882; padding: 0.4rem 0.6rem; margin: 0.3rem 0 }
+.numbers { display: flex; flex-wrap: wrap; gap: 0.6rem 2rem; margin: 1rem 0 } .numbers b { font-size: 1.4rem }
+.numbers div { display: flex; flex-direction: column } .numbers span { font-size: 0.85rem; opacity: 0.85 }
+.numbers .main b { font-size: 2.6rem; line-height: 1.1 } .wide { overflow-x: auto }
+svg { max-width: 100%; height: auto } .charts > div { flex: 1 1 18rem; max-width: 26rem }
+figure, figure img, figure div { width: 160px } figure img, figure div { height: 160px }
+.double figure { width: 322px; } .double figure img, .double figure div { display: inline-block; width: 160px }
+.double figure img + img { margin-left: 2px } figcaption { max-height: none; font-size: 0.78rem }
+.matrix { width: auto; border-collapse: separate; border-spacing: 1px } .matrix tr + tr td { border: 0 }
+.matrix td { text-align: center; min-width: 1.9rem; height: 1.7rem; vertical-align: middle; font-size: 0.8rem;
+  padding: 0 0.2rem } .matrix th { font-weight: 400; font-size: 0.8rem; text-align: right; width: auto;
+  max-width: 12rem; white-space: nowrap; overflow: hidden; text-overflow: ellipsis }
+.matrix .up { vertical-align: bottom; height: 7rem; padding: 0 } .matrix .up div { writing-mode: vertical-rl;
+  transform: rotate(180deg); margin: auto; max-height: 7rem; overflow: hidden; text-overflow: ellipsis }
+button { font: inherit; font-weight: 600; background: none; border: 0; padding: 0; color: inherit; cursor: pointer;
+  text-align: left } .sortable td, .sortable th { white-space: nowrap } details table td { overflow-wrap: anywhere }
+.sortable td bdi { display: inline-block; white-space: normal; overflow-wrap: break-word; max-width: 16rem }
+@media print { .wide { overflow: visible } details { display: none } h2, h3 { break-after: avoid }
+  body { max-width: none } }
+@media (max-width: 480px) { .double figure { width: 100% } body { padding: 0.6rem }
+  figure, figure img, figure div { width: 150px } figure img, figure div { height: 150px } }
+"""
+_SCRIPT = """
+for (const table of document.querySelectorAll("table.sortable"))
+  table.querySelectorAll("thead button").forEach((button, column) => {
+    let up = false;
+    button.onclick = () => {
+      up = !up;
+      const body = table.tBodies[0];
+      const key = row => { const cell = row.cells[column];
+        return cell.dataset.v === undefined ? cell.textContent : Number(cell.dataset.v) };
+      [...body.rows].sort((a, b) => { const x = key(a), y = key(b);
+        const order = typeof x === "number" && typeof y === "number" ? x - y : String(x).localeCompare(String(y));
+        return up ? order : -order }).forEach(row => body.append(row));
+    };
+  });
+"""

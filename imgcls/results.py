@@ -12,9 +12,9 @@ import numpy as np
 from peft import PeftModel
 from scipy.special import softmax
 
-from imgcls import artifacts, lora, pitfalls, prediction
+from imgcls import artifacts, calibration, lora, made, pitfalls, prediction, reporting
 from imgcls.dataset import Division
-from imgcls.metrics import ImageClassification
+from imgcls.metrics import judge
 from imgcls.progress import Stopwatch
 from imgcls.trainer import ImageTrainer
 from imgcls.transforms import EvaluationView
@@ -46,7 +46,7 @@ def write(
             logits[split] = prediction.all_logits(network, view, args)
     if not args.should_save:
         return
-    numbers = {split: _numbers(found, division, split) for split, found in logits.items()}
+    numbers = {split: judge(found, division.rows[split]["label"], division.classes) for split, found in logits.items()}
     history = trainer.state.log_history
     findings = trainer.diagnosis.finish(history, numbers["validation"])
     remembered = run.read_json(artifacts.BATCH)
@@ -57,18 +57,21 @@ def write(
     run.write_logits(**logits)
     run.write_json(artifacts.DIAGNOSIS, findings)
     run.write_json(
-        artifacts.METRICS,
-        {
-            "model": trainer.classifier.name,
-            "classes": division.classes,
-            "initialised": trainer.classifier.initialised,
-            "train": _training_numbers(trainer),
-            "selection": selection,
-            "validation": numbers["validation"],
-            "test": numbers.get("test"),
-            "cross_validation": cross_validation,
-        },
+        artifacts.CALIBRATION, calibration.fitted(logits["validation"], division.rows["validation"]["label"])
     )
+    metrics = {
+        "model": trainer.classifier.name,
+        "classes": division.classes,
+        "initialised": trainer.classifier.initialised,
+        "train": _training_numbers(trainer),
+        "selection": selection,
+        "validation": numbers["validation"],
+        "test": numbers.get("test"),
+        "cross_validation": cross_validation,
+        "made": made.facts(),
+    }
+    reporting.training(run, metrics, division, logits, network, processor)
+    run.write_json(artifacts.METRICS, metrics)
     run.drop_checkpoints()
 
 
@@ -92,12 +95,6 @@ def _write_beside(folder: Path, write: Callable[[str], None], run: artifacts.Run
         for file in sorted(Path(beside).iterdir()):
             shutil.copymode(run / artifacts.OPTIONS, file)  # safetensors writes files for the owner only
             file.replace(folder / file.name)
-
-
-def _numbers(logits: np.ndarray, division: Division, split: str) -> dict:
-    return ImageClassification(division.classes).compute(
-        predictions=logits, references=np.asarray(division.rows[split]["label"])
-    )
 
 
 def _predictions(logits: dict[str, np.ndarray], division: Division):

@@ -24,7 +24,7 @@ def main() -> int:
     given = cli.parse(kinds, description=__doc__, examples=EXAMPLES, shown=SHOWN, rare=RARE)
     cli.start_logging()
 
-    from imgcls import artifacts, dataset, experiment, machine, recommendation, report, screening, trainer, tuning
+    from imgcls import artifacts, dataset, experiment, machine, recommendation, screening, summary, trainer, tuning
     from imgcls.source import locate
 
     data, wanted, tune, augment, command = (given.make(k) for k in kinds if k is not TrainOptions)
@@ -64,7 +64,7 @@ def main() -> int:
     setup = tuning.Setup(mode, origin, data, wanted, tune, augment, args, division, run, images.is_demo)
     experiment.run(setup, screened.as_files(images.listing.files), given=given, fresh=command.fresh)
     if args.should_log:
-        print(report.summary(run))
+        print(summary.in_words(run))
     machine.leave(args.distributed_state)
     return cli.DONE
 

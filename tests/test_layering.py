@@ -10,18 +10,19 @@ FLOORS = [
     {"errors", "cpu"},
     {
         "options", "cli", "checkpoints", "artifacts", "images", "listing", "splits", "intervals", "losses", "machine",
-        "digits", "rehearsal", "layers", "inputs", "averaging", "scores",
+        "digits", "rehearsal", "layers", "inputs", "averaging", "scores", "explanation", "charts", "corruptions",
     },
     {
         "folder", "table", "cache", "inspection", "groups", "shortcut", "augmentation", "recipes", "source", "progress",
         "training_options", "probe", "metrics", "pitfalls", "page", "calibration", "intake", "ledger", "sorting",
+        "suspects", "made",
     },
-    {"lookup", "duplicates", "hub_rows", "transforms", "model", "diagnosis", "answers"},
-    {"audit", "dataset", "prediction", "trainer", "lora"},
-    {"problems", "fitting", "results", "report", "selection", "features"},
-    {"file_rules", "picture_rules", "check_page", "tuning", "recommendation"},
-    {"screening"},
-    {"search"},
+    {"lookup", "duplicates", "hub_rows", "transforms", "model", "diagnosis", "answers", "report"},
+    {"audit", "dataset", "prediction", "trainer", "lora", "overlay"},
+    {"problems", "fitting", "summary", "selection", "features", "labelled"},
+    {"file_rules", "picture_rules", "check_page", "tuning", "recommendation", "validation"},
+    {"screening", "reporting"},
+    {"search", "results"},
     {"experiment"},
 ]  # fmt: skip
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}

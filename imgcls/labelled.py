@@ -1,0 +1,127 @@
+"""Labelled images to judge a trained model by: a folder of its own, or what its run held out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from imgcls import artifacts, dataset, lookup
+from imgcls.dataset import Images
+from imgcls.errors import FolderError, OptionError, RunError, nearest, shorten
+from imgcls.options import SourceOptions, ValidateOptions
+
+log = logging.getLogger(__name__)
+
+HELD_OUT = ("test", "validation")  # the splits that tell something, the better one first
+
+
+@dataclass
+class Labelled:
+    """Images with their labels as the model numbers its classes. at: positions in `images`."""
+
+    name: str
+    images: Images
+    at: list[int]
+    labels: np.ndarray
+
+    def source(self, i: int) -> str | bytes:
+        """Path or encoded bytes of image i of these."""
+        return self.images.source(self.at[i])
+
+    @property
+    def paths(self) -> list[str]:
+        """Relative to the data folder."""
+        return [self.images.listing.files[i].path for i in self.at]
+
+    def without(self, broken: Sequence[int]) -> Labelled:
+        """The same without some of them."""
+        gone = set(broken)
+        kept = [i for i in range(len(self.at)) if i not in gone]
+        return Labelled(self.name, self.images, [self.at[i] for i in kept], self.labels[kept])
+
+
+def find(asked: ValidateOptions, data: SourceOptions, run: artifacts.RunFolder, classes: Sequence[str]) -> Labelled:
+    """The images to judge by: those of --data, or without it those of the run's own data that were held out.
+
+    Raises FolderError for classes that the model does not know, RunError when the run's own data is gone.
+    """
+    own = run.read_options() or {}
+    split_of = {row["path"]: row["split"] for row in run.read_csv(artifacts.SPLIT)}
+    if data.data is None:
+        found, at, name = _held_out(asked, data, run, own, split_of)
+    else:
+        found = _open(data)
+        at, name = _chosen(found, asked.split), lookup.name(data)
+        if _same_place(data.data, own.get("data")):
+            learned = sum(split_of.get(found.listing.files[i].path) == "train" for i in at)
+            if learned:
+                log.warning(
+                    "data: %d of these %d images were trained on: the numbers will flatter. Leave --data out to judge "
+                    "by the ones that were held out.", learned, len(at),
+                )  # fmt: skip
+    files = found.listing.files
+    unknown = {files[i].label for i in at} - set(classes)
+    if unknown:
+        raise FolderError(
+            f"Expected classes that the model knows ({shorten(classes)}), got {shorten(unknown)} in {data.data}. "
+            f"Nearest to {min(unknown)}: {', '.join(nearest(min(unknown), classes))}. Rename the folders, or take the "
+            "others out."
+        )
+    missing = set(classes) - {files[i].label for i in at}
+    if missing:
+        log.warning("data: no images of %s: nothing is said of them", shorten(missing))
+    return Labelled(asked.name or name, found, at, np.array([classes.index(files[i].label) for i in at]))
+
+
+def _open(data: SourceOptions) -> Images:
+    if lookup.hub_id(data):
+        return dataset.open_images(data)
+    listing = lookup.read(data, strict=False)
+    if not listing.files:
+        raise FolderError(f"Expected class folders with images in {data.data}, got none. Make one folder a class.")
+    return dataset.from_listing(listing, lookup.name(data))
+
+
+def _chosen(found: Images, split: str) -> list[int]:
+    splits_there = {file.split for file in found.listing.files}
+    if split == "auto":
+        split = next((name for name in HELD_OUT if name in splits_there), "all")
+    if split == "all":
+        return list(range(len(found.listing.files)))
+    if split not in splits_there:
+        raise OptionError(
+            f"Expected a split of the data for --split, got {split}; it has {shorten(map(str, splits_there))}."
+        )
+    return [i for i, file in enumerate(found.listing.files) if file.split == split]
+
+
+def _held_out(
+    asked: ValidateOptions, data: SourceOptions, run: artifacts.RunFolder, own: dict, split_of: dict[str, str]
+) -> tuple[Images, list[int], str]:
+    if not split_of:
+        raise OptionError(
+            f"Expected --data, a labelled folder, got none, and {run.path} does not say what it was made of."
+        )
+    split = asked.split
+    if split == "auto":
+        split = next(name for name in HELD_OUT if name in split_of.values())
+    data.data = own.get("data")
+    gone = data.data is not None and not Path(data.data).expanduser().exists() and not lookup.hub_id(data)
+    if gone:
+        raise RunError(
+            f"Expected the data that {run.path} was made of in {data.data}, which is not there. Give --data."
+        )
+    found = _open(data)
+    paths = [file.path for file in found.listing.files]
+    at = [i for i, path in enumerate(paths) if path in split_of and split in ("all", split_of[path])]
+    if not at:
+        raise RunError(f"Expected images of the run's {split} split in {data.data}, got none. Give --data.")
+    return found, at, split
+
+
+def _same_place(one: str, other: str | None) -> bool:
+    return other is not None and Path(one).expanduser().resolve() == Path(other).expanduser().resolve()

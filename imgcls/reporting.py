@@ -1,0 +1,211 @@
+"""A finished training, or a validation of it -> what its report tells: which images, which numbers, which words."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from torch import nn
+
+from imgcls import artifacts, overlay, report, suspects
+from imgcls.calibration import probabilities
+from imgcls.dataset import Division, source_of
+from imgcls.labelled import Labelled
+from imgcls.report import Content, Judged
+from imgcls.validation import Model
+
+
+def training(
+    run: artifacts.RunFolder,
+    metrics: Mapping,
+    division: Division,
+    logits: Mapping[str, np.ndarray],
+    network: nn.Module,
+    processor,
+) -> None:
+    """Write suspects.csv, report.html and figures/ of a run whose other files are there.
+
+    metrics: as metrics.json will say. logits: split -> (N, K) of what was evaluated. The page judges by the folds when
+    there are some, else by the test split, else by validation.
+    """
+    trust = run.read_json(artifacts.CALIBRATION)
+    place = {path: (split, i) for split, paths in division.paths.items() for i, path in enumerate(paths)}
+
+    def source(path: str) -> str | bytes:
+        split, i = place[path]
+        return source_of(division.rows[split][i])
+
+    folded = _folded(run, division)
+    parts = {
+        split: (division.paths[split], np.asarray(division.rows[split]["label"]), of) for split, of in logits.items()
+    }
+    name, part = ("cross-validated", folded) if folded else list(parts.items())[-1]
+    seen = folded or tuple(map(_joined, zip(*parts.values(), strict=True)))
+    rows = doubted(*seen, division.classes, trust["temperature"], run.read_logits(artifacts.OUT_OF_FOLD_LOGITS))
+    write_suspects(run, rows)
+    options = run.read_options() or {}
+    train = metrics["train"]
+    judged = _judged(name, division.classes, *part, source, network, processor)
+    report.write(run, Content(
+        title=run.path.name,
+        subtitle=f"{metrics['model']}, from {metrics['initialised']} weights, {len(division.classes)} classes; "
+        f"{train['images']:,} images x {train['epochs']:g} epochs in {train['seconds']:.0f} s",
+        numbers=metrics["cross_validation"] if folded else metrics[name],
+        judged=judged,
+        trust=trust,
+        findings=run.read_json(artifacts.DIAGNOSIS),
+        problems=run.read_json(artifacts.CHECK) or [],
+        next_steps=report.next_steps(run),
+        history=run.read_lines(artifacts.HISTORY),
+        metric=options.get("metric_for_best_model") or "accuracy",
+        suspects=[(row, source(row["path"])) for row in rows],
+        splits=_splits(run),
+        tables=_selection(metrics),
+        options=options,
+        facts=facts(metrics),
+    ))  # fmt: skip
+
+
+def validation(
+    folder: artifacts.RunFolder,
+    run: artifacts.RunFolder,
+    metrics: Mapping,
+    of: Labelled,
+    logits: np.ndarray,
+    model: Model,
+) -> None:
+    """Write suspects.csv, report.html and figures/ of a validation. metrics: as its metrics.json says."""
+    classes, temperature = model.classes, metrics["calibration"]["temperature"]
+    paths = of.paths
+    place = {path: i for i, path in enumerate(paths)}
+    rows = doubted(paths, of.labels, logits, classes, temperature)
+    write_suspects(folder, rows)
+
+    def source(path: str) -> str | bytes:
+        return of.source(place[path])
+
+    report.write(folder, Content(
+        title=f"{run.path.name} on {of.name}",
+        subtitle=f"{metrics['model']}, judged on {len(paths):,} images of {of.images.name}",
+        numbers=metrics["test"],
+        judged=_judged(of.name, classes, paths, of.labels, logits, source, model.network, model.processor),
+        trust={"temperature": temperature, "threshold": metrics["threshold"]},
+        next_steps=report.next_steps(run)[:1],
+        suspects=[(row, source(row["path"])) for row in rows],
+        tables=_more(metrics),
+        facts={"machine": metrics["made"]["machine"], "day": metrics["made"]["date"],
+               "versions": _versions(metrics["made"])},
+    ))  # fmt: skip
+
+
+def _more(metrics: Mapping) -> dict[str, list[list]]:
+    """Tables of what was asked for beyond the numbers."""
+    found = {}
+    if "corruptions" in metrics:
+        rows = [["images made worse", "", "accuracy", "lost"]]
+        for row in metrics["corruptions"]:
+            rows.append(
+                [row["kind"], f"{row['value']:g} {row['unit']}", row["accuracy"], row["clean"] - row["accuracy"]]
+            )
+        found["Robustness"] = rows
+    several = []
+    for name, key in (("test-time augmentation", "tta"), ("the other run", "comparison")):
+        if key in metrics:
+            of = metrics[key].get("against", metrics[key])
+            several.append([name, of["difference"], "{:+.3f} to {:+.3f}".format(*of["ci95"]), of["only_first"],
+                            of["only_second"], of["p_value"]])  # fmt: skip
+    if several:
+        heads = [
+            "",
+            "difference in accuracy",
+            "95 % interval",
+            "only the first right",
+            "only the second",
+            "p (McNemar)",
+        ]
+        found["Compared"] = [heads, *several]
+    return found
+
+
+def _joined(values: Sequence):
+    return [v for part in values for v in part] if isinstance(values[0], list) else np.concatenate(values)
+
+
+def _folded(run: artifacts.RunFolder, division: Division) -> tuple | None:
+    """Paths, labels and logits of all images by folds that did not see them; None without --folds."""
+    rows = run.read_csv(artifacts.OUT_OF_FOLD)
+    if not rows:
+        return None
+    labels = np.array([division.classes.index(row["label"]) for row in rows])
+    return [row["path"] for row in rows], labels, run.read_logits(artifacts.OUT_OF_FOLD_LOGITS)["out_of_fold"]
+
+
+def doubted(
+    paths: Sequence[str],
+    labels: np.ndarray,
+    logits: np.ndarray,
+    classes: Sequence[str],
+    temperature: float,
+    more: Mapping[str, np.ndarray] | None = None,
+) -> list[dict]:
+    """Rows of suspects.csv. more: arrays called probe... are logits of other models that did not see the images."""
+    opinions = [probabilities(logits, temperature)]
+    opinions += [probabilities(of) for name, of in (more or {}).items() if name.startswith("probe")]
+    return [
+        {"path": paths[i], "label": classes[labels[i]], "suggested": classes[other], "score": f"{score:.6f}"}
+        for i, other, score in suspects.find(labels, opinions)
+    ]
+
+
+def write_suspects(run: artifacts.RunFolder, rows: Sequence[Mapping]) -> None:
+    """suspects.csv."""
+    run.write_csv(artifacts.SUSPECTS, artifacts.SUSPECT_COLUMNS, (tuple(row.values()) for row in rows))
+
+
+def _judged(
+    name: str,
+    classes: Sequence[str],
+    paths: Sequence[str],
+    labels: np.ndarray,
+    logits: np.ndarray,
+    source: Callable[[str], str | bytes],
+    network: nn.Module,
+    processor,
+) -> Judged:
+    def explain(at: Sequence[int]) -> Sequence[str] | None:
+        return overlay.pictures(network, processor, [source(paths[i]) for i in at], logits[list(at)].argmax(1))
+
+    return Judged(name, classes, paths, labels, logits, lambda i: source(paths[i]), explain)
+
+
+def _splits(run: artifacts.RunFolder) -> dict[str, dict[str, int]]:
+    counts: defaultdict[str, Counter] = defaultdict(Counter)
+    for row in run.read_csv(artifacts.SPLIT):
+        counts[row["label"]][row["split"]] += 1
+    return {name: dict(of) for name, of in sorted(counts.items())}
+
+
+def _selection(metrics: Mapping) -> dict[str, list[list]]:
+    found = metrics.get("selection")
+    if not found:
+        return {}
+    rows = [["candidate", "validation accuracy", ""]]
+    rows += [[name, share, "kept" if name == found["kept"] else ""] for name, share in found["accuracy"].items()]
+    return {"Probe or fine-tuned": rows}
+
+
+def facts(metrics: Mapping) -> dict[str, str]:
+    """What the page says of the making."""
+    made, train = metrics["made"], metrics["train"]
+    return {
+        "machine": made["machine"],
+        "day": made["date"],
+        "training": f"{train['seconds']:.0f} s, {train['images_per_second']:.0f} images a second, best epoch "
+        f"{train['best_epoch']:g}{', stopped early' if train['stopped_early'] else ''}",
+        "versions": _versions(made),
+    }
+
+
+def _versions(made: Mapping) -> str:
+    return ", ".join(f"{name} {version}" for name, version in made["versions"].items())

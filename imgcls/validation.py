@@ -1,0 +1,187 @@
+"""A model and labelled images that it may never have seen -> what it is worth on them, in validation/NAME/."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import nn
+from tqdm import tqdm
+
+from imgcls import artifacts, calibration, corruptions, images, intervals, made, prediction, splits
+from imgcls.errors import OptionError, shorten
+from imgcls.labelled import Labelled
+from imgcls.metrics import judge
+
+CORRUPTED_IMAGES = 500  # of more, a sample is made worse: 21 times over
+CROP = 0.9  # of each side, of the views of --tta beside the whole
+
+
+@dataclass
+class Model:
+    """A loaded network with its processor, and how it is asked."""
+
+    folder: Path
+    network: nn.Module
+    processor: object
+    device: torch.device
+    batch: int
+
+    @property
+    def classes(self) -> list[str]:
+        """Names in label order."""
+        return [self.network.config.id2label[i] for i in range(self.network.config.num_labels)]
+
+    def logits(self, of: Labelled, change: Callable | None = None, desc: str = "evaluating") -> tuple[np.ndarray, dict]:
+        """Logits float32 (n, K) of the images that can be read, and position -> error of the others.
+
+        change: (RGB image, position) -> the RGB image that is shown instead.
+        """
+
+        def pixels(i: int) -> torch.Tensor:
+            picture = images.load_rgb(of.source(i))
+            picture = picture if change is None else change(picture, i)
+            return self.processor(images=picture, return_tensors="pt")["pixel_values"][0]
+
+        found, broken = [], {}
+        with tqdm(total=len(of.at), desc=desc, unit="img", leave=False, disable=None) as bar:
+            stream = prediction.stream(
+                prediction.logits(self.network), range(len(of.at)), pixels, batch=self.batch, device=self.device
+            )
+            for at, logits, why in stream:
+                broken |= {at[place]: error for place, error in why.items()}
+                if len(logits):
+                    found.append(logits)
+                bar.update(len(at))
+        return np.concatenate(found) if found else np.zeros((0, len(self.classes)), np.float32), broken
+
+
+def numbers(logits: np.ndarray, of: Labelled, classes: Sequence[str], trust: dict) -> dict:
+    """What metrics.json of a validation says: a part as of a run's, and calibration on these images with intervals."""
+    labels = of.labels
+    found = {"test": judge(logits, labels, classes)}
+    found["calibration"] = {"temperature": trust["temperature"]}
+    for name, t in (("ece_before", 1.0), ("ece_after", trust["temperature"])):
+        p = calibration.probabilities(logits, t)
+        rows = np.flatnonzero(np.isfinite(p).all(1))
+        found["calibration"][name] = calibration.error(p, labels)
+        found["calibration"][f"{name}_ci95"] = (
+            intervals.bootstrap(rows, lambda at, p=p: calibration.error(p[at], labels[at])) if len(rows) else None
+        )
+    p = calibration.probabilities(logits, trust["temperature"])
+    found["threshold"] = calibration.threshold(p, labels, trust["threshold"]["min_precision"])
+    return found
+
+
+def tta(model: Model, of: Labelled, logits: np.ndarray, run: artifacts.RunFolder, temperature: float) -> dict:
+    """Accuracy by the mean probability over views (the whole and its middle; both mirrored too, where training mirrored
+    images), and its difference to the plain answers: {"views", "accuracy", "against"}."""
+
+    def middle(picture: Image.Image) -> Image.Image:
+        width, height = picture.size
+        dx, dy = round((1 - CROP) / 2 * width), round((1 - CROP) / 2 * height)
+        return picture.crop((dx, dy, width - dx, height - dy))
+
+    views: list[Callable] = [lambda picture, i: middle(picture)]
+    if (run.read_options() or {}).get("flip", "horizontal") != "none":
+        views += [lambda picture, i: ImageOps.mirror(picture), lambda picture, i: ImageOps.mirror(middle(picture))]
+    seen = [logits, *(model.logits(of, view, f"view {k} of {len(views)}")[0] for k, view in enumerate(views, 1))]
+    mean = np.mean([calibration.probabilities(one, temperature) for one in seen], axis=0)
+    right = mean.argmax(1) == of.labels
+    against = intervals.mcnemar(right, logits.argmax(1) == of.labels)
+    return {"views": len(seen), "accuracy": float(right.mean()), "against": against}
+
+
+def robustness(model: Model, of: Labelled, seed: int = 0) -> list[dict]:
+    """{"kind", "unit", "value", "images", "accuracy", "clean"}, each kind from mild to strong, on a sample of many."""
+    at = splits.sample([str(label) for label in of.labels], CORRUPTED_IMAGES, seed)
+    some = Labelled(of.name, of.images, [of.at[i] for i in at], of.labels[at])
+    clean = float((model.logits(some)[0].argmax(1) == some.labels).mean())
+    found = []
+    for kind, (_, unit, values) in corruptions.KINDS.items():
+        for value in values:
+            logits, _ = model.logits(
+                some, lambda p, i, k=kind, v=value: corruptions.corrupt(p, k, v, (seed, i)), f"{kind} {value:g}"
+            )
+            accuracy = float((logits.argmax(1) == some.labels).mean())
+            found.append({"kind": kind, "unit": unit, "value": value, "images": len(at), "accuracy": accuracy,
+                          "clean": clean})  # fmt: skip
+    return found
+
+
+def check_comparable(model: Model, other: Model) -> None:
+    """Raises OptionError when two models do not know the same classes."""
+    odd = set(other.classes) ^ set(model.classes)
+    if odd:
+        raise OptionError(f"Expected --compare with a model of the same classes, got others: {shorten(odd)}.")
+
+
+def compare(model: Model, other: Model, of: Labelled, logits: np.ndarray, folder: artifacts.RunFolder) -> dict:
+    """McNemar's test of two models on the same images; differences.csv lists what they say differently, the first
+    one's mistakes first."""
+    theirs, broken = other.logits(of, desc="the other model")
+    for error in broken.values():  # it was read before
+        raise error
+    number = np.array([model.classes.index(name) for name in other.classes])
+    first, second = logits.argmax(1), number[theirs.argmax(1)]
+    names, paths = model.classes, of.paths
+    differ = sorted(np.flatnonzero(first != second), key=lambda i: (first[i] == of.labels[i], paths[i]))
+    rows = [(paths[i], names[of.labels[i]], names[first[i]], names[second[i]]) for i in differ]
+    folder.write_csv(artifacts.DIFFERENCES, artifacts.DIFFERENCE_COLUMNS, rows)
+    return intervals.mcnemar(first == of.labels, second == of.labels)
+
+
+def write(folder: artifacts.RunFolder, metrics: dict, of: Labelled, logits: np.ndarray, classes: Sequence[str]) -> dict:
+    """predictions.csv, logits.npz and metrics.json of a validation; returns what the last one says."""
+    p = calibration.probabilities(logits, metrics["calibration"]["temperature"])
+    best = logits.argmax(1)
+    rows = (
+        (path, of.name, classes[label], classes[k], f"{row[k]:.6f}", int(k == label and np.isfinite(row[k])))
+        for path, label, k, row in zip(of.paths, of.labels, best, p, strict=True)
+    )
+    folder.write_csv(artifacts.PREDICTIONS, artifacts.PREDICTION_COLUMNS, rows)
+    folder.write_logits(test=logits)
+    metrics = metrics | {"classes": list(classes), "made": made.facts()}
+    folder.write_json(artifacts.METRICS, metrics)
+    return metrics
+
+
+def in_words(metrics: dict, of: Labelled, other: str | None) -> str:
+    """What a person reads at the end of a validation. other: the run that it was compared with."""
+    part, trust, cut = metrics["test"], metrics["calibration"], metrics["threshold"]
+    lines = [f"{part['images']:,} images of {of.name} in {len(set(of.labels.tolist()))} classes"]
+    for name, key in (("accuracy", "accuracy"), ("macro F1", "macro_f1"), ("balanced accuracy", "balanced_accuracy")):
+        lines.append(f"{name:<18} {_with_interval(part[key], part[f'{key}_ci95'])}")
+    if trust["ece_before"] is not None:
+        before, after = (_with_interval(trust[key], trust[f"{key}_ci95"]) for key in ("ece_before", "ece_after"))
+        lines.append(f"{'calibration error':<18} {before}; with temperature {trust['temperature']:.2f} {after}")
+    if cut["confidence"] is None:
+        lines.append(f"no confidence gives {cut['min_precision']:.0%} of answers right")
+    else:
+        lines.append(
+            f"{cut['min_precision']:.0%} of answers right from confidence {cut['confidence']:.3f} on: "
+            f"{cut['coverage']:.1%} of the images, right {_with_interval(cut['precision'], cut['ci95'])}"
+        )
+    if "tta" in metrics:
+        gain = metrics["tta"]["against"]
+        by = _with_interval(gain["difference"], gain["ci95"], "+")
+        lines.append(f"{'with --tta':<18} {metrics['tta']['accuracy']:.3f}, by {by}")
+    if "comparison" in metrics:
+        found = metrics["comparison"]
+        lines.append(
+            f"against {other}: {_with_interval(found['difference'], found['ci95'], '+')}; only this one right "
+            f"{found['only_first']}, only the other {found['only_second']}, p = {found['p_value']:.3g}"
+        )
+    for kind in dict.fromkeys(row["kind"] for row in metrics.get("corruptions", [])):
+        rows = [row for row in metrics["corruptions"] if row["kind"] == kind]
+        values = ", ".join(f"{row['value']:g}: {row['accuracy']:.3f}" for row in rows)
+        lines.append(f"{kind + ' (' + rows[0]['unit'] + ')':<34} {values}")
+    return "\n".join(lines)
+
+
+def _with_interval(value: float, ci95: Sequence[float], sign: str = "") -> str:
+    return f"{value:{sign}.3f} ({ci95[0]:{sign}.3f} to {ci95[1]:{sign}.3f})"

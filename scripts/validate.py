@@ -1,0 +1,67 @@
+"""A run folder and labelled images -> what the model is worth on them: numbers with intervals, mistakes, a report."""
+
+from __future__ import annotations
+
+import sys
+
+from imgcls import cli
+from imgcls.options import SourceOptions, ValidateOptions
+
+EXAMPLES = """\
+examples:
+  python scripts/validate.py --run runs/photos-resnet-50                    the images that were held out
+  python scripts/validate.py --run runs/photos-resnet-50 --data new_photos  class folders, called as in training
+  python scripts/validate.py --run runs/photos-resnet-50 --data new_photos --compare runs/photos-vit-base --corruptions
+
+exit codes: 0 done, 1 an error that you can mend, 2 wrong usage"""
+
+
+def main() -> int:
+    kinds = (SourceOptions, ValidateOptions)
+    given = cli.parse(kinds, description=__doc__, examples=EXAMPLES)
+    cli.start_logging()
+    data, asked = (given.make(kind) for kind in kinds)
+
+    import torch
+
+    from imgcls import artifacts, calibration, labelled, machine, prediction, reporting, source, validation
+    from imgcls.errors import FolderError
+
+    machine.prepare()
+    device = torch.device(machine.accelerator() or "cpu")
+
+    def load(name: str) -> validation.Model:
+        folder = source.fetch(source.locate(name)).folder
+        return validation.Model(folder, *prediction.load(folder, device), device, asked.batch_size)
+
+    model, other = load(asked.run), load(asked.compare) if asked.compare else None
+    if other:
+        validation.check_comparable(model, other)
+    run = artifacts.RunFolder(asked.run if source.locate(asked.run).folder else f"runs/{asked.run.replace('/', '-')}")
+    of = labelled.find(asked, data, run, model.classes)
+    folder = artifacts.RunFolder(run / artifacts.VALIDATION / of.name)
+    folder.check_writable()
+
+    logits, broken = model.logits(of)
+    for error in broken.values():
+        cli.log.warning("left out: %s", error)
+    of = of.without(list(broken))
+    if not len(logits):
+        raise FolderError(f"Expected images that can be read in {data.data}, got none.")
+    trust = calibration.of_run(run, asked.min_precision) or calibration.unfitted(asked.min_precision)
+    metrics = {"model": model.folder.name, "data": of.name, **validation.numbers(logits, of, model.classes, trust)}
+    if asked.tta:
+        metrics["tta"] = validation.tta(model, of, logits, run, trust["temperature"])
+    if asked.corruptions:
+        metrics["corruptions"] = validation.robustness(model, of)
+    if other:
+        metrics["comparison"] = validation.compare(model, other, of, logits, folder)
+    metrics = validation.write(folder, metrics, of, logits, model.classes)
+    reporting.validation(folder, run, metrics, of, logits, model)
+    print(validation.in_words(metrics, of, asked.compare))
+    print(f"see {folder / artifacts.REPORT}")
+    return cli.DONE
+
+
+if __name__ == "__main__":
+    sys.exit(cli.exit_code(main))
