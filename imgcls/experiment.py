@@ -60,18 +60,18 @@ def run(asked: Setup, screened: Mapping[str, object] | None = None, *, given=(),
         found = screened or {}
         folder.write_csv(artifacts.EXCLUDE, artifacts.EXCLUDE_COLUMNS, found.get(artifacts.EXCLUDE, ()))
         folder.write_json(artifacts.CHECK, found.get(artifacts.CHECK, []))
-    judged = cross_validate(asked, folds) if folds else None
+    judged = cross_validate(asked, folds, setup.opinions() if args.should_save else {}) if folds else None
     if setup.tune.search:
         search.improve(setup, given)
     trained = fitting.fit(setup.trainer, setup.args, folder)
     results.write(trained, division, folder, selection.keep_best(trained, setup.tune.keep, setup.expected), judged)
 
 
-def cross_validate(asked: Setup, divisions: Sequence[Division]) -> dict | None:
+def cross_validate(asked: Setup, divisions: Sequence[Division], opinions: Mapping[str, np.ndarray]) -> dict | None:
     """A run for each fold, in run folders below the run's, and the numbers of all images by runs that never saw them.
 
-    None on ranks that do not write. Writes out_of_fold.csv and its logits. Besides the numbers of metrics.json's
-    parts: `folds`, and `accuracy_by_fold`.
+    opinions: as of `Setup.opinions`. None on ranks that do not write. Writes out_of_fold.csv and its logits. Besides
+    the numbers of metrics.json's parts: `folds`, and `accuracy_by_fold`.
     """
     count, args, division = len(divisions), asked.args, asked.division
     folds = [artifacts.RunFolder(asked.run / artifacts.FOLDS / f"{k + 1}") for k in range(count)]
@@ -89,7 +89,9 @@ def cross_validate(asked: Setup, divisions: Sequence[Division]) -> dict | None:
         rows += [tuple((row | {"split": f"fold {k + 1}"}).values()) for row in tested]
         logits.append(fold.read_logits()["test"])
     asked.run.write_csv(artifacts.OUT_OF_FOLD, artifacts.PREDICTION_COLUMNS, rows)
-    asked.run.write_logits(artifacts.OUT_OF_FOLD_LOGITS, out_of_fold=np.concatenate(logits))
+    paths = [row[artifacts.PREDICTION_COLUMNS.index("path")] for row in rows]
+    probes = {"probes": np.stack([opinions[path] for path in paths])} if opinions else {}
+    asked.run.write_logits(artifacts.OUT_OF_FOLD_LOGITS, out_of_fold=np.concatenate(logits), **probes)
     labels = [division.classes.index(row[artifacts.PREDICTION_COLUMNS.index("label")]) for row in rows]
     numbers = judge(np.concatenate(logits), labels, division.classes)
     by_fold = [fold.read_json(artifacts.METRICS)["test"]["accuracy"] for fold in folds]

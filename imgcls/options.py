@@ -320,6 +320,17 @@ class ValidateOptions:
             raise OptionError(f"Expected --name that can be a folder's, got {self.name!r}.")
 
 
+@dataclass
+class CompareOptions:
+    """How runs are compared."""
+
+    _argument_group_name = "comparison"
+
+    out: str | None = option(None, "also write the table as a page, such as compare.html")
+    json: bool = option(False, "print JSON instead of a table")
+    traceback: bool = option(False, "show the whole traceback of an error")
+
+
 def check_run(run: str) -> None:
     """Raises OptionError when no run was named."""
     if not run:

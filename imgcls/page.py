@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from PIL import Image
 
@@ -33,17 +33,39 @@ figcaption { font-size: 0.7rem; line-height: 1.2; max-height: 2.6em; overflow: h
 .group { border-left: 3px solid var(--line); padding-left: 0.5rem; margin: 0.4rem 0 }
 .charts { display: flex; flex-wrap: wrap; gap: 2rem } .histogram { display: flex; align-items: flex-end; gap: 1px }
 .histogram i { background: var(--bar); width: 12px; min-height: 1px } .axis { font-size: 0.75rem }
-.axis { display: flex; justify-content: space-between } @media print { figure { break-inside: avoid } }
+.axis { display: flex; justify-content: space-between }
+button { font: inherit; font-weight: 600; background: none; border: 0; padding: 0; color: inherit; cursor: pointer;
+  text-align: left } .sortable td, .sortable th { white-space: nowrap }
+.sortable td bdi { display: inline-block; white-space: normal; overflow-wrap: break-word;
+  max-width: 16rem } .wide { overflow-x: auto }
+@media print { figure { break-inside: avoid } }
+"""
+
+SCRIPT = """
+for (const table of document.querySelectorAll("table.sortable"))
+  table.querySelectorAll("thead button").forEach((button, column) => {
+    let up = false;
+    button.onclick = () => {
+      up = !up;
+      const body = table.tBodies[0];
+      const key = row => { const cell = row.cells[column];
+        return cell.dataset.v === undefined ? cell.textContent : Number(cell.dataset.v) };
+      [...body.rows].sort((a, b) => { const x = key(a), y = key(b);
+        const order = typeof x === "number" && typeof y === "number" ? x - y : String(x).localeCompare(String(y));
+        return up ? order : -order }).forEach(row => body.append(row));
+    };
+  });
 """
 
 
-def document(title: str, parts: Iterable[str], style: str = "", script: str = "") -> str:
-    """The whole page. title: plain text; parts: HTML; style and script: added to the page's own."""
-    scripts = f"<script>{script}</script>" if script else ""
+def document(title: str, parts: Iterable[str], style: str = "") -> str:
+    """The whole page. title: plain text; parts: HTML; style: added to the page's own."""
+    body = "".join(parts)
+    script = f"<script>{SCRIPT}</script>" if 'class="sortable"' in body else ""
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{visible(title)}</title><style>{STYLE}{style}</style></head><body>{''.join(parts)}{scripts}</body></html>\n"
+        f"<title>{visible(title)}</title><style>{STYLE}{style}</style></head><body>{body}{script}</body></html>\n"
     )
 
 
@@ -67,6 +89,25 @@ def picture(encoded: str | None, instead: str = "changed meanwhile") -> str:
 def figure(encoded: str | None, caption: str, instead: str = "changed meanwhile") -> str:
     """A picture with a caption of plain text below."""
     return f"<figure>{picture(encoded, instead)}<figcaption>{text(caption)}</figcaption></figure>"
+
+
+def table(rows: Sequence[Sequence]) -> str:
+    """A table that sorts by a column when its head is pressed; numbers to the right, shares with three digits."""
+    head = "".join(f'<th><button type="button">{text(str(name))}</button></th>' for name in rows[0])
+    body = "".join(f"<tr>{''.join(_cell(value) for value in row)}</tr>" for row in rows[1:])
+    return (
+        f'<div class="wide"><table class="sortable"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    )
+
+
+def _cell(value) -> str:
+    if value is None:
+        return '<td class="n" data-v="-1">–</td>'
+    if isinstance(value, float):
+        return f'<td class="n" data-v="{value}">{value:.3f}</td>'
+    if isinstance(value, int):
+        return f'<td class="n" data-v="{value}">{value:,}</td>'
+    return f"<td>{text(str(value))}</td>"
 
 
 def thumbnail(source: str | bytes, px: int = THUMB_PX) -> str | None:

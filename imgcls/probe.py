@@ -66,6 +66,27 @@ def fit(features: np.ndarray, labels: np.ndarray, num_classes: int, *, balanced:
     return Probe(full_weight, full_bias, strength, losses[strength], logits[strength].argmax(1) == y)
 
 
+@threadpool_limits.wrap(limits=1)
+def out_of_fold(
+    features: np.ndarray,
+    labels: np.ndarray,
+    num_classes: int,
+    strength: float,
+    *,
+    balanced: bool = False,
+    seed: int = 0,
+) -> np.ndarray:
+    """Logits of each image by a probe that did not see it, float32 (N, K); -inf for classes that the fold lacks."""
+    labels = np.asarray(labels)
+    fold = np.asarray(splits.folds([str(label) for label in labels], min(FOLDS, len(labels)), seed))
+    found = np.full((len(labels), num_classes), -np.inf, np.float32)
+    for k in range(fold.max() + 1):
+        out = fold == k
+        weight, bias, known = _regression(features[~out], labels[~out], strength, balanced)
+        found[np.ix_(out, known)] = features[out] @ weight.T + bias
+    return found
+
+
 def _regression(x: np.ndarray, y: np.ndarray, c: float, balanced: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Weight (k, D), bias (k,) for unscaled features, and the k classes that occur."""
     scaler = StandardScaler().fit(x)

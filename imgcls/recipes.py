@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 MIN_STEPS = 150  # below 100-150 optimizer steps a fresh head is not trained, whatever the learning rate
 SMALL, MEDIUM = 1_000, 10_000  # images: the guide's borders between small, medium and large sets
+LARGER = 9 / 7
+ENLARGED_PX = 256  # from here a checkpoint's own size is taken for the larger one already
+MOST_BLOWN_UP, LEAST_PX = 5, 128
 SKEWED = 5.0  # largest class over smallest: from here accuracy hides the rare classes
 
 
@@ -23,6 +26,7 @@ class Facts:
     is_demo: bool = False
     processes: int = 1
     balanced_draws: bool = False  # --sampler balanced was given
+    shown_smaller: bool = False  # than the checkpoint's own input, as of `input_px`
 
 
 @dataclass(frozen=True)
@@ -129,6 +133,8 @@ def _learning_rate(facts: Facts) -> Choice:
 
 def _epochs(facts: Facts, batch: int) -> Choice:
     steps = math.ceil(facts.images / batch)
+    if facts.mode == "probe_and_full" and facts.shown_smaller:
+        return Choice("num_train_epochs", 6.0, "small inputs are quick: 0.985 on 1,797 digits, 0.976 with 4 at 224 px")
     if facts.mode == "probe_and_full":
         return Choice("num_train_epochs", 4.0, "close to eight, in the time that --tune auto may take")
     if facts.mode != "full":
@@ -179,6 +185,21 @@ def _augmentation(facts: Facts) -> list[Choice]:
     return [strength, Choice("flip", "horizontal", "photos; give --flip none where left and right matter")]
 
 
+def input_px(family: str, own_px: int, short_side_px: float) -> int:
+    """Side of the input that --tune auto takes for pictures whose shorter side has so many pixels (median).
+
+    CNNs pretrained on random crops see objects larger in training than in evaluation, and are at their best when shown
+    about 1.15 to 1.3 times the training size (Touvron et al. 2019), where there are as many pixels: 288 instead of 224
+    gave +0.044 on 357 photos. Far smaller pictures gain nothing by being blown up further: digits of 32 px at 160 instead of
+    224 px took two thirds of the time for the same accuracy.
+    """
+    larger = round(own_px * LARGER / 32) * 32
+    smaller = max(LEAST_PX, round(MOST_BLOWN_UP * short_side_px / 32) * 32)
+    if family == "cnn" and own_px < ENLARGED_PX and short_side_px >= larger:
+        return larger
+    return smaller if family == "cnn" and smaller < own_px else own_px
+
+
 def train_px(family: str, image_px: int) -> Choice:
     """Side of training crops for a network that is shown `image_px` in evaluation.
 
@@ -197,7 +218,7 @@ def _balance(facts: Facts) -> list[Choice]:
     reason = f"the largest class has {ratio:.1f} times the images of the smallest: accuracy would hide it"
     found = [Choice("metric_for_best_model", "macro_f1", reason)]
     if not facts.balanced_draws:
-        reason = "else rare classes are hardly ever said (6 digits at 100 : 1: macro recall 0.75 instead of 0.73)"
+        reason = "else rare classes are hardly ever said (6 digits at 100 : 1: macro recall 0.80 instead of 0.73)"
         found.append(Choice("class_weights", "balanced", reason))
     return found
 

@@ -101,12 +101,12 @@ def render(content: Content, figures: Mapping[str, charts.Figure]) -> str:
         "Worst mistakes": _mistakes(content.judged, content.trust["temperature"]),
         "Labels to look at": _suspects(content.suspects),
         "How far to trust its confidence": _trust(content, drawn),
-        **{title: _table(rows) for title, rows in content.tables.items()},
+        **{title: page.table(rows) for title, rows in content.tables.items()},
         "Data": _data(content),
         "How it was made": _made(content),
     }
     parts = [f"<h2>{title}</h2>{body}" if title else body for title, body in sections.items() if body]
-    return page.document(f"{content.title}: report", parts, _STYLE, _SCRIPT)
+    return page.document(f"{content.title}: report", parts, _STYLE)
 
 
 def _headline(content: Content) -> str:
@@ -203,26 +203,7 @@ def _classes(content: Content) -> str:
         interval = f"{low:.2f} to {high:.2f}" if n else "–"
         taken = f"{names[most]} ({others[most]})" if others[most] else ""
         rows.append([name, n, of["recall"], interval, of["precision"], of["f1"], taken])
-    return _table(rows)
-
-
-def _table(rows: Sequence[Sequence]) -> str:
-    """A table that sorts by a column when its head is pressed; numbers to the right, shares with three digits."""
-    head = "".join(f'<th><button type="button">{text(str(name))}</button></th>' for name in rows[0])
-    body = "".join(f"<tr>{''.join(_cell(value) for value in row)}</tr>" for row in rows[1:])
-    return (
-        f'<div class="wide"><table class="sortable"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-    )
-
-
-def _cell(value) -> str:
-    if value is None:
-        return '<td class="n" data-v="-1">–</td>'
-    if isinstance(value, float):
-        return f'<td class="n" data-v="{value}">{value:.3f}</td>'
-    if isinstance(value, int):
-        return f'<td class="n" data-v="{value}">{value:,}</td>'
-    return f"<td>{text(str(value))}</td>"
+    return page.table(rows)
 
 
 def _pairs(judged: Judged) -> str:
@@ -237,10 +218,10 @@ def _pairs(judged: Judged) -> str:
         total = int((judged.labels == true).sum())
         figures = "".join(_figure(judged.source(i), judged.paths[i]) for i in at[:OF_PAIR])
         parts.append(
-            f"<h3>{text(judged.classes[true])} taken for {text(judged.classes[said])}: {len(at)} of {total}</h3>"
-            f'<div class="sheet">{figures}</div>'
+            f"<div><h3>{text(judged.classes[true])} taken for {text(judged.classes[said])}: {len(at)} of {total}</h3>"
+            f'<div class="sheet">{figures}</div></div>'
         )
-    return "".join(parts)
+    return f'<div class="charts pairs">{"".join(parts)}</div>' if parts else ""
 
 
 def _mistakes(judged: Judged, temperature: float) -> str:
@@ -301,7 +282,7 @@ def _trust(content: Content, drawn: Mapping[str, str]) -> str:
             f"{after:.3f} once its logits are divided by {trust['temperature']:.2f}, which scripts/predict.py does.</p>"
         )
     figures = "".join(f"<div>{drawn[name]}</div>" for name in ("reliability", "coverage") if name in drawn)
-    return f'{words}<div class="charts">{figures}</div>{_table(rows)}'
+    return f'{words}<div class="charts">{figures}</div>{page.table(rows)}'
 
 
 def _data(content: Content) -> str:
@@ -312,7 +293,7 @@ def _data(content: Content) -> str:
     notes = "".join(
         f"<li>{text(p['code'])}: {text(p['message'])}</li>" for p in content.problems if p["severity"] == "info"
     )
-    return _table(rows) + (f"<ul>{notes}</ul>" if notes else "")
+    return page.table(rows) + (f"<ul>{notes}</ul>" if notes else "")
 
 
 def _made(content: Content) -> str:
@@ -339,8 +320,9 @@ _STYLE = """
 th:last-child { width: auto } pre { overflow-x: auto; background: #8882; padding: 0.4rem 0.6rem; margin: 0.3rem 0 }
 .numbers { display: flex; flex-wrap: wrap; gap: 0.6rem 2rem; margin: 1rem 0 } .numbers b { font-size: 1.4rem }
 .numbers div { display: flex; flex-direction: column } .numbers span { font-size: 0.85rem; opacity: 0.85 }
-.numbers .main b { font-size: 2.6rem; line-height: 1.1 } .wide { overflow-x: auto }
+.numbers .main b { font-size: 2.6rem; line-height: 1.1 }
 svg { max-width: 100%; height: auto } .charts > div { flex: 1 1 18rem; max-width: 26rem }
+.pairs { gap: 0 1.5rem } .pairs > div { flex: 0 1 auto; max-width: none }
 figure, figure img, figure div { width: 160px } figure img, figure div { height: 160px }
 .double figure { width: 322px; } .double figure img, .double figure div { display: inline-block; width: 160px }
 .double figure img + img { margin-left: 2px } figcaption { max-height: none; font-size: 0.78rem }
@@ -350,26 +332,9 @@ figure, figure img, figure div { width: 160px } figure img, figure div { height:
   max-width: 12rem; white-space: nowrap; overflow: hidden; text-overflow: ellipsis }
 .matrix .up { vertical-align: bottom; height: 7rem; padding: 0 } .matrix .up div { writing-mode: vertical-rl;
   transform: rotate(180deg); margin: auto; max-height: 7rem; overflow: hidden; text-overflow: ellipsis }
-button { font: inherit; font-weight: 600; background: none; border: 0; padding: 0; color: inherit; cursor: pointer;
-  text-align: left } .sortable td, .sortable th { white-space: nowrap } details table td { overflow-wrap: anywhere }
-.sortable td bdi { display: inline-block; white-space: normal; overflow-wrap: break-word; max-width: 16rem }
+details table td { overflow-wrap: anywhere }
 @media print { .wide { overflow: visible } details { display: none } h2, h3 { break-after: avoid }
   body { max-width: none } }
 @media (max-width: 480px) { .double figure { width: 100% } body { padding: 0.6rem }
   figure, figure img, figure div { width: 150px } figure img, figure div { height: 150px } }
-"""
-_SCRIPT = """
-for (const table of document.querySelectorAll("table.sortable"))
-  table.querySelectorAll("thead button").forEach((button, column) => {
-    let up = false;
-    button.onclick = () => {
-      up = !up;
-      const body = table.tBodies[0];
-      const key = row => { const cell = row.cells[column];
-        return cell.dataset.v === undefined ? cell.textContent : Number(cell.dataset.v) };
-      [...body.rows].sort((a, b) => { const x = key(a), y = key(b);
-        const order = typeof x === "number" && typeof y === "number" ? x - y : String(x).localeCompare(String(y));
-        return up ? order : -order }).forEach(row => body.append(row));
-    };
-  });
 """

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from torch import nn
 
-from imgcls import artifacts, overlay, report, suspects
+from imgcls import artifacts, overlay, pitfalls, report, suspects
 from imgcls.calibration import probabilities
 from imgcls.dataset import Division, source_of
 from imgcls.labelled import Labelled
@@ -37,12 +37,12 @@ def training(
         return source_of(division.rows[split][i])
 
     folded = _folded(run, division)
-    parts = {
-        split: (division.paths[split], np.asarray(division.rows[split]["label"]), of) for split, of in logits.items()
-    }
+    parts = {s: (division.paths[s], np.asarray(division.rows[s]["label"]), of) for s, of in logits.items()}
     name, part = ("cross-validated", folded) if folded else list(parts.items())[-1]
     seen = folded or tuple(map(_joined, zip(*parts.values(), strict=True)))
-    rows = doubted(*seen, division.classes, trust["temperature"], run.read_logits(artifacts.OUT_OF_FOLD_LOGITS))
+    rows = doubted(
+        *seen, division.classes, trust["temperature"], run.read_logits(artifacts.OUT_OF_FOLD_LOGITS).get("probes")
+    )
     write_suspects(run, rows)
     options = run.read_options() or {}
     train = metrics["train"]
@@ -91,12 +91,19 @@ def validation(
         numbers=metrics["test"],
         judged=_judged(of.name, classes, paths, of.labels, logits, source, model.network, model.processor),
         trust={"temperature": temperature, "threshold": metrics["threshold"]},
+        findings=_findings(classes, metrics["test"]),
         next_steps=report.next_steps(run)[:1],
         suspects=[(row, source(row["path"])) for row in rows],
         tables=_more(metrics),
         facts={"machine": metrics["made"]["machine"], "day": metrics["made"]["date"],
                "versions": _versions(metrics["made"])},
     ))  # fmt: skip
+
+
+def _findings(classes: Sequence[str], numbers: Mapping) -> list[dict]:
+    """What the rules of a training say of these numbers alone."""
+    task = pitfalls.Task(classes, [1] * len(classes), numbers["images"])
+    return [*pitfalls.predictions(task, numbers), *pitfalls.finished(task, [], numbers)]
 
 
 def _more(metrics: Mapping) -> dict[str, list[list]]:
@@ -147,11 +154,12 @@ def doubted(
     logits: np.ndarray,
     classes: Sequence[str],
     temperature: float,
-    more: Mapping[str, np.ndarray] | None = None,
+    probes: np.ndarray | None = None,
 ) -> list[dict]:
-    """Rows of suspects.csv. more: arrays called probe... are logits of other models that did not see the images."""
+    """Rows of suspects.csv. probes: logits (N, M, K) of M other models that did not see the images."""
     opinions = [probabilities(logits, temperature)]
-    opinions += [probabilities(of) for name, of in (more or {}).items() if name.startswith("probe")]
+    if probes is not None:
+        opinions += [probabilities(probes[:, m]) for m in range(probes.shape[1])]
     return [
         {"path": paths[i], "label": classes[labels[i]], "suggested": classes[other], "score": f"{score:.6f}"}
         for i, other, score in suspects.find(labels, opinions)

@@ -29,6 +29,7 @@ from imgcls.transforms import EvaluationView, TrainingView
 log = logging.getLogger(__name__)
 
 CUT_SHARE = 0.25  # of the images: from here a crop of the middle is not what the photos need
+OPINIONS = 3  # sets of probes asked for wrong labels: three found more than one
 KEEP_BYTES = 500_000_000  # of validation pixels in memory: 800 images of 224 px
 KNOWN_TYPES = {c.config["model_type"] for c in CHECKPOINTS.values()}
 
@@ -50,6 +51,16 @@ def mode_of(tune: TuneOptions, wanted: ModelOptions, source: Source, images: int
         log.info("tune: full, since the head of %s is not one linear layer", source.name)
         return "full"
     return recipes.auto_mode(model.family_of(source), images) if tune.tune == "auto" else tune.tune
+
+
+def shown_smaller(
+    mode: str, tune: TuneOptions, wanted: ModelOptions, source: Source, division: Division, seed: int
+) -> bool:
+    """Whether --tune auto will take a smaller input than the checkpoint's own, since the pictures are tiny."""
+    if mode == "full" or tune.tune != "auto" or wanted.image_px is not None:
+        return False
+    own = model.own_px(source)
+    return recipes.input_px(model.family_of(source), own, features.short_side(division.rows["train"], seed)) < own
 
 
 def fit_aspect(mode: str, tune: TuneOptions, wanted: ModelOptions, source: Source, cut_share: float) -> None:
@@ -96,12 +107,7 @@ def start(
 def _probed(
     mode: str, source: Source, wanted: ModelOptions, tune: TuneOptions, args: TrainOptions, division: Division
 ) -> Start:
-    extractor = features.Extractor(
-        source,
-        division,
-        device=args.device,
-        batch=args.per_device_eval_batch_size,
-    )
+    extractor = _extractor(source, args, division)
     balanced = args.class_weights == "balanced"
     if tune.tune == "auto":
         chosen = features.best_input(extractor, wanted.image_px, wanted.fixed_aspect, balanced=balanced, seed=args.seed)
@@ -114,6 +120,10 @@ def _probed(
     built = extractor.build(shown.image_px, shown.aspect)
     views = [extractor.features(built, "train", view=view, seed=args.seed) for view in range(tune.views)]
     return Start(fitted, {"train": np.stack(views), "validation": extractor.features(built, "validation")[None]})
+
+
+def _extractor(source: Source, args: TrainOptions, division: Division) -> features.Extractor:
+    return features.Extractor(source, division, device=args.device, batch=args.per_device_eval_batch_size)
 
 
 @dataclass
@@ -140,6 +150,17 @@ class Setup:
                 ready.mode, ready.source, ready.wanted, ready.tune, ready.augment, ready.args, ready.division
             )
         return ready
+
+    def opinions(self) -> dict[str, np.ndarray]:
+        """What probes that did not see it say of each image, path -> logits (OPINIONS, K); empty without a probe."""
+        if self.start.probe is None:
+            return {}
+        said = _extractor(self.source, self.args, self.division).opinions(
+            Input(self.wanted.image_px or model.own_px(self.source), self.wanted.fixed_aspect),
+            self.start.probe.strength, OPINIONS, balanced=self.args.class_weights == "balanced", seed=self.args.seed,
+        )  # fmt: skip
+        paths = [path for split in self.division.rows for path in self.division.paths[split]]
+        return dict(zip(paths, np.stack(said, axis=1), strict=True))
 
     def options(self) -> dict:
         """Every option in force, for options.yaml."""

@@ -87,7 +87,7 @@ def fetch(origin, wanted: ModelOptions, is_demo: bool):
 
 def follow_recipe(given, args, wanted, tune, augment, origin, division, mode: str, is_demo: bool) -> None:
     """Set every hyper-parameter that was not given, and say why."""
-    from imgcls import machine, model, recipes
+    from imgcls import machine, model, recipes, tuning
 
     facts = recipes.Facts(
         images=len(division.rows["train"]),
@@ -99,6 +99,7 @@ def follow_recipe(given, args, wanted, tune, augment, origin, division, mode: st
         is_demo=is_demo,
         processes=args.world_size,
         balanced_draws=args.sampler == "balanced",
+        shown_smaller=tuning.shown_smaller(mode, tune, wanted, origin, division, args.seed),
     )
     for line in recipes.fill(recipes.choose(facts, tune.recipe), given, args, tune, augment):
         cli.log.info(line)

@@ -21,7 +21,7 @@ FLOORS = [
     {"audit", "dataset", "prediction", "trainer", "lora", "overlay"},
     {"problems", "fitting", "summary", "selection", "features", "labelled"},
     {"file_rules", "picture_rules", "check_page", "tuning", "recommendation", "validation"},
-    {"screening", "reporting"},
+    {"screening", "reporting", "comparison"},
     {"search", "results"},
     {"experiment"},
 ]  # fmt: skip

@@ -1,0 +1,56 @@
+"""Run folders -> one table: data, model, accuracy with interval, time, size, latency, and which options differ."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from imgcls import cli
+from imgcls.options import CompareOptions
+
+EXAMPLES = """\
+examples:
+  python scripts/compare.py runs/*
+  python scripts/compare.py runs/photos-resnet-50 runs/photos-vit-base --out compare.html
+
+exit codes: 0 done, 1 an error that you can mend, 2 wrong usage"""
+
+
+def main() -> int:
+    given = cli.parse(
+        (CompareOptions,), description=__doc__, examples=EXAMPLES, words=("run", "run folders of finished trainings")
+    )
+    cli.start_logging()
+    asked = given.make(CompareOptions)
+
+    import torch
+
+    from imgcls import artifacts, comparison, machine
+    from imgcls.errors import RunError
+
+    machine.prepare()
+    device = torch.device(machine.accelerator() or "cpu")
+    found = []
+    for name in given.values.get("run", []):
+        run = artifacts.RunFolder(name)
+        try:
+            found.append((comparison.row(run, device), run))
+        except RunError as error:
+            cli.log.warning("left out: %s", error)
+    if not found:
+        raise RunError("Expected finished runs to compare, got none. Give run folders, such as runs/*.")
+    found.sort(key=lambda entry: -entry[0]["accuracy"])
+    rows, runs = zip(*found, strict=True)
+    same, differing = comparison.comparable(runs), comparison.differing_options(runs)
+    if asked.json:
+        print(json.dumps({"runs": rows, "differing_options": differing, "judged_by_the_same_images": same}, indent=2))
+    else:
+        print(comparison.table(rows, differing, same))
+    if asked.out:
+        artifacts.RunFolder(".").write_text(asked.out, comparison.render(rows, differing, same))
+        print(f"see {asked.out}", file=sys.stderr)
+    return cli.DONE
+
+
+if __name__ == "__main__":
+    sys.exit(cli.exit_code(main))
