@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -58,6 +59,7 @@ def _below(folder: str, above: tuple[str, ...] = ()) -> Iterator[str]:
     real = os.path.realpath(folder)
     if real in above:
         return
+    above = above or tuple(map(str, Path(real).parents))
     try:
         with os.scandir(folder) as entries:
             names = sorted(entry.name for entry in entries if not is_clutter(entry.name))
@@ -90,6 +92,8 @@ def source(name: str, allow_urls: bool) -> str | bytes:
         with urllib.request.urlopen(request, timeout=URL_WAIT_S) as answer:
             found = answer.read(URL_BYTES + 1)
     except OSError as error:  # urllib's own errors are such
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()  # it is an answer too, and holds the connection
         raise ImageError(name) from error
     if len(found) > URL_BYTES:
         raise ImageError(name) from ValueError(f"larger than {URL_BYTES // 1_000_000} MB")

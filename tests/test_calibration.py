@@ -1,0 +1,112 @@
+"""Temperature, reliability and thresholds, against torch and by hand."""
+
+import numpy as np
+import pytest
+import torch
+
+from imgcls import artifacts, calibration
+from imgcls.errors import MetricError
+
+
+def overconfident(n=2000, k=5, factor=3.0, seed=0):
+    """Logits whose softmax is the truth once they are divided by `factor`, and labels drawn from it."""
+    rng = np.random.default_rng(seed)
+    true = rng.normal(0, 1.5, (n, k))
+    p = calibration.probabilities(true)
+    labels = np.array([rng.choice(k, p=row) for row in p])
+    return (factor * true).astype(np.float32), labels
+
+
+@pytest.mark.parametrize("factor", [0.4, 1.0, 3.0])
+def test_the_temperature_that_was_put_in_comes_out(factor):
+    logits, labels = overconfident(factor=factor)
+    assert calibration.fit_temperature(logits, labels) == pytest.approx(factor, rel=0.08)
+
+
+def test_it_is_where_torch_s_cross_entropy_is_lowest():
+    logits, labels = overconfident(600)
+    t = torch.tensor(1.0, requires_grad=True)
+    optimizer = torch.optim.LBFGS([t], max_iter=100, line_search_fn="strong_wolfe")
+    x, y = torch.from_numpy(logits), torch.from_numpy(labels)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(x / t, y, label_smoothing=5 / 4 / 602)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    assert calibration.fit_temperature(logits, labels) == pytest.approx(t.item(), rel=1e-3)
+
+
+def test_a_few_images_that_are_all_right_do_not_ask_for_certainty():
+    logits = np.array([[2.0, 0, 0], [0, 2.0, 0], [0, 0, 2.0]] * 3, np.float32)
+    t = calibration.fit_temperature(logits, [0, 1, 2] * 3)
+    assert calibration.probabilities(logits, t).max() < 0.95
+
+
+def test_calibration_changes_confidence_and_no_answer():
+    logits, labels = overconfident()
+    t = calibration.fit_temperature(logits, labels)
+    before, after = calibration.probabilities(logits), calibration.probabilities(logits, t)
+    assert (before.argmax(1) == after.argmax(1)).all()
+    assert calibration.error(after, labels) < 0.3 * calibration.error(before, labels)
+    crossed = calibration.crossfitted(logits, labels)
+    assert calibration.error(crossed, labels) == pytest.approx(calibration.error(after, labels), abs=0.01)
+
+
+def test_images_that_are_not_finite_are_left_out():
+    logits, labels = overconfident(50)
+    worse = np.vstack([logits, np.full((3, 5), np.nan)])
+    more = np.append(labels, [0, 1, 2])
+    assert calibration.fit_temperature(worse, more) == calibration.fit_temperature(logits, labels)
+    assert calibration.error(calibration.probabilities(worse), more) == calibration.error(
+        calibration.probabilities(logits), labels
+    )
+    assert calibration.error(calibration.probabilities(np.full((2, 5), np.nan)), [0, 1]) is None
+    assert calibration.fit_temperature(np.full((2, 5), np.nan), [0, 1]) == 1.0
+
+
+def test_coverage_and_threshold_by_hand():
+    p = np.array([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3], [0.4, 0.6]])
+    labels = [0, 1, 1, 1]  # the third is wrong
+    assert calibration.coverage(p, labels) == [
+        pytest.approx(entry) for entry in [(0.6, 1.0, 0.75), (0.7, 0.75, 2 / 3), (0.8, 0.5, 1.0), (0.9, 0.25, 1.0)]
+    ]
+    assert calibration.threshold(p, labels, 0.7)["confidence"] == pytest.approx(0.6)
+    found = calibration.threshold(p, labels, 0.99)
+    assert (found["confidence"], found["coverage"], found["precision"]) == (0.8, 0.5, 1.0)
+    assert calibration.threshold(p, [1, 0, 0, 0], 0.99)["confidence"] is None
+    with pytest.raises(MetricError, match="precision"):
+        calibration.threshold(p, labels, 0)
+
+
+def test_equally_sure_images_are_kept_or_refused_together():
+    p = np.array([[0.8, 0.2]] * 4 + [[0.6, 0.4]])
+    assert [round(c, 2) for _, c, _ in calibration.coverage(p, [0, 0, 0, 1, 0])] == [1.0, 0.8]
+
+
+def test_reliability_bins_hold_all_images():
+    logits, labels = overconfident(700)
+    bins = calibration.reliability(calibration.probabilities(logits), labels)
+    assert sum(b["images"] for b in bins) == 700
+    assert all(b["low"] < b["confidence"] <= b["high"] for b in bins)
+    assert len(calibration.reliability(calibration.probabilities(logits[:40]), labels[:40])) <= 4
+
+
+def test_of_a_run(tmp_path):
+    run = artifacts.RunFolder(tmp_path)
+    assert calibration.of_run(run, 0.9) is None
+    logits, labels = overconfident(60, 2)
+    run.write_json(artifacts.METRICS, {"classes": ["a", "b"]})
+    rows = [(f"{i}.jpg", "validation", "ab"[y], "a", "0.5", 1) for i, y in enumerate(labels)]
+    run.write_csv(artifacts.PREDICTIONS, artifacts.PREDICTION_COLUMNS, rows)
+    run.write_logits(validation=logits)
+    found = calibration.of_run(run, 0.9)
+    assert found["temperature"] == calibration.fit_temperature(logits, labels)
+    assert found["threshold"]["min_precision"] == 0.9
+    assert calibration.in_use(found, None) == (found["temperature"], found["threshold"]["confidence"])
+    assert calibration.in_use(found, 0.4) == (found["temperature"], 0.4)
+    assert calibration.in_use(None, None) == (1.0, 0.0)
+    hopeless = {**found, "threshold": {"min_precision": 0.99, "confidence": None}}
+    assert calibration.in_use(hopeless, None)[1] > 1

@@ -1,0 +1,25 @@
+"""Images made worse: the more the stronger, the same at every call."""
+
+import numpy as np
+import pytest
+from drawings import photo
+
+from imgcls import corruptions
+
+
+@pytest.mark.parametrize("kind", corruptions.KINDS)
+def test_stronger_is_further_from_the_image(kind):
+    image = photo(300, 200, 3)
+    before = np.asarray(image, float)
+    far = []
+    for value in corruptions.KINDS[kind][2]:
+        worse = corruptions.corrupt(image, kind, value, 0)
+        assert (worse.size, worse.mode) == (image.size, "RGB")
+        assert np.array_equal(worse, corruptions.corrupt(image, kind, value, 0))
+        far.append(np.abs(np.asarray(worse, float) - before).mean())
+    assert 0 < far[0] < far[1] < far[2]
+    assert np.array_equal(image, photo(300, 200, 3))  # it is left alone
+
+
+def test_large_photos_are_shrunk_first():
+    assert max(corruptions.corrupt(photo(1200, 900, 0), "blur", 0.01, 0).size) == corruptions.LARGEST_PX

@@ -1,0 +1,72 @@
+"""What predict.py is given: files, folders, patterns, lists, URLs."""
+
+import http.server
+import os
+import threading
+
+import pytest
+from drawings import photo
+
+from imgcls import intake
+from imgcls.errors import ImageError, OptionError
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """a.jpg, b/c.png, b/d/e.jpg, notes, a hidden file and folder, a link upwards."""
+    monkeypatch.chdir(tmp_path)
+    root = tmp_path / "in"
+    (root / "b" / "d").mkdir(parents=True)
+    (root / ".hidden").mkdir()
+    for name in ("a.jpg", "b/c.png", "b/d/e.jpg", ".x.jpg", ".hidden/y.jpg", "odd"):
+        photo(8, 8, 0).save(root / name, format="PNG" if name.endswith("png") else "JPEG")
+    (root / "notes.txt").write_text("no image")
+    os.symlink(root, root / "b" / "up")
+    return root
+
+
+def test_a_folder(folder):
+    assert list(intake.expand(["in"])) == ["in/a.jpg", "in/odd", "in/b/c.png", "in/b/d/e.jpg"]
+
+
+def test_files_and_patterns(folder):
+    assert list(intake.expand(["in/notes.txt"])) == ["in/notes.txt"]  # named by a person: the answer will say why not
+    assert list(intake.expand(["in/*"])) == ["in/a.jpg", "in/b/c.png", "in/b/d/e.jpg", "in/odd"]
+    assert list(intake.expand(["in/b/d/**/*.jpg"])) == ["in/b/d/e.jpg"]
+    (folder / "b[1].jpg").write_bytes((folder / "a.jpg").read_bytes())
+    assert list(intake.expand(["in/b[1].jpg"])) == ["in/b[1].jpg"]  # a name, though it looks like a pattern
+
+
+def test_a_list(folder):
+    assert list(intake.expand(["-", "in/a.jpg"], ["x.jpg\n", "\n", "y z.jpg\r\n"])) == ["x.jpg", "y z.jpg", "in/a.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "words"),
+    [([], "nothing"), (["in/aa.jpg"], "a.jpg"), (["in/*.tif"], "not there"), (["http://h/x.jpg"], "--allow_urls")],
+)
+def test_mistakes(folder, inputs, words):
+    with pytest.raises(OptionError, match=words):
+        intake.check(inputs, allow_urls=False)
+
+
+def test_what_is_there_is_fine(folder):
+    intake.check(["in", "in/a.jpg", "in/*.jpg", "-", "HTTPS://h/x.jpg"], allow_urls=True)
+
+
+def test_urls(folder):
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        base = f"http://127.0.0.1:{server.server_address[1]}"
+        assert intake.source(f"{base}/in/a.jpg", allow_urls=True) == (folder / "a.jpg").read_bytes()
+        with pytest.raises(ImageError) as raised:
+            intake.source(f"{base}/in/none.jpg", allow_urls=True)
+        assert "404" in str(raised.value.__cause__)
+        with pytest.raises(ImageError):
+            intake.source(f"{base}/in/a.jpg", allow_urls=False)
+        server.shutdown()
+    assert intake.source("in/a.jpg", allow_urls=False) == "in/a.jpg"

@@ -1,0 +1,159 @@
+"""scripts/predict.py from files to answers: as pipeline answers, whatever happens to it on the way."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import tiny
+import torch
+from commands import TESTS, main_of
+from drawings import class_folders, photo
+from transformers import pipeline
+
+from imgcls import cli, model, source
+
+PREDICT = TESTS.parent / "scripts" / "predict.py"
+
+
+@pytest.fixture
+def predict(monkeypatch, capsys):
+    main = main_of(PREDICT)
+
+    def run(*arguments, stdin=None):
+        monkeypatch.setattr(sys, "argv", [str(PREDICT), *map(str, arguments)])
+        if stdin is not None:
+            monkeypatch.setattr(sys, "stdin", stdin)
+        code = cli.exit_code(main)
+        shown = capsys.readouterr()
+        return code, shown.out, shown.err
+
+    return run
+
+
+def saved(name, folder):
+    """A model folder with three classes, as a run leaves it."""
+    torch.manual_seed(0)
+    built = model.build(source.locate(str(tiny.write(name, folder / "backbone"))), ["a", "b", "c"])
+    built.network.save_pretrained(folder / "run")
+    if not hasattr(built.processor, "data_config"):
+        built.processor.save_pretrained(folder / "run")
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return saved("resnet-18", tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Twelve photos of several sizes, and two files that are none."""
+    root = tmp_path_factory.mktemp("photos")
+    for i in range(12):
+        photo(90 + 10 * i, 70 + 7 * (i % 5), i).save(root / f"{i:02}.jpg")
+    (root / "broken.jpg").write_bytes(b"\xff\xd8\xff" + bytes(100))
+    (root / "empty.png").write_bytes(b"")
+    return root
+
+
+def rows(file):
+    with open(file, newline="", encoding="utf-8") as text:
+        return list(csv.DictReader(text))
+
+
+@pytest.mark.parametrize("name", tiny.HUB_IDS)
+def test_all_architectures_answer_as_pipeline(predict, tmp_path, photos, name):
+    folder = saved(name, tmp_path)
+    code, _, err = predict("--run", folder, photos, "--out", tmp_path / "a.csv", "--top_k", 3, "--batch_size", 5)
+    assert code == cli.DONE
+    assert "not calibrated" in err
+    assert "2 that could not be read" in err
+    found = {os.path.basename(r["path"]): r for r in rows(tmp_path / "a.csv")}
+    assert len(found) == 14
+    theirs = pipeline("image-classification", model=str(folder), top_k=3)
+    for i in range(12):
+        row = found[f"{i:02}.jpg"]
+        expected = theirs(str(photos / f"{i:02}.jpg"))
+        assert [row["predicted"], row["predicted_2"], row["predicted_3"]] == [e["label"] for e in expected]
+        mine = [float(row[k]) for k in ("confidence", "confidence_2", "confidence_3")]
+        assert mine == pytest.approx([e["score"] for e in expected], abs=1e-4)
+    assert found["empty.png"]["error"] == "the file is empty"
+    assert found["broken.jpg"]["error"]
+    assert found["broken.jpg"]["predicted"] == ""
+
+
+def test_formats_lists_and_patterns(predict, run, photos, tmp_path):
+    code, out, _ = predict("--run", run, photos / "00.jpg", photos / "empty.png", "--min_confidence", 1)
+    assert code == cli.DONE
+    assert out.splitlines()[0].endswith("unsure")
+    assert "could not be read" in out.splitlines()[1]
+    _, out, _ = predict("--run", run, photos / "0*.jpg", "--format", "jsonl")
+    assert [json.loads(line)["path"] for line in out.splitlines()] == [str(photos / f"{i:02}.jpg") for i in range(10)]
+    listed = [f"{photos / '03.jpg'}\n", f"{photos / 'none.jpg'}\n"]
+    _, out, _ = predict("--run", run, "-", "--format", "csv", stdin=iter(listed))
+    found = list(csv.DictReader(out.splitlines()))
+    assert found[0]["predicted"]
+    assert found[1]["error"]
+
+
+def test_sorting_and_mistakes(predict, run, photos, tmp_path):
+    code, _, _ = predict("--run", run, photos, "--out", tmp_path / "a.csv", "--sort_into", tmp_path / "sorted")
+    assert code == cli.DONE
+    copied = {p.name: p.parent.name for p in (tmp_path / "sorted").rglob("*.jpg")}
+    assert copied == {os.path.basename(r["path"]): r["predicted"] for r in rows(tmp_path / "a.csv") if not r["error"]}
+    for arguments, words in (
+        (["--run", run, photos, "--out", tmp_path / "a.csv"], "exists"),
+        (["--run", run, tmp_path / "nothing"], "not there"),
+        (["--run", tmp_path, photos], "config.json"),
+        ([photos], "--run"),
+        (["--run", run], "nothing to look at"),
+        (["--run", run, photos, "--top_k", 0], "--top_k"),
+    ):
+        code, _, err = predict(*arguments)
+        assert code == cli.FAILED
+        assert words in err
+        assert err.count("error:") == 1
+
+
+def test_calibrated_answers_of_a_run(predict, train, shapes, resnet, tmp_path):
+    folder = tmp_path / "run"
+    assert train("--model", resnet, "--data", shapes, "--epochs", 2, "--output_dir", folder).returncode == 0
+    trust = json.loads((folder / "calibration.json").read_text())
+    code, _, err = predict("--run", folder, shapes, "--out", tmp_path / "a.csv")
+    assert code == cli.DONE
+    assert "confidence:" in err
+    (plain,) = pipeline("image-classification", model=str(folder), top_k=1)(rows(tmp_path / "a.csv")[0]["path"])
+    row = rows(tmp_path / "a.csv")[0]
+    assert row["predicted"] == plain["label"]
+    if abs(trust["temperature"] - 1) > 0.05:
+        assert float(row["confidence"]) != pytest.approx(plain["score"], abs=1e-4)
+
+
+def test_a_killed_command_goes_on(run, tmp_path):
+    data = class_folders(tmp_path / "data", per_class=150)
+    out = tmp_path / "a.csv"
+    command = [sys.executable, str(PREDICT), "--run", str(run), str(data), "--out", str(out), "--batch_size", "4"]
+    kills = 0
+    while not out.exists():
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        if kills < 3:
+            before = size(tmp_path)
+            while process.poll() is None and size(tmp_path) <= before + 200:
+                time.sleep(0.01)
+            process.send_signal((signal.SIGKILL, signal.SIGINT, signal.SIGKILL)[kills])
+            kills += 1
+        process.communicate()
+        assert process.returncode in (0, -signal.SIGKILL, cli.INTERRUPTED)
+    paths = [r["path"] for r in rows(out)]
+    assert paths == sorted(str(p) for p in data.rglob("*.jpg"))
+    assert kills == 3
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def size(folder):
+    return sum(p.stat().st_size for p in folder.glob("*.partial"))
