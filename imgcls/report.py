@@ -321,7 +321,8 @@ th:last-child { width: auto } pre { overflow-x: auto; background: #8882; padding
 .numbers { display: flex; flex-wrap: wrap; gap: 0.6rem 2rem; margin: 1rem 0 } .numbers b { font-size: 1.4rem }
 .numbers div { display: flex; flex-direction: column } .numbers span { font-size: 0.85rem; opacity: 0.85 }
 .numbers .main b { font-size: 2.6rem; line-height: 1.1 }
-svg { max-width: 100%; height: auto } .chart svg { min-width: 640px } .charts > div { flex: 1 1 18rem; max-width: 26rem }
+svg { max-width: 100%; height: auto } .chart svg { min-width: 640px }
+.charts > div { flex: 1 1 18rem; max-width: 26rem }
 .pairs { gap: 0 1.5rem } .pairs > div { flex: 0 1 auto; max-width: none }
 figure, figure img, figure div { width: 160px } figure img, figure div { height: 160px }
 .double figure { width: 322px; } .double figure img, .double figure div { display: inline-block; width: 160px }
@@ -333,8 +334,8 @@ figure, figure img, figure div { width: 160px } figure img, figure div { height:
 .matrix .up { vertical-align: bottom; height: 7rem; padding: 0 } .matrix .up div { writing-mode: vertical-rl;
   transform: rotate(180deg); margin: auto; max-height: 7rem; overflow: hidden; text-overflow: ellipsis }
 details table td { overflow-wrap: anywhere }
-@media print { .wide { overflow: visible } details { display: none } h2, h3, h2 + p { break-after: avoid }
-  .matrix, .pairs > div, tr { break-inside: avoid } * { print-color-adjust: exact }
+@media print { .wide { overflow: visible } details { display: none } h2, h3 { break-after: avoid }
+  h2 + p { break-after: avoid } .matrix, .pairs > div, tr { break-inside: avoid } * { print-color-adjust: exact }
   body { max-width: none } }
 @media (max-width: 480px) { .double figure { width: 100% } body { padding: 0.6rem }
   figure, figure img, figure div { width: 150px } figure img, figure div { height: 150px } }

@@ -10,12 +10,15 @@ from imgcls.checkpoints import CHECKPOINTS
 from imgcls.options import (
     AugmentOptions,
     CheckOptions,
+    CompareOptions,
     DataOptions,
     ModelOptions,
+    PredictOptions,
     RecommendOptions,
     RunOptions,
     SourceOptions,
     TuneOptions,
+    ValidateOptions,
 )  # fmt: skip
 from imgcls.training_options import TrainOptions
 
@@ -25,7 +28,8 @@ README = (ROOT / "README.md").read_text()
 
 def test_every_flag_named_exists(capsys):
     kinds = (DataOptions, ModelOptions, TuneOptions, AugmentOptions, TrainOptions, RunOptions)
-    for options in (kinds, (DataOptions, RecommendOptions), (SourceOptions, CheckOptions)):
+    others = ((DataOptions, RecommendOptions), (SourceOptions, CheckOptions), (SourceOptions, ValidateOptions))
+    for options in (kinds, *others, (PredictOptions,), (CompareOptions,)):
         with pytest.raises(SystemExit):
             cli.parse(options, ["--help_all"], description="", examples="")
     known = set(re.findall(r"--\w+", capsys.readouterr().out)) | {"--help", "--help_all"}
