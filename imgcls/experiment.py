@@ -41,12 +41,14 @@ def check(
         search.check(tune, args, given)
 
 
-def run(asked: Setup, screened: Mapping[str, object] | None = None, *, given=(), fresh: bool = False) -> None:
+def run(
+    asked: Setup, screened: Mapping[str, object] | None = None, *, given=(), fresh: bool = False, page: bool = True
+) -> None:
     """Train what is asked for, from where an earlier command left it, and write the run folder.
 
     screened: what was found about the images, by the name of the file that keeps it (`Screened.as_files`). given: names
-    of options that the user gave, which no search changes. fresh: start over. Raises what `Division.folds` raises
-    before anything else.
+    of options that the user gave, which no search changes. fresh: start over. page: with report.html. Raises what
+    `Division.folds` raises before anything else.
     """
     folder, args, division = asked.run, asked.args, asked.division
     folds = list(division.folds(asked.data.folds, asked.data.val_fraction, args.seed)) if asked.data.folds else []
@@ -64,7 +66,8 @@ def run(asked: Setup, screened: Mapping[str, object] | None = None, *, given=(),
     if setup.tune.search:
         search.improve(setup, given)
     trained = fitting.fit(setup.trainer, setup.args, folder)
-    results.write(trained, division, folder, selection.keep_best(trained, setup.tune.keep, setup.expected), judged)
+    kept = selection.keep_best(trained, setup.tune.keep, setup.expected)
+    results.write(trained, division, folder, kept, judged, page=page)
 
 
 def cross_validate(asked: Setup, divisions: Sequence[Division], opinions: Mapping[str, np.ndarray]) -> dict | None:
@@ -77,7 +80,7 @@ def cross_validate(asked: Setup, divisions: Sequence[Division], opinions: Mappin
     folds = [artifacts.RunFolder(asked.run / artifacts.FOLDS / f"{k + 1}") for k in range(count)]
     for k, part in enumerate(divisions):
         log.info("fold %d of %d", k + 1, count)
-        run(replace(asked, data=replace(asked.data, folds=None), division=part, run=folds[k]))
+        run(replace(asked, data=replace(asked.data, folds=None), division=part, run=folds[k]), page=False)
         if args.should_save:
             folds[k].drop_weights()
         clear_device_cache(garbage_collection=True)  # trainers hold themselves in circles

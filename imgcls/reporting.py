@@ -47,6 +47,8 @@ def training(
     options = run.read_options() or {}
     train = metrics["train"]
     judged = _judged(name, division.classes, *part, source, network, processor)
+    if folded:  # other networks said it
+        judged.explain = lambda at: None
     report.write(run, Content(
         title=run.path.name,
         subtitle=f"{metrics['model']}, from {metrics['initialised']} weights, {len(division.classes)} classes; "
@@ -112,9 +114,8 @@ def _more(metrics: Mapping) -> dict[str, list[list]]:
     if "corruptions" in metrics:
         rows = [["images made worse", "", "accuracy", "lost"]]
         for row in metrics["corruptions"]:
-            rows.append(
-                [row["kind"], f"{row['value']:g} {row['unit']}", row["accuracy"], row["clean"] - row["accuracy"]]
-            )
+            how = f"{row['value']:g} {row['unit']}"
+            rows.append([row["kind"], how, row["accuracy"], row["clean"] - row["accuracy"]])
         found["Robustness"] = rows
     several = []
     for name, key in (("test-time augmentation", "tta"), ("the other run", "comparison")):
@@ -123,14 +124,7 @@ def _more(metrics: Mapping) -> dict[str, list[list]]:
             several.append([name, of["difference"], "{:+.3f} to {:+.3f}".format(*of["ci95"]), of["only_first"],
                             of["only_second"], of["p_value"]])  # fmt: skip
     if several:
-        heads = [
-            "",
-            "difference in accuracy",
-            "95 % interval",
-            "only the first right",
-            "only the second",
-            "p (McNemar)",
-        ]
+        heads = ["", "difference in accuracy", "95 % interval", "only this right", "only the other", "p (McNemar)"]
         found["Compared"] = [heads, *several]
     return found
 

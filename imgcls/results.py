@@ -28,11 +28,13 @@ def write(
     run: artifacts.RunFolder,
     selection: dict | None,
     cross_validation: dict | None = None,
+    *,
+    page: bool = True,
 ) -> None:
     """Save the model, load it again as a user would, evaluate that, and write every result; metrics.json last.
 
-    selection: as from `selection.keep_best`. cross_validation: the numbers of --folds. All ranks take part in the
-    evaluation; rank 0 writes.
+    selection: as from `selection.keep_best`. cross_validation: the numbers of --folds. page: with
+    suspects.csv, report.html and figures/. All ranks take part in the evaluation; rank 0 writes.
     """
     args = trainer.args
     if args.should_save:
@@ -70,7 +72,8 @@ def write(
         "cross_validation": cross_validation,
         "made": made.facts(),
     }
-    reporting.training(run, metrics, division, logits, network, processor)
+    if page:
+        reporting.training(run, metrics, division, logits, network, processor)
     run.write_json(artifacts.METRICS, metrics)
     run.drop_checkpoints()
 
