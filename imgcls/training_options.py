@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from transformers import TrainingArguments
+from transformers.integrations import get_available_reporting_integrations
 
 from imgcls.errors import OptionError, nearest
 from imgcls.options import option
@@ -110,6 +111,14 @@ class TrainOptions(TrainingArguments):
         if self.metric_for_best_model is not None and self.greater_is_better is None:
             self.greater_is_better = METRICS[self.metric_for_best_model]
         super().__post_init__()
+        self._check_report_to()
+
+    def _check_report_to(self) -> None:
+        """Raises OptionError for a place of --report_to whose package is not installed."""
+        lacking = sorted(set(self.report_to) - set(get_available_reporting_integrations()))
+        if lacking:
+            package = {"comet_ml": "comet-ml", "azure_ml": "azureml-mlflow"}.get(lacking[0], lacking[0])
+            raise OptionError(f"Expected the package of --report_to, got none for {lacking[0]}: pip install {package}")
 
     def in_force(self) -> dict:
         """All options as plain values for options.yaml, the folder's own name and secrets left out."""
