@@ -93,3 +93,19 @@ def test_what_auto_means(family, images, mode):
     values = chosen(images=images, family=family, mode=mode)
     assert values["num_train_epochs"] <= 5
     assert values["batch_norm"] == ("train" if mode == "probe_and_full" else "hold")
+
+
+@pytest.mark.parametrize(
+    ("family", "own_px", "short_side_px", "expected"),
+    [("cnn", 224, 10, 160), ("cnn", 224, 32, 160), ("cnn", 224, 40, 192), ("cnn", 224, 64, 224), ("cnn", 224, 288, 288),
+     ("cnn", 224, 287, 224), ("cnn", 384, 2000, 384), ("cnn", 128, 10, 128), ("vit", 224, 10, 224),
+     ("vit", 224, 2000, 224)],
+)  # fmt: skip
+def test_the_input_follows_the_size_of_the_pictures(family, own_px, short_side_px, expected):
+    assert recipes.input_px(family, own_px, short_side_px) == expected
+
+
+def test_smaller_inputs_leave_time_for_more_epochs():
+    facts = recipes.Facts(1200, 10, 1.0, "cnn", pretrained=True, mode="probe_and_full", shown_smaller=True)
+    (epochs,) = [c.value for c in recipes.choose(facts) if c.option == "num_train_epochs"]
+    assert epochs == 6
