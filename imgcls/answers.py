@@ -64,10 +64,10 @@ def _rounded(p: float) -> float:
     return round(float(p), 6)
 
 
-def summary(counts: Mapping[str, int], out: str | None) -> str:
-    """One line on what was said. counts: of "sure", "unsure" and "broken" images."""
+def summary(counts: Mapping[str, int], known: int, out: str | None) -> str:
+    """One line on what was said. counts: "sure", "unsure" and "broken" images; known: answered by earlier commands."""
     total = sum(counts.values())
-    parts = [f"{total:,} image{'' if total == 1 else 's'}"]
+    parts = [f"{total:,} image{'' if total == 1 else 's'}{f' more, after {known:,}' if known else ''}"]
     parts += [f"{counts[kind]:,} {words}" for kind, words in _KINDS.items() if counts.get(kind)]
     return ", ".join(parts) + (f": {out}" if out else "")
 

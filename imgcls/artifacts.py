@@ -44,7 +44,8 @@ PARTIAL = "checkpoints/.partial"  # the checkpoint that is being written
 STUDY = "checkpoints/search.log"  # the trials of --search so far
 BATCH = "checkpoints/batch.json"  # batch and accumulation, once memory was short
 WEIGHTS = "model.safetensors"
-OWN_FOLDERS = (CHECKPOINTS, ADAPTER, FOLDS, FIGURES, VALIDATION)
+OWN_FOLDERS = (CHECKPOINTS, ADAPTER, FOLDS)
+FIGURE_NAMES = ("curves", "confusion_matrix", "reliability", "coverage")
 # the first tells that a run is whole
 RESULTS = (
     METRICS, HISTORY, PREDICTIONS, LOGITS, DIAGNOSIS, CALIBRATION, SUSPECTS, REPORT, OUT_OF_FOLD, OUT_OF_FOLD_LOGITS,
@@ -151,7 +152,7 @@ class RunFolder:
         """Content of a JSON file; None when it is absent. Raises RunError when it is damaged."""
         try:
             return json.loads((self / name).read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except ValueError as error:
             raise RunError(
@@ -178,7 +179,7 @@ class RunFolder:
         """Entries of a file of JSON lines; an absent file has none."""
         try:
             return [json.loads(line) for line in (self / name).read_text(encoding="utf-8").splitlines()]
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
 
     def write_csv(self, name: str, columns: tuple[str, ...], rows: Iterable[tuple]) -> None:
@@ -195,7 +196,7 @@ class RunFolder:
         try:
             with open(self / name, encoding="utf-8", errors="surrogateescape", newline="") as file:
                 return list(csv.DictReader(file))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
 
     def write_options(self, options: dict) -> None:
@@ -207,7 +208,7 @@ class RunFolder:
         """Options of the run that this folder holds; None when it holds none."""
         try:
             return yaml.safe_load((self / OPTIONS).read_text(encoding="utf-8")) or {}
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except yaml.YAMLError as error:
             raise RunError(f"Expected YAML in {self / OPTIONS}, got {error}. Start over with --fresh.") from error
@@ -222,7 +223,7 @@ class RunFolder:
         try:
             with np.load(self / name) as found:
                 return dict(found)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return {}
 
     def last_checkpoint(self) -> Path | None:
@@ -288,6 +289,11 @@ class RunFolder:
         """
         for name in OWN_FOLDERS:
             shutil.rmtree(self / name, ignore_errors=True)
+        for name in FIGURE_NAMES:  # others' figures and folders called validation stay
+            (self / FIGURES / f"{name}.png").unlink(missing_ok=True)
+        for folder in (self / VALIDATION).glob("*/"):
+            if (folder / METRICS).is_file() and (folder / LOGITS).is_file():
+                shutil.rmtree(folder, ignore_errors=True)
         # options last: they tell that the folder is a run's
         for name in (*RESULTS, SPLIT, EXCLUDE, CHECK, OPTIONS):
             (self / name).unlink(missing_ok=True)

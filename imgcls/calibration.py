@@ -142,13 +142,22 @@ def unfitted(min_precision: float) -> dict:
 
 
 def of_run(run: artifacts.RunFolder, min_precision: float) -> dict | None:
-    """`fitted` on a run's validation images; None for a model folder that holds no predictions of such."""
+    """What calibration.json says of a run, with the threshold for `min_precision`; fitted anew where there is none.
+
+    None for a model folder that holds no predictions of validation images.
+    """
     classes = (run.read_json(artifacts.METRICS) or {}).get("classes", [])
     labels = [
         classes.index(row["label"]) for row in run.read_csv(artifacts.PREDICTIONS) if row["split"] == "validation"
     ]
     logits = run.read_logits().get("validation")
-    return None if logits is None or len(logits) != len(labels) else fitted(logits, labels, min_precision)
+    if logits is None or len(logits) != len(labels):
+        return None
+    known = run.read_json(artifacts.CALIBRATION)
+    if known is None:
+        return fitted(logits, labels, min_precision)
+    p = probabilities(logits, known["temperature"])
+    return known | {"threshold": threshold(p, labels, min_precision)}
 
 
 def in_use(trust: dict | None, min_confidence: float | None) -> tuple[float, float]:

@@ -63,7 +63,8 @@ def curves(history: Sequence[Mapping], metric: str) -> Figure | None:
             left.plot(
                 *zip(*points, strict=True), color=VALIDATION, marker="o", ms=3, label="validation (cross-entropy)"
             )
-        left.legend(fontsize=8)
+        if left.lines:
+            left.legend(fontsize=8)
         for name, colour in {metric: VALIDATION, "accuracy": THIRD}.items():
             points = [(e["epoch"], e[f"eval_{name}"]) for e in seen if _finite(e.get(f"eval_{name}"))]
             if points:

@@ -19,7 +19,10 @@ from imgcls.errors import ImgclsError, OptionError, nearest
 
 DONE, FAILED, WRONG_USAGE, PROBLEMS, INTERRUPTED = 0, 1, 2, 3, 130
 # The operating system's refusals that a user can mend: shown as one line, like errors of our own.
-_MENDABLE = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EMFILE}
+_MENDABLE = {
+    errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EMFILE, errno.EEXIST, errno.ENOTDIR,
+    errno.EISDIR, errno.ENAMETOOLONG,
+}  # fmt: skip
 
 log = logging.getLogger("imgcls")
 
@@ -189,6 +192,9 @@ def exit_code(main: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print(f"{where}stopped; the same command goes on where it was", file=sys.stderr)
         return INTERRUPTED
+    except BrokenPipeError:  # of `| head`, which has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the last flush would say it again
+        return DONE
     except OSError as error:
         if error.errno not in _MENDABLE:
             raise

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from imgcls import artifacts, page, prediction
+from imgcls import artifacts, lookup, page, prediction
 from imgcls.errors import RunError
+from imgcls.options import SourceOptions
 from imgcls.transforms import evaluation_pixels
 
 TIMED = 10  # images of which the median is told
@@ -36,7 +37,7 @@ def row(run: artifacts.RunFolder, device: torch.device) -> dict:
     sample = evaluation_pixels(_gray(), processor)[None].to(device)
     return {
         "run": str(run.path),
-        "data": Path(options.get("data") or "demo").name,
+        "data": lookup.name(SourceOptions(options.get("data"))),
         "model": Path(metrics["model"]).name,
         "tune": options.get("tune") if metrics["initialised"] == "pretrained" else "from scratch",
         "input_px": sample.shape[-1],
@@ -69,24 +70,30 @@ def _latency_ms(network: torch.nn.Module, sample: torch.Tensor) -> float:
     return 1e3 * statistics.median(seconds[2:])
 
 
-def comparable(runs: Sequence[artifacts.RunFolder]) -> bool:
+def comparable(rows: Sequence[Mapping], runs: Sequence[artifacts.RunFolder]) -> bool:
     """Whether all were judged by the same images with the same labels."""
-    judged = {
-        frozenset((row["path"], row["label"]) for row in run.read_csv(artifacts.SPLIT) if row["split"] != "train")
-        for run in runs
-    }
+    judged = set()
+    for row, run in zip(rows, runs, strict=True):
+        by = {"cross-validation": ("train", "validation")}.get(row["judged_by"], (row["judged_by"],))
+        images = frozenset((r["path"], r["label"]) for r in run.read_csv(artifacts.SPLIT) if r["split"] in by)
+        judged.add((_data(run.read_options() or {}), images))
     return len(judged) == 1
+
+
+def _data(options: Mapping) -> str:
+    named = options.get("data") or lookup.DEFAULT_FOLDER
+    return str(Path(named).expanduser().resolve()) if Path(named).expanduser().exists() else named
 
 
 def differing_options(runs: Sequence[artifacts.RunFolder]) -> dict[str, list]:
     """Options that are not the same in all runs, name -> the value in each."""
     every = [run.read_options() or {} for run in runs]
     names = dict.fromkeys(name for options in every for name in options)
-    found = {name: [options.get(name) for options in every] for name in names if not name.startswith(_OF_THE_COMMAND)}
+    found = {name: [options.get(name) for options in every] for name in names if name not in _OF_THE_COMMAND}
     return {name: values for name, values in found.items() if any(value != values[0] for value in values)}
 
 
-_OF_THE_COMMAND = ("run_name", "logging_dir", *SAME_EVERYWHERE)
+_OF_THE_COMMAND = frozenset(("run_name", "logging_dir", *SAME_EVERYWHERE))
 
 
 def table(rows: Sequence[Mapping], differing: Mapping[str, Sequence], comparable: bool) -> str:

@@ -14,7 +14,7 @@ def heat_maps(network: nn.Module, pixels: torch.Tensor, targets: Sequence[int]) 
 
     pixels: float (N, 3, px, px), as the image processor gives them. targets: class of each. Transformers whose
     attention is global: relevance through attention and its gradients (Chefer et al. 2021, "Generic
-    attention-model explainability", equation 5 and 6); networks with maps of features: Grad-CAM on the last of them
+    attention-model explainability", equations 5 and 6); networks with maps of features: Grad-CAM on the last of them
     (Selvaraju et al. 2017).
     """
     network.eval()
@@ -36,7 +36,8 @@ def _through_attention(network: nn.Module, pixels: torch.Tensor, targets: torch.
     try:
         with torch.enable_grad():
             outputs = network(pixel_values=pixels.requires_grad_(), output_attentions=True)
-            layers = [a for a in outputs.attentions or () if a is not None and a.ndim == 4]
+            given = getattr(outputs, "attentions", None) or ()
+            layers = [a for a in given if torch.is_tensor(a) and a.ndim == 4 and len(a) == len(pixels)]
             own = outputs.logits[torch.arange(len(targets)), targets].sum()
             gradients = torch.autograd.grad(own, layers) if layers else ()
     finally:
@@ -62,7 +63,8 @@ def _last_map(network: nn.Module, pixels: torch.Tensor) -> nn.Module | None:
     found = []
 
     def note(module: nn.Module, _, output) -> None:
-        if torch.is_tensor(output) and output.ndim == 4 and output.shape[-2] * output.shape[-1] > 1:
+        # squares, as the input is: of a transformer that keeps its attention to itself, tokens times size are none
+        if torch.is_tensor(output) and output.ndim == 4 and output.shape[-2] == output.shape[-1] > 1:
             found.append(module)
 
     hooks = [module.register_forward_hook(note) for module in network.modules()]

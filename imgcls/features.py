@@ -85,8 +85,9 @@ class Extractor:
         built = self.build(shown.image_px, shown.aspect)
         seen = np.concatenate([self.features(built, split) for split in self.division.rows])
         labels = np.concatenate([np.asarray(rows["label"]) for rows in self.division.rows.values()])
-        how = {"strength": strength, "balanced": balanced}
-        return [probe.out_of_fold(seen, labels, len(self.division.classes), **how, seed=seed + k) for k in range(count)]
+        groups = [group for of in self.division.groups.values() for group in of]
+        given = (seen, labels, len(self.division.classes), strength, groups)
+        return [probe.out_of_fold(*given, balanced=balanced, seed=seed + k) for k in range(count)]
 
     def _compute(self, built: Classifier, shown: Dataset) -> np.ndarray:
         seen = threading.local()  # the network is computed in several threads

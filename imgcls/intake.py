@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import glob
 import os
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator, Sequence
+from http.client import HTTPException
 from pathlib import Path
 
 from imgcls.errors import ImageError, OptionError, nearest, shorten
@@ -14,7 +16,7 @@ from imgcls.images import is_image
 from imgcls.listing import is_clutter
 
 LIST = "-"  # a list of files, a line each, on stdin
-URL_WAIT_S, URL_BYTES = 20, 100_000_000  # a photo that takes longer or is larger is not waited for
+URL_WAIT_S, URL_BYTES = 20, 100_000_000  # without a byte so long, or larger: it is not waited for
 
 
 def check(inputs: Sequence[str], allow_urls: bool) -> None:
@@ -37,7 +39,7 @@ def expand(inputs: Sequence[str], lines: Iterable[str] = ()) -> Iterator[str]:
     """Paths and URLs in an order that is the same at every call. lines: of stdin, for the input "-".
 
     Folders give all images below them, hidden ones left out; a file that is named is taken whatever its suffix. Of a
-    pattern (`*`, `?`, `[a-z]`, `**`) all matches, folders among them expanded.
+    pattern (`*`, `?`, `[a-z]`, `**`) all images that match, and without `**` those below folders that match.
     """
     for name in inputs:
         if name == LIST:
@@ -45,8 +47,19 @@ def expand(inputs: Sequence[str], lines: Iterable[str] = ()) -> Iterator[str]:
         elif is_url(name) or os.path.lexists(name):
             yield from _below(name) if os.path.isdir(name) else [name]
         else:
+            deep = "**" in name  # then the matches hold what is in the folders
             for found in _matches(name):
-                yield from _below(found) if os.path.isdir(found) else [found] if is_image(found) else []
+                if not os.path.isdir(found):
+                    yield from [found] if is_image(found) else []
+                elif not deep:
+                    yield from _below(found)
+
+
+def stdin() -> Iterable[str]:
+    """Lines of stdin; names on disk may be no UTF-8."""
+    if hasattr(sys.stdin, "reconfigure"):
+        sys.stdin.reconfigure(errors="surrogateescape")
+    return sys.stdin
 
 
 def _matches(pattern: str) -> list[str]:
@@ -91,7 +104,7 @@ def source(name: str, allow_urls: bool) -> str | bytes:
         request = urllib.request.Request(name, headers={"User-Agent": "imgcls"})
         with urllib.request.urlopen(request, timeout=URL_WAIT_S) as answer:
             found = answer.read(URL_BYTES + 1)
-    except OSError as error:  # urllib's own errors are such
+    except (OSError, HTTPException, ValueError) as error:  # the last: addresses that are none
         if isinstance(error, urllib.error.HTTPError):
             error.close()  # it is an answer too, and holds the connection
         raise ImageError(name) from error

@@ -28,6 +28,11 @@ class Labelled:
     at: list[int]
     labels: np.ndarray
 
+    @property
+    def place(self) -> str:
+        """Where the images are from, so that two folders of the same name can be told apart."""
+        return f"{self.images.listing.root.resolve()}"
+
     def source(self, i: int) -> str | bytes:
         """Path or encoded bytes of image i of these."""
         return self.images.source(self.at[i])
@@ -56,18 +61,17 @@ def find(asked: ValidateOptions, data: SourceOptions, run: artifacts.RunFolder, 
     else:
         found = _open(data)
         at, name = _chosen(found, asked.split), lookup.name(data)
-        if _same_place(data.data, own.get("data")):
-            learned = sum(split_of.get(found.listing.files[i].path) == "train" for i in at)
-            if learned:
-                log.warning(
-                    "data: %d of these %d images were trained on: the numbers will flatter. Leave --data out to judge "
-                    "by the ones that were held out.", learned, len(at),
-                )  # fmt: skip
+    learned = sum(split_of.get(found.listing.files[i].path) == "train" for i in at)
+    if learned and _same_place(data, own):
+        log.warning(
+            "data: %d of these %d images were trained on: the numbers will flatter. Give neither --data nor --split to "
+            "judge by the ones that were held out.", learned, len(at),
+        )  # fmt: skip
     files = found.listing.files
     unknown = {files[i].label for i in at} - set(classes)
     if unknown:
         raise FolderError(
-            f"Expected classes that the model knows ({shorten(classes)}), got {shorten(unknown)} in {data.data}. "
+            f"Expected classes that the model knows ({shorten(classes)}), got {shorten(unknown)} in {found.name}. "
             f"Nearest to {min(unknown)}: {', '.join(nearest(min(unknown), classes))}. Rename the folders, or take the "
             "others out."
         )
@@ -110,6 +114,8 @@ def _held_out(
     if split == "auto":
         split = next(name for name in HELD_OUT if name in split_of.values())
     data.data = own.get("data")
+    data.image_column = data.image_column or own.get("image_column")
+    data.label_column = data.label_column or own.get("label_column")
     gone = data.data is not None and not Path(data.data).expanduser().exists() and not lookup.hub_id(data)
     if gone:
         raise RunError(
@@ -119,9 +125,11 @@ def _held_out(
     paths = [file.path for file in found.listing.files]
     at = [i for i, path in enumerate(paths) if path in split_of and split in ("all", split_of[path])]
     if not at:
-        raise RunError(f"Expected images of the run's {split} split in {data.data}, got none. Give --data.")
+        raise RunError(f"Expected images of the run's {split} split in {found.name}, got none. Give --data.")
     return found, at, split
 
 
-def _same_place(one: str, other: str | None) -> bool:
-    return other is not None and Path(one).expanduser().resolve() == Path(other).expanduser().resolve()
+def _same_place(data: SourceOptions, own: dict) -> bool:
+    """Whether the images are those of the run. An option that was not given means the same folder as now."""
+    one, other = (name or lookup.DEFAULT_FOLDER for name in (data.data, own.get("data")))
+    return one == other or Path(one).expanduser().resolve() == Path(other).expanduser().resolve()

@@ -70,7 +70,7 @@ class Ledger:
     def write(self, rows: Iterable[dict]) -> None:
         """Add rows, each with all columns; they are in the file when this returns."""
         if self.kind == ".csv":
-            csv.DictWriter(self.out, self.columns, lineterminator="\n").writerows(rows)
+            _write_csv(self.out, self.columns, rows)
         else:
             self.out.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         self.out.flush()
@@ -118,6 +118,13 @@ class Ledger:
         return out.getvalue().encode()
 
 
+def _write_csv(out: io.TextIOBase, columns: Sequence[str], rows: Iterable[dict]) -> None:
+    """Quotes what must be quoted; Python before 3.13 does not know it of a lone carriage return."""
+    for row in rows:
+        quoting = csv.QUOTE_ALL if any("\r" in str(value) for value in row.values()) else csv.QUOTE_MINIMAL
+        csv.DictWriter(out, columns, lineterminator="\n", quoting=quoting).writerow(row)
+
+
 class _Printed:
     """A ledger's way of taking rows, for stdout: nothing is gone on with."""
 
@@ -140,7 +147,7 @@ class _Printed:
 
     def write(self, rows: Iterable[dict]) -> None:
         if self.format == "csv":
-            csv.DictWriter(sys.stdout, self.columns, lineterminator="\n").writerows(rows)
+            _write_csv(sys.stdout, self.columns, rows)
         else:
             lines = self.shown if self.format == "table" else lambda row: json.dumps(row, ensure_ascii=False)
             sys.stdout.writelines(f"{lines(row)}\n" for row in rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,7 +12,10 @@ from PIL import Image
 from torch import nn
 
 from imgcls import explanation, page
+from imgcls.errors import ImageError
 from imgcls.transforms import evaluation_pixels
+
+log = logging.getLogger(__name__)
 
 SHOWN_PX = 160
 
@@ -22,8 +26,12 @@ def pictures(network: nn.Module, processor, sources: Sequence[str | bytes], targ
     device = next(network.parameters()).device
     found = []
     for source, target in zip(sources, targets, strict=True):
-        pixels = evaluation_pixels(source, processor)
-        maps = explanation.heat_maps(network, pixels[None].to(device), [target])
+        try:
+            pixels = evaluation_pixels(source, processor)
+            maps = explanation.heat_maps(network, pixels[None].to(device), [target])
+        except (RuntimeError, TypeError, AttributeError, ImageError) as error:  # any Hub id may be given
+            log.info("report: without heat maps, since %s cannot be explained (%s)", type(network).__name__, error)
+            return None
         if maps is None:
             return None
         found.append(page.jpeg(_laid_over(pixels, maps[0])))

@@ -11,20 +11,39 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate.utils import gather_object
+from safetensors import SafetensorError
 from torch import nn
 from torch.utils.data import Dataset
 from tqdm import tqdm
 from transformers import AutoImageProcessor, AutoModelForImageClassification, TrainingArguments
 
-from imgcls import cpu, model
-from imgcls.errors import ImageError
+from imgcls import cpu, machine, model
+from imgcls.errors import ImageError, ModelError, shorten
+
+MOST_READERS = 16  # threads that feed one accelerator; each holds batches in memory
 
 
 def load(folder: Path, device: torch.device) -> tuple[nn.Module, object]:
-    """The network (float32, evaluation mode, on `device`) and the image processor of a model folder."""
-    network = AutoModelForImageClassification.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+    """The network (float32, evaluation mode, on `device`) and the image processor of a model folder.
+
+    Raises ModelError when it holds no whole classifier: a backbone's head would be random.
+    """
+    try:
+        network, info = AutoModelForImageClassification.from_pretrained(
+            folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+        )
+        processor = AutoImageProcessor.from_pretrained(folder)
+    except (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError) as error:
+        raise ModelError(
+            f"Expected an image classifier in {folder}, got: {' '.join(str(error).split())[:300]}. Give a finished run."
+        ) from error
+    if info["missing_keys"]:
+        raise ModelError(
+            f"Expected a trained classifier in {folder}, got none for {shorten(info['missing_keys'])}. Train it first: "
+            f"python scripts/train.py --model {folder} --data FOLDER"
+        )
     network.eval().to(device, memory_format=model.memory_layout(network))
-    return network, AutoImageProcessor.from_pretrained(folder)
+    return network, processor
 
 
 def all_logits(network: nn.Module, view: Dataset, args: TrainingArguments) -> np.ndarray:
@@ -107,7 +126,8 @@ def stream(
     of items: at most three batches a core are under way.
     """
     on_cpu, threads = device.type == "cpu", torch.get_num_threads()
-    workers = min(cpu.cores(), threads) if on_cpu else cpu.cores()
+    mine = max(1, cpu.cores() // machine.processes_here())
+    workers = min(mine, threads if on_cpu else MOST_READERS)
 
     def read(chunk: list) -> tuple[torch.Tensor | None, dict[int, ImageError]]:
         seen, broken = [], {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,13 +73,17 @@ def out_of_fold(
     labels: np.ndarray,
     num_classes: int,
     strength: float,
+    groups: Sequence[int],
     *,
-    balanced: bool = False,
-    seed: int = 0,
+    balanced: bool,
+    seed: int,
 ) -> np.ndarray:
-    """Logits of each image by a probe that did not see it, float32 (N, K); -inf for classes that the fold lacks."""
+    """Logits of each image by a probe that did not see it, float32 (N, K); -inf for classes that the fold lacks.
+
+    groups: number of the group of each image; a probe has seen none of the image's group.
+    """
     labels = np.asarray(labels)
-    fold = np.asarray(splits.folds([str(label) for label in labels], min(FOLDS, len(labels)), seed))
+    fold = np.asarray(splits.folds([str(label) for label in labels], min(FOLDS, len(set(groups))), seed, groups))
     found = np.full((len(labels), num_classes), -np.inf, np.float32)
     for k in range(fold.max() + 1):
         out = fold == k

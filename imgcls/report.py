@@ -44,6 +44,7 @@ class Judged:
 @dataclass
 class Content:
     """What a page tells. numbers: a part of metrics.json, of the judged images. trust: as of calibration.json.
+    fitted_on_these: whether its temperature was fitted on the judged images.
 
     suspects: rows of suspects.csv, with the source of each. facts: what was done, name -> text. tables: titles and
     rows of more numbers, the first row being the heads.
@@ -54,6 +55,7 @@ class Content:
     numbers: Mapping
     judged: Judged
     trust: Mapping
+    fitted_on_these: bool = False
     findings: Sequence[Mapping] = ()
     problems: Sequence[Mapping] = ()
     next_steps: Sequence[str] = ()
@@ -65,6 +67,13 @@ class Content:
     options: Mapping = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)
 
+    @cached_property
+    def calibrated(self) -> np.ndarray:
+        """Probabilities of the judged images by a temperature that was fitted on others, (N, K)."""
+        if self.fitted_on_these:
+            return calibration.crossfitted(self.judged.logits, self.judged.labels)
+        return calibration.probabilities(self.judged.logits, self.trust["temperature"])
+
 
 def write(run: artifacts.RunFolder, content: Content) -> None:
     """report.html, and its figures as PNG in figures/."""
@@ -75,8 +84,8 @@ def write(run: artifacts.RunFolder, content: Content) -> None:
 
 
 def _figures(content: Content) -> dict[str, charts.Figure]:
-    judged, trust = content.judged, content.trust
-    before, after = (calibration.probabilities(judged.logits, t) for t in (1.0, trust["temperature"]))
+    judged = content.judged
+    before, after = calibration.probabilities(judged.logits), content.calibrated
     curve = calibration.coverage(after, judged.labels)
     bins = [calibration.reliability(p, judged.labels) for p in (before, after)]
     found = {
@@ -98,7 +107,7 @@ def render(content: Content, figures: Mapping[str, charts.Figure]) -> str:
         "Which class is taken for which": _confusion(content.numbers["confusion_matrix"], content.judged.classes),
         "Classes": _classes(content),
         "Most confused": _pairs(content.judged),
-        "Worst mistakes": _mistakes(content.judged, content.trust["temperature"]),
+        "Worst mistakes": _mistakes(content.judged, content.calibrated),
         "Labels to look at": _suspects(content.suspects),
         "How far to trust its confidence": _trust(content, drawn),
         **{title: page.table(rows) for title, rows in content.tables.items()},
@@ -224,9 +233,8 @@ def _pairs(judged: Judged) -> str:
     return f'<div class="charts pairs">{"".join(parts)}</div>' if parts else ""
 
 
-def _mistakes(judged: Judged, temperature: float) -> str:
+def _mistakes(judged: Judged, p: np.ndarray) -> str:
     """Wrong answers of which the model was surest, with what spoke for them."""
-    p = calibration.probabilities(judged.logits, temperature)
     wrong = np.flatnonzero((judged.predicted != judged.labels) & np.isfinite(p).all(1))
     worst = [int(i) for i in wrong[np.argsort(-p[wrong].max(1), kind="stable")][:MISTAKES]]
     if not worst:
@@ -264,17 +272,15 @@ def _suspects(suspects: Sequence[tuple[Mapping, str | bytes]]) -> str:
 
 def _trust(content: Content, drawn: Mapping[str, str]) -> str:
     trust, judged = content.trust, content.judged
-    p = calibration.probabilities(judged.logits, trust["temperature"])
+    p = content.calibrated
     rows = [["right answers wanted", "confidence from", "share answered", "right of these", "95 % interval"]]
     for share in TRUSTED:
         found = calibration.threshold(p, judged.labels, share)
         reached = found["confidence"] is not None
         interval = f"{found['ci95'][0]:.3f} to {found['ci95'][1]:.3f}" if reached else "–"
         rows.append([f"{share:.0%}", found["confidence"], found["coverage"], found["precision"], interval])
-    before, after = (
-        calibration.error(calibration.probabilities(judged.logits), judged.labels),
-        calibration.error(p, judged.labels),
-    )
+    before = calibration.error(calibration.probabilities(judged.logits), judged.labels)
+    after = calibration.error(p, judged.labels)
     words = ""
     if before is not None:
         words = (

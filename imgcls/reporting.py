@@ -56,6 +56,7 @@ def training(
         numbers=metrics["cross_validation"] if folded else metrics[name],
         judged=judged,
         trust=trust,
+        fitted_on_these=name == "validation",
         findings=run.read_json(artifacts.DIAGNOSIS),
         problems=run.read_json(artifacts.CHECK) or [],
         next_steps=report.next_steps(run),
@@ -93,6 +94,7 @@ def validation(
         numbers=metrics["test"],
         judged=_judged(of.name, classes, paths, of.labels, logits, source, model.network, model.processor),
         trust={"temperature": temperature, "threshold": metrics["threshold"]},
+        fitted_on_these=of.name == "validation",
         findings=_findings(classes, metrics["test"]),
         next_steps=report.next_steps(run)[:1],
         suspects=[(row, source(row["path"])) for row in rows],
@@ -118,13 +120,16 @@ def _more(metrics: Mapping) -> dict[str, list[list]]:
             rows.append([row["kind"], how, row["accuracy"], row["clean"] - row["accuracy"]])
         found["Robustness"] = rows
     several = []
-    for name, key in (("test-time augmentation", "tta"), ("the other run", "comparison")):
+    for name, key in (
+        ("with test-time augmentation, minus without", "tta"),
+        ("this run, minus the other", "comparison"),
+    ):
         if key in metrics:
             of = metrics[key].get("against", metrics[key])
             several.append([name, of["difference"], "{:+.3f} to {:+.3f}".format(*of["ci95"]), of["only_first"],
                             of["only_second"], of["p_value"]])  # fmt: skip
     if several:
-        heads = ["", "difference in accuracy", "95 % interval", "only this right", "only the other", "p (McNemar)"]
+        heads = ["", "accuracy by", "95 % interval", "only the first right", "only the second", "p"]
         found["Compared"] = [heads, *several]
     return found
 

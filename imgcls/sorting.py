@@ -9,7 +9,17 @@ import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from imgcls.errors import OptionError
+
 UNSURE = "_unsure"
+
+
+def check(root: str, inputs: Iterable[str]) -> None:
+    """Raises OptionError for a folder below one of the inputs: the copies would be read as images."""
+    here = Path(root).resolve()
+    for name in inputs:
+        if os.path.isdir(name) and here.is_relative_to(Path(name).resolve()):
+            raise OptionError(f"Expected --sort_into outside of the images, got {root} in {name}. Give another folder.")
 
 
 def sort_into(root: str | Path, rows: Iterable[Mapping[str, object]]) -> None:
@@ -30,7 +40,7 @@ def _folder_name(name: str) -> str:
 
 def _copy(file: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    beside = folder / f".{file.name[:200]}.partial"
+    beside = folder / f".{os.getpid()}.partial"
     for number in itertools.count(1):
         target = folder / (file.name if number == 1 else f"{file.stem}-{number}{file.suffix}")
         if target.exists() and filecmp.cmp(file, target, shallow=False):

@@ -8,6 +8,7 @@ from typing import Literal
 
 from transformers import TrainingArguments
 from transformers.integrations import get_available_reporting_integrations
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from imgcls.errors import OptionError, nearest
 from imgcls.options import option
@@ -115,10 +116,13 @@ class TrainOptions(TrainingArguments):
 
     def _check_report_to(self) -> None:
         """Raises OptionError for a place of --report_to whose package is not installed."""
-        lacking = sorted(set(self.report_to) - set(get_available_reporting_integrations()))
-        if lacking:
-            package = {"comet_ml": "comet-ml", "azure_ml": "azureml-mlflow"}.get(lacking[0], lacking[0])
-            raise OptionError(f"Expected the package of --report_to, got none for {lacking[0]}: pip install {package}")
+        for name in self.report_to:
+            if name not in INTEGRATION_TO_CALLBACK:
+                close = ", ".join(nearest(name, INTEGRATION_TO_CALLBACK))
+                raise OptionError(f"Expected a place that transformers can report to, got {name!r}. Nearest: {close}.")
+            if name != "flyte" and name not in get_available_reporting_integrations():  # which it cannot look for
+                package = {"comet_ml": "comet-ml", "azure_ml": "azureml-mlflow"}.get(name, name)
+                raise OptionError(f"Expected the package of --report_to, got none for {name}: pip install {package}")
 
     def in_force(self) -> dict:
         """All options as plain values for options.yaml, the folder's own name and secrets left out."""

@@ -152,8 +152,11 @@ class Setup:
         return ready
 
     def opinions(self) -> dict[str, np.ndarray]:
-        """What probes that did not see it say of each image, path -> logits (OPINIONS, K); empty without a probe."""
-        if self.start.probe is None:
+        """What probes that did not see it say of each image, path -> logits (OPINIONS, K).
+
+        Empty without a probe, and for more images than one is fitted on.
+        """
+        if self.start.probe is None or sum(map(len, self.division.paths.values())) > features.PROBED_IMAGES:
             return {}
         said = _extractor(self.source, self.args, self.division).opinions(
             Input(self.wanted.image_px or model.own_px(self.source), self.wanted.fixed_aspect),

@@ -13,9 +13,10 @@ from torch import nn
 from tqdm import tqdm
 
 from imgcls import artifacts, calibration, corruptions, images, intervals, made, prediction, splits
-from imgcls.errors import OptionError, shorten
+from imgcls.errors import OptionError, RunError, shorten
 from imgcls.labelled import Labelled
 from imgcls.metrics import judge
+from imgcls.scores import expected_calibration_error
 
 CORRUPTED_IMAGES = 500  # of more, a sample is made worse: 21 times over
 CROP = 0.9  # of each side, of the views of --tta beside the whole
@@ -60,21 +61,31 @@ class Model:
         return np.concatenate(found) if found else np.zeros((0, len(self.classes)), np.float32), broken
 
 
+def check_free(folder: artifacts.RunFolder, of: Labelled) -> None:
+    """Raises RunError when a folder holds the validation of other images; clears it when it holds these ones'."""
+    before = folder.read_json(artifacts.METRICS)
+    if before is not None and before.get("images_of") != of.place:
+        raise RunError(f"Expected {folder.path} free, got the validation of {before.get('images_of')}. Give a --name.")
+    (folder / artifacts.DIFFERENCES).unlink(missing_ok=True)
+
+
 def numbers(logits: np.ndarray, of: Labelled, classes: Sequence[str], trust: dict) -> dict:
     """What metrics.json of a validation says: a part as of a run's, and calibration on these images with intervals."""
     labels = of.labels
     found = {"test": judge(logits, labels, classes)}
     found["calibration"] = {"temperature": trust["temperature"]}
     for name, t in (("ece_before", 1.0), ("ece_after", trust["temperature"])):
-        p = calibration.probabilities(logits, t)
-        rows = np.flatnonzero(np.isfinite(p).all(1))
-        found["calibration"][name] = calibration.error(p, labels)
-        found["calibration"][f"{name}_ci95"] = (
-            intervals.bootstrap(rows, lambda at, p=p: calibration.error(p[at], labels[at])) if len(rows) else None
-        )
+        said = np.stack(calibration.answers(calibration.probabilities(logits, t), labels), axis=1)
+        found["calibration"][name] = _ece(said) if len(said) else None
+        found["calibration"][f"{name}_ci95"] = intervals.bootstrap(said, _ece) if len(said) else None
     p = calibration.probabilities(logits, trust["temperature"])
     found["threshold"] = calibration.threshold(p, labels, trust["threshold"]["min_precision"])
     return found
+
+
+def _ece(said: np.ndarray) -> float:
+    """said: confidence and correctness (N, 2)."""
+    return expected_calibration_error(said[:, 0], said[:, 1] > 0)
 
 
 def tta(model: Model, of: Labelled, logits: np.ndarray, run: artifacts.RunFolder, temperature: float) -> dict:
@@ -87,7 +98,7 @@ def tta(model: Model, of: Labelled, logits: np.ndarray, run: artifacts.RunFolder
         return picture.crop((dx, dy, width - dx, height - dy))
 
     views: list[Callable] = [lambda picture, i: middle(picture)]
-    if (run.read_options() or {}).get("flip", "horizontal") != "none":
+    if (run.read_options() or {}).get("flip") in ("horizontal", "both"):
         views += [lambda picture, i: ImageOps.mirror(picture), lambda picture, i: ImageOps.mirror(middle(picture))]
     seen = [logits, *(model.logits(of, view, f"view {k} of {len(views)}")[0] for k, view in enumerate(views, 1))]
     mean = np.mean([calibration.probabilities(one, temperature) for one in seen], axis=0)

@@ -26,7 +26,7 @@ def main() -> int:
     import torch
 
     from imgcls import artifacts, comparison, machine
-    from imgcls.errors import RunError
+    from imgcls.errors import ModelError, RunError
 
     machine.prepare()
     device = torch.device(machine.accelerator() or "cpu")
@@ -35,13 +35,13 @@ def main() -> int:
         run = artifacts.RunFolder(name)
         try:
             found.append((comparison.row(run, device), run))
-        except RunError as error:
+        except (RunError, ModelError) as error:
             cli.log.warning("left out: %s", error)
     if not found:
         raise RunError("Expected finished runs to compare, got none. Give run folders, such as runs/*.")
     found.sort(key=lambda entry: -entry[0]["accuracy"])
     rows, runs = zip(*found, strict=True)
-    same, differing = comparison.comparable(runs), comparison.differing_options(runs)
+    same, differing = comparison.comparable(rows, runs), comparison.differing_options(runs)
     if asked.json:
         print(json.dumps({"runs": rows, "differing_options": differing, "judged_by_the_same_images": same}, indent=2))
     else:

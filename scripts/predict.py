@@ -28,14 +28,17 @@ def main() -> int:
     asked = given.make(PredictOptions)
     inputs = given.values.get("input", [])
 
-    from imgcls import intake
+    from imgcls import intake, sorting
+    from imgcls.errors import FolderError, shorten
 
     intake.check(inputs, asked.allow_urls)
+    if asked.sort_into:
+        sorting.check(asked.sort_into, inputs)
 
     import torch
     from tqdm import tqdm
 
-    from imgcls import answers, artifacts, cache, calibration, ledger, machine, prediction, sorting, source, transforms
+    from imgcls import answers, artifacts, cache, calibration, ledger, machine, prediction, source, transforms
 
     machine.prepare()
     device = torch.device(machine.accelerator() or "cpu")
@@ -45,12 +48,15 @@ def main() -> int:
     trust = calibration.of_run(artifacts.RunFolder(folder), asked.min_precision)
     said = answers.Answers(classes, *calibration.in_use(trust, asked.min_confidence), min(asked.top_k, len(classes)))
 
-    listed = sys.stdin if intake.LIST in inputs else ()
+    listed = intake.stdin() if intake.LIST in inputs else ()
     total = None if listed else sum(1 for _ in intake.expand(inputs))
-    settings = (said, inputs, cache.file_state(folder / artifacts.WEIGHTS))
+    if total == 0:
+        raise FolderError(f"Expected images in {shorten(inputs)}, got none.")
+    settings = (said, inputs, asked.sort_into, cache.file_state(folder / artifacts.WEIGHTS))
     counts = Counter()
     with ledger.of(asked.out, asked.format, said.columns, settings, said.line) as out:
-        bar = tqdm(total=total, initial=out.count(), unit="img", leave=False, disable=None if asked.out else True)
+        known = out.count()
+        bar = tqdm(total=total, initial=known, unit="img", leave=False, disable=None if asked.out else True)
         stream = prediction.stream(
             prediction.logits(network),
             out.rest(intake.expand(inputs, listed)),
@@ -67,7 +73,7 @@ def main() -> int:
             counts.update("broken" if row["error"] else "unsure" if row["unsure"] else "sure" for row in rows)
         bar.close()
         out.finish()
-    cli.log.info(answers.summary(counts, asked.out))
+    cli.log.info(answers.summary(counts, known, asked.out))
     return cli.DONE
 
 

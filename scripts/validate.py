@@ -37,9 +37,11 @@ def main() -> int:
     model, other = load(asked.run), load(asked.compare) if asked.compare else None
     if other:
         validation.check_comparable(model, other)
-    run = artifacts.RunFolder(asked.run if source.locate(asked.run).folder else f"runs/{asked.run.replace('/', '-')}")
+    on_disk = source.locate(asked.run).folder
+    run = artifacts.RunFolder(on_disk or f"runs/{asked.run.replace('/', '-')}")
     of = labelled.find(asked, data, run, model.classes)
     folder = artifacts.RunFolder(run / artifacts.VALIDATION / of.name)
+    validation.check_free(folder, of)
     folder.check_writable()
 
     logits, broken = model.logits(of)
@@ -49,7 +51,12 @@ def main() -> int:
     if not len(logits):
         raise FolderError(f"Expected images that can be read in {data.data}, got none.")
     trust = calibration.of_run(run, asked.min_precision) or calibration.unfitted(asked.min_precision)
-    metrics = {"model": model.folder.name, "data": of.name, **validation.numbers(logits, of, model.classes, trust)}
+    metrics = {
+        "model": asked.run,
+        "data": of.name,
+        "images_of": of.place,
+        **validation.numbers(logits, of, model.classes, trust),
+    }
     if asked.tta:
         metrics["tta"] = validation.tta(model, of, logits, run, trust["temperature"])
     if asked.corruptions:

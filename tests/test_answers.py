@@ -37,7 +37,8 @@ def test_all_broken_and_nothing_finite():
 
 
 def test_summary():
-    assert summary({"sure": 1}, None) == "1 image"
-    assert summary({"sure": 1200, "unsure": 30, "broken": 4}, "a.csv") == (
+    assert summary({"sure": 1}, 0, None) == "1 image"
+    assert summary({"sure": 2}, 1000, "a.csv") == "2 images more, after 1,000: a.csv"
+    assert summary({"sure": 1200, "unsure": 30, "broken": 4}, 0, "a.csv") == (
         "1,234 images, 30 unsure, 4 that could not be read: a.csv"
     )

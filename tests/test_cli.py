@@ -115,7 +115,7 @@ def raising(error):
     [
         (FolderError("Expected this, got that. Do so."), cli.FAILED, "error: Expected this, got that. Do so."),
         (OSError(errno.ENOSPC, "No space left on device", "a.bin"), cli.FAILED, "No space left on device: a.bin"),
-        (KeyboardInterrupt(), cli.INTERRUPTED, "goes on from the last checkpoint"),
+        (KeyboardInterrupt(), cli.INTERRUPTED, "goes on where it was"),
     ],
 )
 def test_errors_that_can_be_mended_are_one_line(capsys, error, code, words):

@@ -10,7 +10,10 @@ from imgcls import ledger
 from imgcls.errors import OptionError
 
 COLUMNS = ("path", "predicted", "note")
-NAMES = ["a.jpg", 'quoted "b".jpg', "comma, c.jpg", "line\nbreak.jpg", "\u05e9 \U0001f438.jpg", "bad \udcff byte.jpg"]
+NAMES = [
+    "a.jpg", 'quoted "b".jpg', "comma, c.jpg", "line\nbreak.jpg", "return\rhere.jpg", "\u05e9 \U0001f438.jpg",
+    "bad \udcff byte.jpg",
+]  # fmt: skip
 
 
 def row(name):
@@ -25,7 +28,7 @@ def write(file, names=NAMES, settings="s"):
 
 
 def read(file):
-    text = file.read_text(encoding="utf-8", errors="surrogateescape")
+    text = file.read_bytes().decode(errors="surrogateescape")
     if file.suffix == ".csv":
         return [r["path"] for r in csv.DictReader(io.StringIO(text, newline=""))]
     return [json.loads(line)["path"] for line in text.splitlines()]

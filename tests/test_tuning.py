@@ -2,6 +2,7 @@
 
 import json
 import signal
+from types import SimpleNamespace
 
 import peft
 import pytest
@@ -10,7 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
 
-from imgcls import model, recipes, source
+from imgcls import model, recipes, source, tuning
 
 EMA = ("--ema", "0.9")
 
@@ -61,6 +62,16 @@ def test_auto_on_a_large_set_starts_afresh_and_must_beat_the_probe(fit, monkeypa
     assert found["kept"] == kept
     assert set(found["accuracy"]) == {"probe", "fine-tuned"}
     assert (found["accuracy"]["fine-tuned"] < 0.7) == (kept == "probe")  # an untrained head knows nothing
+
+
+@pytest.mark.parametrize(
+    ("mode", "class_weights", "expected"),
+    [("probe_then_full", "none", "average"), ("probe_then_full", "balanced", "probe"), ("head", "none", "average"),
+     ("probe_and_full", "balanced", "fine-tuned")],
+)  # fmt: skip
+def test_what_is_kept_unless_another_is_clearly_better(mode, class_weights, expected):
+    args = SimpleNamespace(class_weights=class_weights)
+    assert tuning.Setup(mode, *[None] * 5, args, None, None, False).expected == expected
 
 
 def test_full_has_no_probe_to_choose_from(fit):
