@@ -6,7 +6,7 @@ Draws small JPEGs (224 x 168 px) and photos of 12 megapixels, writes a model wit
 look at all of them, in turn, `--rounds` times. Images a second of predict.py and pipeline: of the whole process, less
 what the same command takes for one image. Ceilings: the same threads that only decode and prepare, or only compute.
 On a CPU the same cores do both, so no program can be faster than both one after the other: `both`. Prints medians and
-spread, peak memory at a tenth of the files and at all, and writes JSON.
+spread, peak memory at a twentieth of the files and at all, and writes JSON.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +21,16 @@ HELD_OUT = ("test", "validation")  # the splits that tell something, the better 
 
 @dataclass
 class Labelled:
-    """Images with their labels as the model numbers its classes. at: positions in `images`."""
+    """Images with their labels as the model numbers its classes.
+
+    at: positions in `images`. calibrated_on: whether the run's temperature was fitted on them.
+    """
 
     name: str
     images: Images
     at: list[int]
     labels: np.ndarray
+    calibrated_on: bool = False
 
     @property
     def place(self) -> str:
@@ -46,7 +50,7 @@ class Labelled:
         """The same without some of them."""
         gone = set(broken)
         kept = [i for i in range(len(self.at)) if i not in gone]
-        return Labelled(self.name, self.images, [self.at[i] for i in kept], self.labels[kept])
+        return replace(self, at=[self.at[i] for i in kept], labels=self.labels[kept])
 
 
 def find(asked: ValidateOptions, data: SourceOptions, run: artifacts.RunFolder, classes: Sequence[str]) -> Labelled:
@@ -62,7 +66,8 @@ def find(asked: ValidateOptions, data: SourceOptions, run: artifacts.RunFolder, 
         found = _open(data)
         at, name = _chosen(found, asked.split), lookup.name(data)
     learned = sum(split_of.get(found.listing.files[i].path) == "train" for i in at)
-    if learned and _same_place(data, own):
+    own_images = _same_place(data, own)
+    if learned and own_images:
         log.warning(
             "data: %d of these %d images were trained on: the numbers will flatter. Give neither --data nor --split to "
             "judge by the ones that were held out.", learned, len(at),
@@ -78,7 +83,9 @@ def find(asked: ValidateOptions, data: SourceOptions, run: artifacts.RunFolder, 
     missing = set(classes) - {files[i].label for i in at}
     if missing:
         log.warning("data: no images of %s: nothing is said of them", shorten(missing))
-    return Labelled(asked.name or name, found, at, np.array([classes.index(files[i].label) for i in at]))
+    labels = np.array([classes.index(files[i].label) for i in at])
+    used = own_images and any(split_of.get(files[i].path) == "validation" for i in at)
+    return Labelled(asked.name or name, found, at, labels, used)
 
 
 def _open(data: SourceOptions) -> Images:

@@ -110,7 +110,9 @@ class ModelOptions:
     )
     from_scratch: bool = option(False, "start from random weights instead of pretrained ones")
     image_px: int | None = option(
-        None, "side of the square input in pixels (default: the checkpoint's own; with --tune auto larger for CNNs)"
+        None,
+        "side of the square input in pixels (default: the checkpoint's own; with --tune auto larger for CNNs, smaller "
+        "for tiny pictures)",
     )
     aspect: Literal["auto", "crop", "pad", "squash"] = option(
         "auto",
@@ -161,7 +163,9 @@ class TuneOptions:
         None, "keep an exponential moving average of the weights, this share of it a step; usual: 0.99 (default: off)"
     )
     keep: Literal["best", "probe", "average", "fine-tuned"] = option(
-        "best", "what is kept after a start from a probe; best: the average, unless another is clearly better"
+        "best",
+        "what is kept after a start from a probe; best: the average (with class weights the probe), unless another is "
+        "clearly better",
     )
     lora_rank: int = option(8, "rank of the adapters of --tune lora")
     drop_path: float | None = option(

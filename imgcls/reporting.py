@@ -94,7 +94,7 @@ def validation(
         numbers=metrics["test"],
         judged=_judged(of.name, classes, paths, of.labels, logits, source, model.network, model.processor),
         trust={"temperature": temperature, "threshold": metrics["threshold"]},
-        fitted_on_these=of.name == "validation",
+        fitted_on_these=of.calibrated_on,
         findings=_findings(classes, metrics["test"]),
         next_steps=report.next_steps(run)[:1],
         suspects=[(row, source(row["path"])) for row in rows],

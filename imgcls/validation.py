@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -74,12 +74,14 @@ def numbers(logits: np.ndarray, of: Labelled, classes: Sequence[str], trust: dic
     labels = of.labels
     found = {"test": judge(logits, labels, classes)}
     found["calibration"] = {"temperature": trust["temperature"]}
-    for name, t in (("ece_before", 1.0), ("ece_after", trust["temperature"])):
-        said = np.stack(calibration.answers(calibration.probabilities(logits, t), labels), axis=1)
+    before, after = (calibration.probabilities(logits, t) for t in (1.0, trust["temperature"]))
+    if of.calibrated_on:
+        after = calibration.crossfitted(logits, labels)
+    for name, p in (("ece_before", before), ("ece_after", after)):
+        said = np.stack(calibration.answers(p, labels), axis=1)
         found["calibration"][name] = _ece(said) if len(said) else None
         found["calibration"][f"{name}_ci95"] = intervals.bootstrap(said, _ece) if len(said) else None
-    p = calibration.probabilities(logits, trust["temperature"])
-    found["threshold"] = calibration.threshold(p, labels, trust["threshold"]["min_precision"])
+    found["threshold"] = calibration.threshold(after, labels, trust["threshold"]["min_precision"])
     return found
 
 
@@ -110,7 +112,7 @@ def tta(model: Model, of: Labelled, logits: np.ndarray, run: artifacts.RunFolder
 def robustness(model: Model, of: Labelled, seed: int = 0) -> list[dict]:
     """{"kind", "unit", "value", "images", "accuracy", "clean"}, each kind from mild to strong, on a sample of many."""
     at = splits.sample([str(label) for label in of.labels], CORRUPTED_IMAGES, seed)
-    some = Labelled(of.name, of.images, [of.at[i] for i in at], of.labels[at])
+    some = replace(of, at=[of.at[i] for i in at], labels=of.labels[at])
     clean = float((model.logits(some)[0].argmax(1) == some.labels).mean())
     found = []
     for kind, (_, unit, values) in corruptions.KINDS.items():

@@ -51,12 +51,8 @@ def main() -> int:
     if not len(logits):
         raise FolderError(f"Expected images that can be read in {data.data}, got none.")
     trust = calibration.of_run(run, asked.min_precision) or calibration.unfitted(asked.min_precision)
-    metrics = {
-        "model": asked.run,
-        "data": of.name,
-        "images_of": of.place,
-        **validation.numbers(logits, of, model.classes, trust),
-    }
+    metrics = {"model": asked.run, "data": of.name, "images_of": of.place}
+    metrics |= validation.numbers(logits, of, model.classes, trust)
     if asked.tta:
         metrics["tta"] = validation.tta(model, of, logits, run, trust["temperature"])
     if asked.corruptions:

@@ -144,3 +144,15 @@ def test_a_folder_that_cannot_be_written(tmp_path):
 def test_too_little_room(run):
     with pytest.raises(RunError, match="Make room"):
         run.check_writable(needed_bytes=10**18)
+
+
+def test_what_is_someone_s_own_stays(tmp_path):
+    run = RunFolder(tmp_path)
+    for name in ("validation/cat/a.jpg", "figures/mine.png", "figures/curves.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    run.write_json("validation/photos/metrics.json", {})
+    run.write_logits("validation/photos/logits.npz", test=np.zeros((1, 2)))
+    run.clear()
+    left = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()}
+    assert left == {"validation/cat/a.jpg", "figures/mine.png"}

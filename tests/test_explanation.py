@@ -3,6 +3,7 @@
 import pytest
 import tiny
 import torch
+import transformers
 from torch import nn
 
 from imgcls import explanation, model, overlay, source
@@ -66,3 +67,16 @@ def test_overlays_are_pictures(tmp_path, shapes):
     file = next(shapes.rglob("*.jpg"))
     (encoded,) = overlay.pictures(built.network, built.processor, [str(file)], [1])
     assert encoded.startswith("/9j/")  # a JPEG in base64
+
+
+@pytest.mark.parametrize("kind", ["Swin", "MobileViT", "LevitFor", "PvtV2"])
+def test_other_transformers_are_explained_or_said_not_to_be(shapes, kind):
+    names = {"Swin": "SwinForImageClassification", "MobileViT": "MobileViTForImageClassification",
+             "LevitFor": "LevitForImageClassification", "PvtV2": "PvtV2ForImageClassification"}  # fmt: skip
+    network = getattr(transformers, names[kind])(getattr(transformers, CONFIGS[kind])(num_labels=3)).eval()
+    processor = transformers.ViTImageProcessor(size={"height": 224, "width": 224})
+    found = overlay.pictures(network, processor, [str(next(shapes.rglob("*.jpg")))], [1])
+    assert found is None or found[0].startswith("/9j/")
+
+
+CONFIGS = {"Swin": "SwinConfig", "MobileViT": "MobileViTConfig", "LevitFor": "LevitConfig", "PvtV2": "PvtV2Config"}

@@ -70,3 +70,18 @@ def test_urls(folder):
             intake.source(f"{base}/in/a.jpg", allow_urls=False)
         server.shutdown()
     assert intake.source("in/a.jpg", allow_urls=False) == "in/a.jpg"
+
+
+@pytest.mark.parametrize(
+    "url", ["http://h/a b.jpg", "http://h/é.jpg", "http://[bad/x.jpg", f"http://{'a' * 70}/x.jpg"]
+)
+def test_addresses_that_are_none(url):
+    with pytest.raises(ImageError):
+        intake.source(url, allow_urls=True)
+
+
+def test_deep_patterns_give_each_image_once(folder):
+    os.unlink(folder / "b" / "up")
+    for pattern in ("in/**", "in/**/*"):
+        found = list(intake.expand([pattern]))
+        assert sorted(found) == ["in/a.jpg", "in/b/c.png", "in/b/d/e.jpg", "in/odd"]

@@ -141,3 +141,35 @@ def test_suspects_of_folds_are_read_by_exclude(train, shapes, resnet, tmp_path):
         assert again.returncode == 0, again.stderr
         excluded = {row["path"] for row in rows(tmp_path / "second/exclude.csv")}
         assert {row["path"] for row in found} <= excluded
+
+
+def test_what_a_reader_found(script, run, shapes, tmp_path, monkeypatch):
+    """Another folder of the same name, a plain file among the runs, a fold without weights, a run by its home."""
+    for parent in ("one", "two"):
+        class_folders(tmp_path / parent / "photos", per_class=3)
+    assert script("validate.py", "--run", run, "--data", tmp_path / "one/photos")[0] == cli.DONE
+    assert script("validate.py", "--run", run, "--data", tmp_path / "one/photos")[0] == cli.DONE
+    code, _, err = script("validate.py", "--run", run, "--data", tmp_path / "two/photos")
+    assert code == cli.FAILED
+    assert "--name" in err
+    (tmp_path / "notes.txt").write_text("no run")
+    shutil.copytree(run, tmp_path / "bare")
+    (tmp_path / "bare/model.safetensors").unlink()
+    code, _, err = script("compare.py", run, tmp_path / "notes.txt", tmp_path / "bare")
+    assert code == cli.DONE
+    assert err.count("left out") == 2
+    monkeypatch.setenv("HOME", str(tmp_path))
+    code, _, err = script("validate.py", "--run", f"~/{run.name}", "--name", "home")
+    assert code == cli.DONE, err
+    assert (run / "validation/home/metrics.json").exists()
+    with np.load(run / "logits.npz") as kept:
+        assert set(kept) == {"validation", "test"}
+
+
+def test_a_backbone_is_no_classifier(script, tmp_path):
+    import tiny
+
+    folder = tiny.write("vit-base", tmp_path / "backbone")
+    code, _, err = script("predict.py", "--run", folder, tmp_path)
+    assert code == cli.FAILED
+    assert "Train it first" in err
