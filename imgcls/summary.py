@@ -73,7 +73,9 @@ def _next(run: artifacts.RunFolder) -> list[str]:
     )
     return [
         f"written to {run.path}: {', '.join(f for f in files if (run / f).exists())}",
-        'use it:  python -c "from transformers import pipeline; '
+        *([f"look at it:  {run / artifacts.REPORT}"] if (run / artifacts.REPORT).exists() else []),
+        f"use it:  python scripts/predict.py --run {run.path} FOLDER",
+        'or:  python -c "from transformers import pipeline; '
         f"print(pipeline('image-classification', model='{run.path}')('photo.jpg'))\"",
         f"go on with more images:  python scripts/train.py --model {run.path} --data FOLDER --output_dir NEW",
     ]
