@@ -46,7 +46,7 @@ class Content:
     """What a page tells. numbers: a part of metrics.json, of the judged images. trust: as of calibration.json.
     fitted_on_these: whether its temperature was fitted on the judged images.
 
-    suspects: rows of suspects.csv, with the source of each. facts: what was done, name -> text. tables: titles and
+    suspects: rows of suspects.csv. source: path -> path or encoded bytes. facts: what was done, name -> text. tables: titles and
     rows of more numbers, the first row being the heads.
     """
 
@@ -61,7 +61,8 @@ class Content:
     next_steps: Sequence[str] = ()
     history: Sequence[Mapping] = ()
     metric: str = "macro_f1"
-    suspects: Sequence[tuple[Mapping, str | bytes]] = ()
+    suspects: Sequence[Mapping] = ()
+    source: Callable[[str], str | bytes] = str
     splits: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # class -> split -> images
     tables: Mapping[str, Sequence[Sequence]] = field(default_factory=dict)
     options: Mapping = field(default_factory=dict)
@@ -108,7 +109,7 @@ def render(content: Content, figures: Mapping[str, charts.Figure]) -> str:
         "Classes": _classes(content),
         "Most confused": _pairs(content.judged),
         "Worst mistakes": _mistakes(content.judged, content.calibrated),
-        "Labels to look at": _suspects(content.suspects),
+        "Labels to look at": _suspects(content.suspects, content.source),
         "How far to trust its confidence": _trust(content, drawn),
         **{title: page.table(rows) for title, rows in content.tables.items()},
         "Data": _data(content),
@@ -254,13 +255,13 @@ def _mistakes(judged: Judged, p: np.ndarray) -> str:
     return f'{legend}<div class="sheet{" double" if maps is not None else ""}">{"".join(figures)}</div>'
 
 
-def _suspects(suspects: Sequence[tuple[Mapping, str | bytes]]) -> str:
+def _suspects(suspects: Sequence[Mapping], source: Callable[[str], str | bytes]) -> str:
     if not suspects:
         return ""
     figures = "".join(
-        f"<figure>{page.picture(page.thumbnail(source, PICTURE_PX))}<figcaption>{text(row['label'])}, or "
+        f"<figure>{page.picture(page.thumbnail(source(row['path']), PICTURE_PX))}<figcaption>{text(row['label'])}, or "
         f"<b>{text(row['suggested'])}</b>?<br>{text(row['path'])}</figcaption></figure>"
-        for row, source in suspects[:SUSPECTS]
+        for row in suspects[:SUSPECTS]
     )
     more = f"<p>and {len(suspects) - SUSPECTS} more</p>" if len(suspects) > SUSPECTS else ""
     return (

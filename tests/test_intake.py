@@ -72,9 +72,7 @@ def test_urls(folder):
     assert intake.source("in/a.jpg", allow_urls=False) == "in/a.jpg"
 
 
-@pytest.mark.parametrize(
-    "url", ["http://h/a b.jpg", "http://h/é.jpg", "http://[bad/x.jpg", f"http://{'a' * 70}/x.jpg"]
-)
+@pytest.mark.parametrize("url", ["http://h/a b.jpg", "http://h/é.jpg", "http://[bad/x.jpg", f"http://{'a' * 70}/x.jpg"])
 def test_addresses_that_are_none(url):
     with pytest.raises(ImageError):
         intake.source(url, allow_urls=True)
