@@ -43,11 +43,11 @@ class Judged:
 
 @dataclass
 class Content:
-    """What a page tells. numbers: a part of metrics.json, of the judged images. trust: as of calibration.json.
-    fitted_on_these: whether its temperature was fitted on the judged images.
+    """What a page tells.
 
-    suspects: rows of suspects.csv. source: path -> path or encoded bytes. facts: what was done, name -> text. tables: titles and
-    rows of more numbers, the first row being the heads.
+    numbers: a part of metrics.json, of the judged images. trust: as of calibration.json. fitted_on_these: whether its
+    temperature was fitted on the judged images. suspects: rows of suspects.csv. source: path -> path or encoded bytes.
+    facts: what was done, name -> text. tables: titles and rows of more numbers, the first row being the heads.
     """
 
     title: str

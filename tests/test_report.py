@@ -36,7 +36,8 @@ def content(tmp_path, classes, n=None, seed=0, right=0.7):
         trust=calibration.fitted(logits, labels), findings=[
             {"code": "plateau", "severity": "info", "evidence": classes[0], "advice": "Wait."}],
         problems=[{"code": "dark", "severity": "warning", "message": classes[1], "advice": "Look."}],
-        next_steps=["python x --data <b>"], history=history, suspects=[suspect], source=lambda path: str(tmp_path / "a.jpg"),
+        next_steps=["python x --data <b>"], history=history, suspects=[suspect],
+        source=lambda path: str(tmp_path / "a.jpg"),
         splits={name: {"train": 3, "test": 4} for name in classes}, options={"data": classes[0], "lr": 0.1},
         facts={"machine": "m"}, tables={"Robustness": [["kind", "accuracy"], ["blur", 0.5]]},
     )  # fmt: skip
