@@ -15,15 +15,18 @@ from imgcls.scores import ECE_BINS, expected_calibration_error, log_softmax
 log = logging.getLogger(__name__)
 
 LIMITS = (0.05, 20.0)  # of a temperature: outside, logits are nothing that a scale can mend
+CLEARLY = 1.92  # half of the 95 % point of chi-squared with one degree of freedom
 FOLDS = 5
 MIN_PRECISION = 0.95
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """The T for which softmax(logits / T) has the lowest cross-entropy on these images; 1.0 when there are none.
+    """The T for which softmax(logits / T) has the lowest cross-entropy on these images; 1.0 unless T is clearly better.
 
     logits: float (N, K), rows that are not finite are left out. labels: int (N,). Targets are smoothed by 1 / (N + 2),
     as Platt 1999 does: else a few images that are all right would ask for certainty. Source: Guo et al. 2017, 4.2.
+    Clearly better: by a likelihood-ratio test at 95 % (Wilks 1938). With 43 validation images of a model that was
+    calibrated already, T lay between 0.7 and 1.3, and raised the error on others from 0.046 to 0.059.
     """
     finite = np.isfinite(logits).all(1)
     logits, labels = logits[finite].astype(np.float64), np.asarray(labels)[finite]
@@ -35,9 +38,10 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     def cost(log_t: float) -> float:
         log_p = log_softmax(logits / np.exp(log_t))
         others = (log_p.sum(1) - log_p[own, labels]) / (logits.shape[1] - 1)
-        return -((1 - share) * log_p[own, labels] + share * others).mean()
+        return -((1 - share) * log_p[own, labels] + share * others).sum()
 
-    return float(np.exp(minimize_scalar(cost, bounds=np.log(LIMITS), method="bounded").x))
+    best = minimize_scalar(cost, bounds=np.log(LIMITS), method="bounded")
+    return float(np.exp(best.x)) if cost(0.0) - best.fun > CLEARLY else 1.0
 
 
 def probabilities(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:

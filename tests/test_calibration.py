@@ -45,6 +45,12 @@ def test_a_few_images_that_are_all_right_do_not_ask_for_certainty():
     assert calibration.probabilities(logits, t).max() < 0.95
 
 
+def test_a_temperature_must_be_clearly_better_than_none():
+    found = [calibration.fit_temperature(*overconfident(43, factor=1.0, seed=seed)) for seed in range(40)]
+    assert sum(t != 1 for t in found) <= 6  # 2 of 40 by chance
+    assert calibration.fit_temperature(*overconfident(43, factor=3.0)) > 1.5
+
+
 def test_calibration_changes_confidence_and_no_answer():
     logits, labels = overconfident()
     t = calibration.fit_temperature(logits, labels)
