@@ -145,4 +145,4 @@ def render(rows: Sequence[Mapping], differing: Mapping[str, Sequence], comparabl
             *([name, *map(str, values)] for name, values in differing.items()),
         ]
         parts += ["<h2>Options that differ</h2>", page.table(options)]
-    return page.document("runs side by side", parts)
+    return page.document("runs side by side", parts, "body { max-width: 1500px }")
