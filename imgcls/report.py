@@ -8,13 +8,12 @@ from functools import cached_property
 
 import numpy as np
 
-from imgcls import artifacts, calibration, charts, page
+from imgcls import artifacts, calibration, charts, confusion, page
 from imgcls.intervals import wilson_interval
 from imgcls.page import text
 
 PICTURE_PX = 160
 MISTAKES, PAIRS, OF_PAIR, SUSPECTS = 12, 6, 6, 24  # how many are shown
-MOST_CELLS = 25  # classes up to which the confusion matrix is a table with its numbers
 TRUSTED = (0.9, 0.95, 0.99)  # shares of right answers for which the page tells the threshold
 
 
@@ -105,7 +104,7 @@ def render(content: Content, figures: Mapping[str, charts.Figure]) -> str:
         "": _headline(content),
         "What to know": _findings(content),
         "Training": f'<div class="chart wide">{drawn["curves"]}</div>' if "curves" in drawn else "",
-        "Which class is taken for which": _confusion(content.numbers["confusion_matrix"], content.judged.classes),
+        "Which class is taken for which": confusion.drawn(content.numbers["confusion_matrix"], content.judged.classes),
         "Classes": _classes(content),
         "Most confused": _pairs(content.judged),
         "Worst mistakes": _mistakes(content.judged, content.calibrated),
@@ -116,7 +115,7 @@ def render(content: Content, figures: Mapping[str, charts.Figure]) -> str:
         "How it was made": _made(content),
     }
     parts = [f"<h2>{title}</h2>{body}" if title else body for title, body in sections.items() if body]
-    return page.document(f"{content.title}: report", parts, _STYLE)
+    return page.document(f"{content.title}: report", parts, _STYLE + confusion.STYLE)
 
 
 def _headline(content: Content) -> str:
@@ -157,48 +156,6 @@ def _findings(content: Content) -> str:
         lines = ["<li>Nothing went wrong that the rules know.</li>"]
     steps = "".join(f"<pre>{page.visible(step)}</pre>" for step in content.next_steps)
     return f"<ul>{''.join(lines)}</ul>{f'<h3>Next</h3>{steps}' if steps else ''}"
-
-
-def _confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> str:
-    """Rows are true classes; up to 25 a table with its counts, above a picture with a word on each cell."""
-    counts = np.asarray(matrix)
-    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    if len(classes) > MOST_CELLS:
-        return _cells(counts, shares, classes)
-    head = "".join(f'<th class="up"><div>{text(name)}</div></th>' for name in classes)
-    rows = []
-    for i, name in enumerate(classes):
-        cells = "".join(
-            f'<td style="background:rgb({_HIT if i == j else _MISS} / {shares[i, j]:.2f})" '
-            f'title="{page.visible(name)} called {page.visible(classes[j])}: {counts[i, j]} of {counts[i].sum()}">'
-            f"{counts[i, j] or ''}</td>"
-            for j in range(len(classes))
-        )
-        rows.append(f"<tr><th>{text(name)}</th>{cells}</tr>")
-    return (
-        "<p>A row for each true class, a column for each answer.</p>"
-        f'<div class="wide"><table class="matrix"><tr><th></th>{head}</tr>{"".join(rows)}</table></div>'
-    )
-
-
-_HIT, _MISS = "79 131 204", "217 130 43"
-
-
-def _cells(counts: np.ndarray, shares: np.ndarray, classes: Sequence[str]) -> str:
-    side, k = (12, len(classes)) if len(classes) <= 60 else (6, len(classes))
-    rects = "".join(
-        f'<rect x="{j * side}" y="{i * side}" width="{side}" height="{side}" fill="rgb({_HIT if i == j else _MISS})" '
-        f'fill-opacity="{0.15 + 0.85 * shares[i, j]:.2f}"><title>{page.visible(classes[i])} called '
-        f"{page.visible(classes[j])}: {counts[i, j]} of {counts[i].sum()}</title></rect>"
-        for i, j in zip(*np.nonzero(counts), strict=True)
-    )
-    size = k * side
-    return (
-        "<p>A row for each true class, a column for each answer, in the order of the table below; blue is right. Point "
-        "at a cell for its names and counts.</p>"
-        f'<div class="wide"><svg viewBox="0 0 {size} {size}" style="width:{size}px;min-width:{min(size, 600)}px">'
-        f'<rect width="{size}" height="{size}" fill="none" stroke="currentColor"/>{rects}</svg></div>'
-    )
 
 
 def _classes(content: Content) -> str:
@@ -334,12 +291,6 @@ svg { max-width: 100%; height: auto } .chart svg { min-width: 640px }
 figure, figure img, figure div { width: 160px } figure img, figure div { height: 160px }
 .double figure { width: 322px; } .double figure img, .double figure div { display: inline-block; width: 160px }
 .double figure img + img { margin-left: 2px } figcaption { max-height: none; font-size: 0.78rem }
-.matrix { width: auto; border-collapse: separate; border-spacing: 1px } .matrix tr + tr td { border: 0 }
-.matrix td { text-align: center; min-width: 1.9rem; height: 1.7rem; vertical-align: middle; font-size: 0.8rem;
-  padding: 0 0.2rem } .matrix th { font-weight: 400; font-size: 0.8rem; text-align: right; width: auto;
-  max-width: 12rem; white-space: nowrap; overflow: hidden; text-overflow: ellipsis }
-.matrix .up { vertical-align: bottom; height: 7rem; padding: 0 } .matrix .up div { writing-mode: vertical-rl;
-  transform: rotate(180deg); margin: auto; max-height: 7rem; overflow: hidden; text-overflow: ellipsis }
 details table td { overflow-wrap: anywhere }
 @media print { .wide { overflow: visible } details { display: none } h2, h3 { break-after: avoid }
   h2 + p { break-after: avoid } .matrix, .pairs > div, tr { break-inside: avoid } * { print-color-adjust: exact }

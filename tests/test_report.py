@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from drawings import photo
 
-from imgcls import artifacts, calibration, charts, report
+from imgcls import artifacts, calibration, charts, confusion, report
 from imgcls.metrics import judge
 from imgcls.report import Content, Judged
 
@@ -48,8 +48,8 @@ def test_any_number_of_classes(tmp_path, k):
     run = artifacts.RunFolder(tmp_path / "run")
     report.write(run, content(tmp_path, [f"class {i}" for i in range(k)]))
     page = (run / "report.html").read_text()
-    assert page.count('class="matrix"') == (k <= report.MOST_CELLS)
-    assert page.count("<rect") > (k if k > report.MOST_CELLS else 0)
+    assert page.count('class="matrix"') == (k <= confusion.MOST_CELLS)
+    assert page.count("<rect") > (k if k > confusion.MOST_CELLS else 0)
     names = {p.name for p in (run / "figures").iterdir()}
     assert names == {"curves.png", "confusion_matrix.png", "reliability.png", "coverage.png"}
     assert all((run / "figures" / name).read_bytes().startswith(b"\x89PNG") for name in names)
