@@ -43,7 +43,8 @@ def _through_attention(network: nn.Module, pixels: torch.Tensor, targets: torch.
     finally:
         network.set_attn_implementation(before)
         pixels.requires_grad_(False)
-    if not layers or len({a.shape[-2:] for a in layers}) > 1 or layers[0].shape[-1] != layers[0].shape[-2]:
+    alike = len(layers) == len(given) and len({a.shape[-2:] for a in layers}) == 1  # else it is attention in windows
+    if not alike or layers[0].shape[-1] != layers[0].shape[-2]:
         return None
     tokens = layers[0].shape[-1]
     relevance = torch.eye(tokens, device=pixels.device).expand(len(pixels), tokens, tokens)

@@ -76,7 +76,7 @@ def test_other_transformers_are_explained_or_said_not_to_be(shapes, kind):
     network = getattr(transformers, names[kind])(getattr(transformers, CONFIGS[kind])(num_labels=3)).eval()
     processor = transformers.ViTImageProcessor(size={"height": 224, "width": 224})
     found = overlay.pictures(network, processor, [str(next(shapes.rglob("*.jpg")))], [1])
-    assert found is None or found[0].startswith("/9j/")
+    assert found is None or (kind != "Swin" and found[0].startswith("/9j/"))  # its attention is in windows
 
 
 CONFIGS = {"Swin": "SwinConfig", "MobileViT": "MobileViTConfig", "LevitFor": "LevitConfig", "PvtV2": "PvtV2Config"}
