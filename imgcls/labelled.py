@@ -12,7 +12,8 @@ import numpy as np
 from imgcls import artifacts, dataset, lookup
 from imgcls.dataset import Images
 from imgcls.errors import FolderError, OptionError, RunError, nearest, shorten
-from imgcls.options import SourceOptions, ValidateOptions
+from imgcls.options import SourceOptions
+from imgcls.run_options import ValidateOptions
 
 log = logging.getLogger(__name__)
 

@@ -49,8 +49,8 @@ def load(folder: Path, device: torch.device) -> tuple[nn.Module, object]:
 def all_logits(network: nn.Module, view: Dataset, args: TrainingArguments) -> np.ndarray:
     """Logits, float32 (N, K), of a whole view in its order, each image computed by one process of the launch."""
     rank, processes = args.process_index, args.world_size
-    mine = logits_of(
-        network,
+    mine = outputs_of(
+        logits(network),
         view,
         batch=args.per_device_eval_batch_size,
         device=args.device,
@@ -63,23 +63,6 @@ def all_logits(network: nn.Module, view: Dataset, args: TrainingArguments) -> np
         if len(part):
             found[i::processes] = part
     return found
-
-
-def logits_of(
-    network: nn.Module,
-    view: Dataset,
-    *,
-    batch: int,
-    device: torch.device,
-    part: tuple[int, int] = (0, 1),
-    show_progress: bool = False,
-) -> np.ndarray:
-    """Logits, float32 (n, K), of the images part[0], part[0] + part[1], ... of a view, in that order.
-
-    view: samples as `EvaluationView` gives them. part: (rank, processes), so that together all processes see each
-    image once; the last ones may have none. Raises what the view raises.
-    """
-    return outputs_of(logits(network), view, batch=batch, device=device, part=part, show_progress=show_progress)
 
 
 def logits(network: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -96,7 +79,12 @@ def outputs_of(
     part: tuple[int, int] = (0, 1),
     show_progress: bool = False,
 ) -> np.ndarray:
-    """As `logits_of`, of anything that turns pixels (n, 3, px, px) into (n, D); called in several threads."""
+    """Outputs, float32 (n, D), of the images part[0], part[0] + part[1], ... of a view, in that order.
+
+    forward: pixels (m, 3, px, px) -> (m, D), such as `logits`; called in several threads. view: samples as
+    `EvaluationView` gives them. part: (rank, processes), so that together all processes see each image once; the last
+    ones may have none. Raises what the view raises.
+    """
     mine = range(part[0], len(view), part[1])
     found = []
     with tqdm(total=len(mine), desc="evaluating", leave=False, disable=None if show_progress else True) as bar:

@@ -6,7 +6,7 @@ import json
 import sys
 
 from imgcls import cli
-from imgcls.options import CompareOptions
+from imgcls.run_options import CompareOptions
 
 EXAMPLES = """\
 examples:

@@ -6,7 +6,7 @@ import sys
 from collections import Counter
 
 from imgcls import cli
-from imgcls.options import PredictOptions
+from imgcls.run_options import PredictOptions
 
 EXAMPLES = """\
 examples:

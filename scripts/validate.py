@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 
 from imgcls import cli
-from imgcls.options import SourceOptions, ValidateOptions
+from imgcls.options import SourceOptions
+from imgcls.run_options import ValidateOptions
 
 EXAMPLES = """\
 examples:
@@ -14,11 +15,12 @@ examples:
   python scripts/validate.py --run runs/photos-resnet-50 --data new_photos --compare runs/photos-vit-base --corruptions
 
 exit codes: 0 done, 1 an error that you can mend, 2 wrong usage"""
+DATA = "labelled images: class folders, a CSV or a Hub data set id, as of train.py (default: those the run held out)"
 
 
 def main() -> int:
     kinds = (SourceOptions, ValidateOptions)
-    given = cli.parse(kinds, description=__doc__, examples=EXAMPLES)
+    given = cli.parse(kinds, description=__doc__, examples=EXAMPLES, shown={"data": DATA})
     cli.start_logging()
     data, asked = (given.make(kind) for kind in kinds)
 

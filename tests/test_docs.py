@@ -10,16 +10,14 @@ from imgcls.checkpoints import CHECKPOINTS
 from imgcls.options import (
     AugmentOptions,
     CheckOptions,
-    CompareOptions,
     DataOptions,
     ModelOptions,
-    PredictOptions,
     RecommendOptions,
     RunOptions,
     SourceOptions,
     TuneOptions,
-    ValidateOptions,
 )  # fmt: skip
+from imgcls.run_options import CompareOptions, PredictOptions, ValidateOptions
 from imgcls.training_options import TrainOptions
 
 ROOT = TESTS.parent

@@ -26,7 +26,7 @@ def test_features_are_what_the_head_is_given(extractor):
     found = extractor.features(built, "validation")
     assert found.shape == (len(extractor.division.paths["validation"]), model.head_of(built.network).in_features)
     view = features.EvaluationView(extractor.division.rows["validation"], built.processor)
-    logits = prediction.logits_of(built.network, view, batch=3, device=torch.device("cpu"))
+    logits = prediction.outputs_of(prediction.logits(built.network), view, batch=3, device=torch.device("cpu"))
     head = model.head_of(built.network)
     again = found @ head.weight.detach().numpy().T + head.bias.detach().numpy()
     np.testing.assert_allclose(again, logits, atol=1e-4)

@@ -14,8 +14,8 @@ FLOORS = [
     },
     {
         "folder", "table", "cache", "inspection", "groups", "shortcut", "augmentation", "recipes", "source", "progress",
-        "training_options", "probe", "metrics", "pitfalls", "page", "calibration", "intake", "ledger", "sorting",
-        "suspects", "made",
+        "training_options", "run_options", "probe", "metrics", "pitfalls", "page", "calibration", "intake", "ledger",
+        "sorting", "suspects", "made",
     },
     {"lookup", "duplicates", "hub_rows", "transforms", "model", "diagnosis", "answers", "confusion"},
     {"report", "audit", "dataset", "prediction", "trainer", "lora", "overlay"},

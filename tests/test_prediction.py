@@ -39,7 +39,9 @@ class Photos:
 @pytest.mark.parametrize("batch", [1, 3, 50])
 def test_logits_are_pipeline_s_whatever_the_batch(saved, batch):
     network, processor = prediction.load(saved, torch.device("cpu"))
-    logits = prediction.logits_of(network, Photos(processor, 7), batch=batch, device=torch.device("cpu"))
+    logits = prediction.outputs_of(
+        prediction.logits(network), Photos(processor, 7), batch=batch, device=torch.device("cpu")
+    )
     assert (logits.shape, logits.dtype) == ((7, 3), np.float32)
     predict = pipeline("image-classification", model=str(saved), top_k=None)
     for i, row in enumerate(torch.from_numpy(logits).softmax(1)):
@@ -50,9 +52,12 @@ def test_logits_are_pipeline_s_whatever_the_batch(saved, batch):
 def test_processes_share_the_images(saved):
     network, processor = prediction.load(saved, torch.device("cpu"))
     view, options = Photos(processor, 7), {"batch": 2, "device": torch.device("cpu")}
-    whole = prediction.logits_of(network, view, **options)
+    whole = prediction.outputs_of(prediction.logits(network), view, **options)
     for processes in (2, 9):  # of nine, two have nothing to do
-        parts = [prediction.logits_of(network, view, part=(rank, processes), **options) for rank in range(processes)]
+        parts = [
+            prediction.outputs_of(prediction.logits(network), view, part=(rank, processes), **options)
+            for rank in range(processes)
+        ]
         for rank, part in enumerate(parts):
             assert len(part) == len(whole[rank::processes])
             if len(part):
