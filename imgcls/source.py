@@ -93,6 +93,20 @@ def fetch(source: Source, weights: bool = True) -> Source:
     return Source(source.name, source.checkpoint, Path(path))
 
 
+def trained(name: str) -> Path:
+    """The folder of a model that is asked and not trained: a run folder, a model folder, or a Hub id, downloaded.
+
+    Raises what `locate` and `fetch` raise, with the cure for --run.
+    """
+    try:
+        return fetch(locate(name)).folder
+    except HubUnreachable as error:
+        raise HubUnreachable(
+            f"Expected to download {name}, got no answer from the Hub. Download it once where there is a network "
+            f"(hf download {name}), or give a run folder as --run."
+        ) from error
+
+
 def _cached(source: Source, weights: bool) -> bool:
     def has(file: str) -> bool:
         return isinstance(try_to_load_from_cache(source.hub_id, file, revision=source.revision), str)

@@ -42,7 +42,7 @@ def main() -> int:
 
     machine.prepare()
     device = torch.device(machine.accelerator() or "cpu")
-    folder = source.fetch(source.locate(asked.run)).folder
+    folder = source.trained(asked.run)
     network, processor = prediction.load(folder, device)
     classes = [network.config.id2label[i] for i in range(network.config.num_labels)]
     trust = calibration.of_run(artifacts.RunFolder(folder), asked.min_precision)

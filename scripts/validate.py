@@ -33,7 +33,7 @@ def main() -> int:
     device = torch.device(machine.accelerator() or "cpu")
 
     def load(name: str) -> validation.Model:
-        folder = source.fetch(source.locate(name)).folder
+        folder = source.trained(name)
         return validation.Model(folder, *prediction.load(folder, device), device, asked.batch_size)
 
     model, other = load(asked.run), load(asked.compare) if asked.compare else None

@@ -108,3 +108,13 @@ def test_looking_a_name_up_is_not_waited_for():
     assert time.monotonic() - start < 1
     with pytest.raises(KeyError):
         source._within(1, lambda: {}["its own error comes through"])
+
+
+def test_a_model_that_is_only_asked_has_another_cure(monkeypatch):
+    def unreachable(_):
+        raise source.HubUnreachable("train with --from_scratch")
+
+    monkeypatch.setattr(source, "fetch", unreachable)
+    with pytest.raises(source.HubUnreachable, match=r"--run\.$") as raised:
+        source.trained("someone/model")
+    assert "--from_scratch" not in str(raised.value)
