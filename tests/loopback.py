@@ -1,10 +1,12 @@
-"""A stand-in of the Hugging Face Hub on 127.0.0.1: the read side of its protocol, for tests without a network.
+"""A stand-in of the Hugging Face Hub on 127.0.0.1, both its read and its write side, for tests without a network.
 
     with LoopbackHub() as hub:
         hub.add_model("google/vit-base-patch16-224-in21k", folder)
+        hub.add_user("tester", "hf_write")
         subprocess.run([sys.executable, "-c", code], env=hub.env(tmp_path / "home"), check=True)
 
-huggingface_hub reads HF_ENDPOINT when it is imported, so clients run in a process of their own.
+huggingface_hub reads HF_ENDPOINT when it is imported, so clients run in a process of their own. Uploads go the plain
+LFS way: the stand-in has no xet storage, no branches and no pull requests.
 """
 
 from __future__ import annotations
@@ -14,37 +16,46 @@ import io
 import json
 import os
 import re
+import shutil
 import sys
+import tempfile
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
-LFS_SUFFIXES = (".safetensors", ".parquet", ".onnx", ".bin", ".jpg", ".jpeg", ".png", ".webp")
-DATE = "2024-01-01T00:00:00.000Z"
+from loopback_cards import card_problems
+from loopback_repos import PREFIXES, Refused, Repo, User, kept_in_lfs, new_repo, read_repo
 
-_API = re.compile(r"/api/(models|datasets)/([^/]+/[^/]+)(?:/(revision|tree|paths-info|refs|commits)(?:/(.*))?)?")
-_RESOLVE = re.compile(r"/(datasets/)?([^/]+/[^/]+)/(?:resolve|raw)/([^/]+)/(.+)")
+_REPO = r"/api/(models|datasets|spaces)/([^/]+/[^/]+)"
+_PAGE = r"/(datasets/|spaces/)?([^/]+/[^/]+)"
+_ROUTES = (  # methods, path, who answers
+    ("GET", r"/api/whoami-v2", "_whoami"),
+    ("POST", r"/api/repos/create", "_create"),
+    ("POST", r"/api/validate-yaml", "_validate"),
+    ("GET", _REPO + r"/auth-check(/write)?", "_auth_check"),
+    ("POST", _REPO + r"/preupload/([^/]+)", "_preupload"),
+    ("POST", _PAGE + r"\.git/info/lfs/objects/batch", "_batch"),
+    ("PUT", r"/lfs/(models|datasets|spaces)/([^/]+/[^/]+)/([0-9a-f]{64})", "_object"),
+    ("POST", _REPO + r"/commit/([^/]+)", "_commit"),
+    ("GET HEAD", _REPO + r"(?:/revision/([^/]+))?", "_info"),
+    ("GET HEAD", _REPO + r"/tree/([^/]+)(?:/(.*))?", "_tree"),
+    ("POST", _REPO + r"/paths-info/([^/]+)", "_paths_info"),
+    ("GET HEAD", _REPO + r"/refs", "_refs"),
+    ("GET HEAD", _REPO + r"/commits/([^/]+)", "_commits"),
+    ("GET HEAD", _PAGE + r"/(?:resolve|raw)/([^/]+)/(.+)", "_file"),
+)
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 # Settings of the outer process that would lead a client away from the stand-in.
 _UNSET = (
-    "HF_TOKEN",
-    "HUGGING_FACE_HUB_TOKEN",
-    "HF_TOKEN_PATH",
-    "HF_HUB_OFFLINE",
-    "TRANSFORMERS_OFFLINE",
-    "HF_DATASETS_OFFLINE",
-    "HF_HUB_CACHE",
-    "HUGGINGFACE_HUB_CACHE",
-    "HF_DATASETS_CACHE",
-    "HF_ASSETS_CACHE",
-    "HF_XET_CACHE",
-    "HF_MODULES_CACHE",
-)
+    "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE",
+    "HF_DATASETS_OFFLINE", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_DATASETS_CACHE", "HF_ASSETS_CACHE",
+    "HF_XET_CACHE", "HF_MODULES_CACHE",
+)  # fmt: skip
 
 
 class Request(NamedTuple):
@@ -55,92 +66,19 @@ class Request(NamedTuple):
     headers: dict[str, str]
 
 
-@dataclass(frozen=True)
-class _File:
-    source: Path
-    size: int
-    blob: str  # git's object id
-    sha256: str | None  # of files kept in LFS
+class Upload(NamedTuple):
+    """One LFS object that arrived whole."""
 
-    @property
-    def etag(self) -> str:
-        return self.sha256 or self.blob
+    sha256: str
+    size: int
 
 
 @dataclass
-class _Repo:
-    kind: str  # "models" or "datasets"
-    repo_id: str
-    files: dict[str, _File] = field(default_factory=dict)
-    commit: str = ""
-
-    def knows(self, revision: str) -> bool:
-        return revision in ("main", "refs/heads/main", "HEAD", self.commit)
-
-    def info(self) -> dict:
-        more = {"modelId": self.repo_id, "pipeline_tag": "image-classification"} if self.kind == "models" else {}
-        return {
-            "_id": self.commit[:24],
-            "id": self.repo_id,
-            "author": self.repo_id.split("/")[0],
-            "sha": self.commit,
-            "private": False,
-            "gated": False,
-            "disabled": False,
-            "lastModified": DATE,
-            "createdAt": DATE,
-            "downloads": 0,
-            "likes": 0,
-            "tags": [],
-            "siblings": [{"rfilename": name} for name in self.files],
-            **more,
-        }
-
-    def entry(self, path: str) -> dict | None:
-        """What tree and paths-info say about one file or folder; None where there is neither."""
-        if path in self.files:
-            file = self.files[path]
-            entry = {"type": "file", "oid": file.blob, "size": file.size, "path": path}
-            if file.sha256:
-                entry["lfs"] = {"oid": file.sha256, "size": file.size, "pointerSize": 134}
-        elif any(name.startswith(path + "/") for name in self.files):
-            entry = {"type": "directory", "oid": hashlib.sha1(path.encode()).hexdigest(), "size": 0, "path": path}
-        else:
-            return None
-        return entry | {"lastCommit": {"id": self.commit, "title": "Upload", "date": DATE}}
-
-    def tree(self, path: str, recursive: bool) -> list[dict] | None:
-        prefix = path.strip("/") + "/" if path.strip("/") else ""
-        paths = set()
-        for name in self.files:
-            if name.startswith(prefix):
-                parts = name[len(prefix) :].split("/")
-                depths = range(1, len(parts) + 1) if recursive else (1,)
-                paths.update(prefix + "/".join(parts[:depth]) for depth in depths)
-        if prefix and not paths:
-            return None
-        return [self.entry(path) for path in sorted(paths)]
-
-
-def _read(kind: str, repo_id: str, folder: Path) -> _Repo:
-    repo = _Repo(kind, repo_id)
-    digest = hashlib.sha1(f"{kind}/{repo_id}".encode())
-    for source in sorted(p for p in folder.rglob("*") if p.is_file()):
-        name = source.relative_to(folder).as_posix()
-        size = source.stat().st_size
-        git = hashlib.sha1(f"blob {size}\0".encode())
-        sha = hashlib.sha256()
-        with source.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                git.update(block)
-                sha.update(block)
-        lfs = sha.hexdigest() if source.suffix.lower() in LFS_SUFFIXES or size > 10_000_000 else None
-        repo.files[name] = _File(source, size, git.hexdigest(), lfs)
-        digest.update(f"\0{name}\0{sha.hexdigest()}".encode())
-    if not repo.files:
-        raise ValueError(f"Expected files below {folder}, found none.")
-    repo.commit = digest.hexdigest()
-    return repo
+class _Fault:
+    method: str
+    path: str
+    what: str | int
+    times: int | None
 
 
 class _Server(ThreadingHTTPServer):
@@ -161,6 +99,45 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args) -> None:
         pass
 
+    def _any(self) -> None:
+        hub = self.server.hub
+        hub.requests.append(Request(self.command, self.path, {k.lower(): v for k, v in self.headers.items()}))
+        fault = hub._due(self.command, self.path)
+        length = int(self.headers.get("Content-Length") or 0)
+        with tempfile.SpooledTemporaryFile(1 << 20, dir=hub._blobs) as self.body:
+            whole = self._receive(length // 2 if fault == "cut" else length)
+            if fault == "stall":
+                hub._closing.wait()
+            if fault in ("cut", "stall") or not whole:
+                self.close_connection = True
+                return
+            try:
+                if fault:
+                    raise Refused(fault, HTTPStatus(fault).phrase)
+                self._route()
+            except Refused as refused:
+                self._refuse(refused)
+
+    do_GET = do_HEAD = do_POST = do_PUT = _any
+
+    def _receive(self, left: int) -> bool:
+        """Take in so many bytes of the request's body; False when the client went away before."""
+        while left and (block := self.rfile.read(min(left, 1 << 20))):
+            self.body.write(block)
+            left -= len(block)
+        self.body.seek(0)
+        return not left
+
+    def _route(self) -> None:
+        url = urlsplit(self.path)
+        self.query = parse_qs(url.query)
+        for methods, pattern, name in _ROUTES:
+            match = re.fullmatch(pattern, url.path)
+            if match and self.command in methods.split():
+                getattr(self, name)(*(unquote(part or "") for part in match.groups()))
+                return
+        raise Refused(404, "Sorry, we can't find the page you are looking for.")
+
     def _answer(self, status: int, body: bytes = b"", kind: str = "application/json", **headers: str) -> None:
         self._head(status, len(body), kind, **headers)
         if self.command != "HEAD":
@@ -174,79 +151,163 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(key.replace("_", "-"), value)
         self.end_headers()
 
-    def _json(self, value) -> None:
-        self._answer(200, json.dumps(value).encode())
+    def _json(self, value, status: int = 200, **headers: str) -> None:
+        self._answer(status, json.dumps(value).encode(), **headers)
 
-    def _missing(self, code: str | None, message: str, **headers: str) -> None:
-        if code:
-            headers |= {"X_Error_Code": code, "X_Error_Message": message}
-        self._answer(404, json.dumps({"error": message}).encode(), **headers)
+    def _refuse(self, refused: Refused) -> None:
+        # A header is one line of plain letters.
+        headers = {"X_Error_Message": " ".join(str(refused).split()).encode("ascii", "replace").decode()}
+        if refused.code:
+            headers["X_Error_Code"] = refused.code
+        if refused.commit:
+            headers["X_Repo_Commit"] = refused.commit
+        self._json({"error": str(refused)} | refused.more, refused.status, **headers)
 
-    def _any(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+    def _token(self) -> str | None:
+        scheme, _, token = self.headers.get("Authorization", "").partition(" ")
+        return token if scheme == "Bearer" else None
+
+    def _signed_in(self, wrong: str = "Invalid credentials in Authorization header") -> User:
+        """The user who asks. Refused(401) for a stranger, with the message `wrong` for an unknown token."""
+        token = self._token()
+        if token is None:
+            raise Refused(401, "Invalid username or password.")
+        if token not in self.server.hub._users:
+            raise Refused(401, wrong)
+        return self.server.hub._users[token]
+
+    def _readable(self, kind: str, repo_id: str) -> Repo:
         hub = self.server.hub
-        hub.requests.append(Request(self.command, self.path, {k.lower(): v for k, v in self.headers.items()}))
-        if hub.stall:
-            hub._closing.wait()
-            self.close_connection = True
-            return
-        url = urlsplit(self.path)
-        if match := _API.fullmatch(url.path):
-            kind, repo_id, what, rest = match.groups()
-            repo = self._repo(kind, repo_id)
-            if repo is not None:
-                self._api(repo, what, rest, parse_qs(url.query), parse_qs(body.decode("utf-8", "replace")))
-        elif match := _RESOLVE.fullmatch(url.path):
-            dataset, repo_id, revision, name = match.groups()
-            repo = self._repo("datasets" if dataset else "models", repo_id)
-            if repo is not None:
-                self._file(repo, unquote(revision), unquote(name))
-        elif url.path == "/api/whoami-v2":
-            message = "Invalid user token."
-            self._answer(401, json.dumps({"error": message}).encode(), X_Error_Message=message)
-        else:
-            self._missing(None, "Sorry, we can't find the page you are looking for.")
-
-    do_GET = do_HEAD = do_POST = _any
-
-    def _repo(self, kind: str, repo_id: str) -> _Repo | None:
-        repo = self.server.hub._repos.get((kind, unquote(repo_id)))
-        if repo is None:
-            self._missing("RepoNotFound", "Repository not found")
+        repo, user = hub._repos.get((kind, repo_id)), hub._users.get(self._token())
+        if repo is None or (repo.private and not (user and user.may_read(repo))):
+            raise Refused(404, "Repository not found", "RepoNotFound")
         return repo
 
-    def _api(self, repo: _Repo, what: str | None, rest: str | None, query: dict, form: dict) -> None:
-        revision, _, path = (rest or "main").partition("/")
-        revision, path = unquote(revision), unquote(path)
-        if not repo.knows(revision):
-            self._missing("RevisionNotFound", f"Invalid rev id: {revision}")
-        elif what in (None, "revision"):
-            self._json(repo.info())
-        elif what == "tree":
-            entries = repo.tree(path, query.get("recursive", [""])[0].lower() in ("true", "1"))
-            if entries is None:
-                self._missing("EntryNotFound", f"{path} does not exist on {revision!r}", X_Repo_Commit=repo.commit)
-            else:
-                self._json(entries)
-        elif what == "paths-info":
-            found = (repo.entry(path.strip("/")) for path in form.get("paths", []))
-            self._json([entry for entry in found if entry is not None])
-        elif what == "refs":
-            branch = {"name": "main", "ref": "refs/heads/main", "targetCommit": repo.commit}
-            self._json({"branches": [branch], "tags": [], "converts": []})
-        else:
-            commit = {"id": repo.commit, "title": "Upload", "message": "", "authors": [], "date": DATE}
-            self._json([commit])
+    def _writable(self, kind: str, repo_id: str) -> Repo:
+        user = self._signed_in()
+        repo = self._readable(kind, repo_id)
+        if not user.may_write(repo):
+            raise Refused(403, "Authorization error.")
+        if "create_pr" in self.query:
+            raise Refused(400, "This stand-in has no pull requests.")
+        return repo
 
-    def _file(self, repo: _Repo, revision: str, name: str) -> None:
-        if not repo.knows(revision):
-            self._missing("RevisionNotFound", f"Invalid rev id: {revision}")
-            return
-        file = repo.files.get(name)
+    def _whoami(self) -> None:
+        self._json(self._signed_in("Invalid user token.").about())
+
+    def _create(self) -> None:
+        hub, user, asked = self.server.hub, self._signed_in(), json.load(self.body)
+        one = asked.get("type") or "model"
+        owner = asked.get("organization") or user.name
+        kind, repo_id, sdk = f"{one}s", f"{owner}/{asked['name']}", asked.get("sdk")
+        if not user.may_create(owner):
+            raise Refused(403, f'You don\'t have the rights to create a {one} under the namespace "{owner}"')
+        if kind not in PREFIXES or (kind == "spaces") != (sdk is not None):
+            raise Refused(400, f"Expected a model, a dataset or a space with its sdk, got {one} with sdk {sdk}")
+        url = f"{hub.url}/{PREFIXES[kind]}{repo_id}"
+        private = asked.get("private") or asked.get("visibility", "public") != "public"
+        with hub._lock:
+            if (kind, repo_id) in hub._repos:
+                raise Refused(409, f"You already created this {one} repo", url=url)
+            repo = new_repo(kind, repo_id, hub._blobs, private=private, creator=user.name, sdk=sdk)
+            hub._repos[kind, repo_id] = repo
+        self._json({"url": url, "name": repo_id, "id": repo_id, "private": private})
+
+    def _validate(self) -> None:
+        asked = json.load(self.body)
+        errors, warnings = card_problems(asked["content"], asked.get("repoType") or "model")
+        status = 400 if errors else 200
+        if "text/plain" in self.headers.get("Accept", ""):
+            self._answer(status, "\n".join(f"- Error: {error}" for error in errors).encode(), "text/plain")
+        else:
+            messages = {"errors": errors, "warnings": warnings}
+            self._json({key: [{"message": text} for text in texts] for key, texts in messages.items()}, status)
+
+    def _auth_check(self, kind: str, repo_id: str, write: str) -> None:
+        (self._writable if write else self._readable)(kind, repo_id)
+        self._answer(200, b"OK", "text/plain")
+
+    def _preupload(self, kind: str, repo_id: str, revision: str) -> None:
+        commit = self._writable(kind, repo_id).at(revision)
+        files = []
+        for asked in json.load(self.body)["files"]:
+            mode = "lfs" if kept_in_lfs(asked["path"], asked["size"]) else "regular"
+            files.append({"path": asked["path"], "uploadMode": mode, "shouldIgnore": False})
+            if there := commit.files.get(asked["path"]):
+                files[-1]["oid"] = there.etag
+        self._json({"commitOid": commit.oid, "files": files})
+
+    def _batch(self, prefix: str, repo_id: str) -> None:
+        kind = _KINDS[prefix]
+        repo = self._writable(kind, repo_id)
+        objects = []
+        for asked in json.load(self.body)["objects"]:
+            oid, size = asked["oid"], asked["size"]
+            objects.append({"oid": oid, "size": size, "authenticated": True})
+            if oid not in repo.objects:
+                repo.awaited[oid] = size
+                href = f"{self.server.hub.url}/lfs/{kind}/{repo_id}/{oid}"
+                objects[-1]["actions"] = {"upload": {"href": href, "header": {}}}
+        answer = {"transfer": "basic", "hash_algo": "sha256", "objects": objects}
+        self._answer(200, json.dumps(answer).encode(), "application/vnd.git-lfs+json")
+
+    def _object(self, kind: str, repo_id: str, oid: str) -> None:
+        # As with a signed address, whoever was told it may write there.
+        hub = self.server.hub
+        repo = hub._repos.get((kind, repo_id))
+        if repo is None or oid not in repo.awaited:
+            raise Refused(403, "Nothing is awaited at this address.")
+        arrived = Upload(hashlib.file_digest(self.body, "sha256").hexdigest(), self.body.tell())
+        if arrived != (oid, repo.awaited[oid]):
+            raise Refused(400, f"Expected {repo.awaited[oid]} bytes with sha256 {oid}, got {arrived}")
+        self.body.seek(0)
+        with hub._lock, (hub._blobs / oid).open("wb") as out:
+            shutil.copyfileobj(self.body, out)
+            repo.objects[oid] = hub._blobs / oid
+            hub.uploaded.append(arrived)
+        self._answer(200, ETag=f'"{oid}"')
+
+    def _commit(self, kind: str, repo_id: str, revision: str) -> None:
+        hub, repo = self.server.hub, self._writable(kind, repo_id)
+        with hub._lock:
+            if repo.at(revision) is not repo.head:
+                raise Refused(400, f"Expected a branch, got {revision}")
+            commit = repo.changed(map(json.loads, self.body), hub._blobs)
+        url = f"{hub.url}/{PREFIXES[kind]}{repo_id}/commit/{commit.oid}"
+        self._json({"success": True, "commitUrl": url, "commitOid": commit.oid, "hookOutput": ""})
+
+    def _info(self, kind: str, repo_id: str, revision: str) -> None:
+        repo = self._readable(kind, repo_id)
+        self._json(repo.info(repo.at(revision or "main")))
+
+    def _tree(self, kind: str, repo_id: str, revision: str, path: str) -> None:
+        commit = self._readable(kind, repo_id).at(revision)
+        entries = commit.tree(path, self.query.get("recursive", [""])[0].lower() in ("true", "1"))
+        if entries is None:
+            raise Refused(404, f"{path} does not exist on {revision!r}", "EntryNotFound", commit.oid)
+        self._json(entries)
+
+    def _paths_info(self, kind: str, repo_id: str, revision: str) -> None:
+        commit = self._readable(kind, repo_id).at(revision)
+        form = parse_qs(self.body.read().decode())
+        found = (commit.entry(path.strip("/")) for path in form.get("paths", []))
+        self._json([entry for entry in found if entry is not None])
+
+    def _refs(self, kind: str, repo_id: str) -> None:
+        branch = {"name": "main", "ref": "refs/heads/main", "targetCommit": self._readable(kind, repo_id).head.oid}
+        self._json({"branches": [branch], "tags": [], "converts": []})
+
+    def _commits(self, kind: str, repo_id: str, revision: str) -> None:
+        repo = self._readable(kind, repo_id)
+        until = repo.commits.index(repo.at(revision))
+        self._json([commit.about() for commit in reversed(repo.commits[: until + 1])])
+
+    def _file(self, prefix: str, repo_id: str, revision: str, name: str) -> None:
+        commit = self._readable(_KINDS[prefix], repo_id).at(revision)
+        file = commit.files.get(name)
         if file is None:
-            self._missing("EntryNotFound", "Entry not found", X_Repo_Commit=repo.commit)
-            return
-        headers = {"ETag": f'"{file.etag}"', "X_Repo_Commit": repo.commit, "Accept_Ranges": "bytes"}
+            raise Refused(404, "Entry not found", "EntryNotFound", commit.oid)
+        headers = {"ETag": f'"{file.etag}"', "X_Repo_Commit": commit.oid, "Accept_Ranges": "bytes"}
         if file.sha256:
             headers |= {"X_Linked_Etag": f'"{file.sha256}"', "X_Linked_Size": str(file.size)}
         first, last, status = 0, file.size - 1, HTTPStatus.OK
@@ -272,21 +333,31 @@ class _Handler(BaseHTTPRequestHandler):
                 left -= len(block)
 
 
+_KINDS = {prefix: kind for kind, prefix in PREFIXES.items()}
+
+
 class LoopbackHub:
     """The server, running inside its `with` block on a port of its own.
 
-    `requests` lists what was asked, in order. With `stall` (settable at any time) it accepts connections, reads
-    requests and never answers until the block ends.
+    `requests` lists what was asked, in order; `uploaded` the LFS objects that arrived whole. With `stall` (settable at
+    any time) it accepts connections, reads requests and never answers until the block ends; `fault` does so, and worse,
+    to some requests.
     """
 
     def __init__(self, stall: bool = False) -> None:
         self.stall = stall
         self.requests: list[Request] = []
-        self._repos: dict[tuple[str, str], _Repo] = {}
+        self.uploaded: list[Upload] = []
+        self._users: dict[str, User] = {}
+        self._repos: dict[tuple[str, str], Repo] = {}
+        self._faults: list[_Fault] = []
+        self._lock = threading.Lock()
         self._closing = threading.Event()
         self._server: _Server | None = None
 
     def __enter__(self) -> LoopbackHub:
+        self._folder = tempfile.TemporaryDirectory(prefix="loopback-hub-", ignore_cleanup_errors=True)
+        self._blobs = Path(self._folder.name)
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.hub = self
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
@@ -298,22 +369,73 @@ class LoopbackHub:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+        self._folder.cleanup()
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self._server.server_port}"
 
     def add_model(self, repo_id: str, folder: str | Path) -> str:
-        """Serve the files of `folder` as they are now; returns the commit. Adding again is a new commit."""
+        """Serve the files of `folder` as they are now; returns the commit. Adding again replaces the repository."""
         return self._add("models", repo_id, folder)
 
     def add_dataset(self, repo_id: str, folder: str | Path) -> str:
         return self._add("datasets", repo_id, folder)
 
     def _add(self, kind: str, repo_id: str, folder: str | Path) -> str:
-        repo = _read(kind, repo_id, Path(folder))
+        repo = read_repo(kind, repo_id, Path(folder))
         self._repos[kind, repo_id] = repo
-        return repo.commit
+        return repo.head.oid
+
+    def add_user(
+        self,
+        name: str = "tester",
+        token: str = "hf_write",
+        role: str = "write",
+        orgs: dict[str, str] | None = None,
+    ) -> None:
+        """Know a token. role: "write", "read" or "fineGrained"; orgs: organisation -> role in it, as whoami calls it:
+        "admin", "write", "contributor" (creates repositories there, writes to these only) or "read".
+        """
+        self._users[token] = User(name, role, dict(orgs or {}))
+
+    def fault(self, method: str, path: str, what: str | int, times: int | None = None) -> None:
+        """Spoil requests whose method and path (with query) match these patterns; the first fault that matches counts.
+
+        what: "cut" reads half of the request's body and closes the connection, "stall" reads it and never answers, a
+        number is the status answered. times: how often, None is until `heal`.
+        """
+        if what not in ("cut", "stall") and not isinstance(what, int):
+            raise ValueError(f'Expected "cut", "stall" or a status, got {what!r}.')
+        self._faults.append(_Fault(method, path, what, times))
+
+    def heal(self) -> None:
+        """No faults any more; what stalls by now goes on doing so."""
+        self.stall = False
+        self._faults.clear()
+
+    def _due(self, method: str, path: str) -> str | int | None:
+        if self.stall:
+            return "stall"
+        with self._lock:
+            for fault in self._faults:
+                if fault.times != 0 and re.fullmatch(fault.method, method) and re.search(fault.path, path):
+                    fault.times = fault.times and fault.times - 1
+                    return fault.what
+        return None
+
+    def files(self, repo_id: str, kind: str = "models") -> list[str]:
+        return list(self._repos[kind, repo_id].head.files)
+
+    def read(self, repo_id: str, name: str, kind: str = "models") -> bytes:
+        return self._repos[kind, repo_id].head.files[name].source.read_bytes()
+
+    def is_private(self, repo_id: str, kind: str = "models") -> bool:
+        return self._repos[kind, repo_id].private
+
+    def commits(self, repo_id: str, kind: str = "models") -> list[str]:
+        """The messages, oldest first."""
+        return [commit.title for commit in self._repos[kind, repo_id].commits]
 
     def env(self, home: str | Path) -> dict[str, str]:
         """The environment for a client process: this server as the Hub, `home` as HF_HOME, no way around either."""
