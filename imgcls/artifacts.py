@@ -31,7 +31,9 @@ CALIBRATION = "calibration.json"
 SUSPECTS = "suspects.csv"
 DIFFERENCES = "differences.csv"  # images of which two models say different things
 REPORT = "report.html"
+CARD = "README.md"
 FIGURES = "figures"
+EXPORT, EXPORT_RECORD = "export", "export.json"  # a folder for the model as ONNX, ours with the second in it
 VALIDATION = "validation"  # a folder for each labelled folder that validate.py was given
 FOLDS = "folds"  # a run folder a fold, without weights once it is finished
 OUT_OF_FOLD = "out_of_fold.csv"  # predictions of every image by the fold that did not see it
@@ -289,10 +291,10 @@ class RunFolder:
         """
         for name in OWN_FOLDERS:
             shutil.rmtree(self / name, ignore_errors=True)
-        for name in FIGURE_NAMES:  # others' figures and folders called validation stay
+        for name in FIGURE_NAMES:  # others' figures, and folders called validation or export, stay
             (self / FIGURES / f"{name}.png").unlink(missing_ok=True)
-        for folder in (self / VALIDATION).glob("*/"):
-            if (folder / METRICS).is_file() and (folder / LOGITS).is_file():
+        for folder in (*(self / VALIDATION).glob("*/"), self / EXPORT):
+            if (folder / EXPORT_RECORD).is_file() or ((folder / METRICS).is_file() and (folder / LOGITS).is_file()):
                 shutil.rmtree(folder, ignore_errors=True)
         # options last: they tell that the folder is a run's
         for name in (*RESULTS, SPLIT, EXCLUDE, CHECK, OPTIONS):

@@ -6,6 +6,7 @@ ImgclsError
 ├── ImageError        one image cannot be read
 ├── ModelError        a checkpoint cannot be found, loaded or fitted to the task
 ├── RunError          a run folder is missing, taken, or not what it must be
+├── HubError          the Hub refuses, does not answer, or an upload fails
 ├── MetricError       numbers that cannot be computed from what was given
 └── LaunchError       the processes or the machine are not as the command believes
 """
@@ -38,6 +39,10 @@ class ModelError(ImgclsError):
 
 class RunError(ImgclsError):
     """A run folder is missing, taken, or not what it must be."""
+
+
+class HubError(ImgclsError):
+    """The Hub refuses, does not answer, or an upload fails."""
 
 
 class MetricError(ImgclsError):

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 from accelerate.utils.memory import clear_device_cache
+from transformers import TrainerCallback
 
 from imgcls import artifacts, fitting, results, search, selection
 from imgcls.dataset import Division
 from imgcls.errors import LaunchError, OptionError
 from imgcls.metrics import judge
 from imgcls.options import AugmentOptions, DataOptions, ModelOptions, TuneOptions
+from imgcls.trainer import ImageTrainer
 from imgcls.training_options import TrainOptions
 from imgcls.tuning import Setup
 
@@ -42,13 +44,19 @@ def check(
 
 
 def run(
-    asked: Setup, screened: Mapping[str, object] | None = None, *, given=(), fresh: bool = False, page: bool = True
+    asked: Setup,
+    screened: Mapping[str, object] | None = None,
+    *,
+    given=(),
+    fresh: bool = False,
+    page: bool = True,
+    callbacks: Callable[[ImageTrainer], list[TrainerCallback]] = lambda trainer: [],
 ) -> None:
     """Train what is asked for, from where an earlier command left it, and write the run folder.
 
     screened: what was found about the images, by the name of the file that keeps it (`Screened.as_files`). given: names
-    of options that the user gave, which no search changes. fresh: start over. page: with report.html. Raises what
-    `Division.folds` raises before anything else.
+    of options that the user gave, which no search changes. fresh: start over. page: with report.html. callbacks: of the
+    training itself, beside its own. Raises what `Division.folds` raises before anything else.
     """
     folder, args, division = asked.run, asked.args, asked.division
     folds = list(division.folds(asked.data.folds, asked.data.val_fraction, args.seed)) if asked.data.folds else []
@@ -65,9 +73,16 @@ def run(
     judged = cross_validate(asked, folds, setup.opinions() if args.should_save else {}) if folds else None
     if setup.tune.search:
         search.improve(setup, given)
-    trained = fitting.fit(setup.trainer, setup.args, folder)
+
+    def make_trainer(batch: int, accumulation: int) -> ImageTrainer:
+        trainer = setup.trainer(batch, accumulation)
+        for callback in callbacks(trainer):
+            trainer.add_callback(callback)
+        return trainer
+
+    trained = fitting.fit(make_trainer, setup.args, folder)
     kept = selection.keep_best(trained, setup.tune.keep, setup.expected)
-    results.write(trained, division, folder, kept, judged, page=page)
+    results.write(trained, division, folder, kept, judged, setup.sources(), page=page)
 
 
 def cross_validate(asked: Setup, divisions: Sequence[Division], opinions: Mapping[str, np.ndarray]) -> dict | None:

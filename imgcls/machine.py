@@ -8,6 +8,7 @@ import os
 
 import torch
 
+from imgcls import cpu
 from imgcls.cpu import cores
 from imgcls.errors import LaunchError
 
@@ -86,8 +87,9 @@ def leave(state) -> None:
 
 
 def name() -> str:
-    """One line for people: accelerator or CPU, with threads."""
+    """One line for people: the accelerator, or the processor with its threads."""
     kind = accelerator()
     if kind == "cuda":
         return torch.cuda.get_device_name()
-    return kind or f"CPU, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return kind or f"{cpu.name()}, {threads} thread{'' if threads == 1 else 's'}"

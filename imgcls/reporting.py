@@ -208,6 +208,7 @@ def facts(metrics: Mapping) -> dict[str, str]:
     """What the page says of the making."""
     made, train = metrics["made"], metrics["train"]
     return {
+        **({"command": made["command"]} if "command" in made else {}),
         "machine": made["machine"],
         "day": made["date"],
         "training": f"{train['seconds']:.0f} s, {train['images_per_second']:.0f} images a second, best epoch "

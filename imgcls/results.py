@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import logging
 import shutil
 import tempfile
@@ -12,7 +14,7 @@ import numpy as np
 from peft import PeftModel
 from scipy.special import softmax
 
-from imgcls import artifacts, calibration, lora, made, pitfalls, prediction, reporting
+from imgcls import artifacts, calibration, lora, made, pitfalls, prediction, release, reporting
 from imgcls.dataset import Division
 from imgcls.metrics import judge
 from imgcls.progress import Stopwatch
@@ -27,14 +29,15 @@ def write(
     division: Division,
     run: artifacts.RunFolder,
     selection: dict | None,
-    cross_validation: dict | None = None,
+    cross_validation: dict | None,
+    sources: dict,
     *,
     page: bool = True,
 ) -> None:
     """Save the model, load it again as a user would, evaluate that, and write every result; metrics.json last.
 
-    selection: as from `selection.keep_best`. cross_validation: the numbers of --folds. page: with
-    suspects.csv, report.html and figures/. All ranks take part in the evaluation; rank 0 writes.
+    selection: as from `selection.keep_best`. cross_validation: the numbers of --folds. sources: as of `Setup.sources`.
+    page: with suspects.csv, report.html, figures/ and the card. All ranks take part in the evaluation; rank 0 writes.
     """
     args = trainer.args
     if args.should_save:
@@ -65,6 +68,7 @@ def write(
         "model": trainer.classifier.name,
         "classes": division.classes,
         "initialised": trainer.classifier.initialised,
+        "sources": sources,
         "train": _training_numbers(trainer),
         "selection": selection,
         "validation": numbers["validation"],
@@ -76,6 +80,8 @@ def write(
         reporting.training(run, metrics, division, logits, network, processor)
     run.write_json(artifacts.METRICS, metrics)
     run.drop_checkpoints()
+    if page:
+        release.describe(run)
 
 
 def save_model(trainer: ImageTrainer, run: artifacts.RunFolder) -> None:
@@ -88,6 +94,17 @@ def save_model(trainer: ImageTrainer, run: artifacts.RunFolder) -> None:
     _write_beside(run.path, network.save_pretrained, run)
     if not hasattr(trainer.classifier.processor, "data_config"):  # timm's stands in config.json
         _write_beside(run.path, trainer.classifier.processor.save_pretrained, run)
+
+
+def write_model(trainer: ImageTrainer, folder: Path) -> None:
+    """Model and image processor as they are amid a training, which goes on as if nothing had been asked."""
+    trained = trainer.unwrapped()
+    with trainer.average.in_place() if trainer.average else contextlib.nullcontext():
+        is_adapter = isinstance(trained, PeftModel)
+        network = lora.merged(copy.deepcopy(trained)) if is_adapter else trainer.classifier.network
+        network.save_pretrained(folder)
+    if not hasattr(trainer.classifier.processor, "data_config"):
+        trainer.classifier.processor.save_pretrained(folder)
 
 
 def _write_beside(folder: Path, write: Callable[[str], None], run: artifacts.RunFolder) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-from imgcls.errors import OptionError
+from imgcls.errors import OptionError, shorten
 from imgcls.options import option
+
+INCLUDE = ("export", "report")  # what of a run goes to the Hub only when asked for
 
 
 @dataclass
@@ -80,6 +82,39 @@ class ValidateOptions(AskOptions):
 
 
 @dataclass
+class DemoOptions(AskOptions):
+    """Where the page is shown, and where pictures go whose answer is wrong."""
+
+    _argument_group_name = "page"
+
+    flag_into: str | None = option(
+        None, "folder for pictures whose answer is called wrong, a folder a class (default: RUN/flagged; none: off)"
+    )
+    host: str = option("127.0.0.1", "address to listen at; 0.0.0.0 shows the page to the whole network")
+    port: int | None = option(None, "port to listen at (default: the first free one from 7860)")
+    share: bool = option(False, "also a public link for a week, through a server of gradio's")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.port is not None and not 0 < self.port < 65536:
+            raise OptionError(f"Expected --port between 1 and 65535, got {self.port}. Usual: 7860.")
+
+
+@dataclass
+class ExportOptions:
+    """Which trained model becomes a file that runs without torch."""
+
+    _argument_group_name = "export"
+
+    run: str = option("", "run folder, or any other image classifier: a model folder or a Hub id")
+    traceback: bool = option(False, "show the whole traceback of an error")
+
+    def __post_init__(self):
+        if not self.run:
+            raise OptionError("Expected --run, a run folder such as runs/photos-resnet-50, got none.")
+
+
+@dataclass
 class CompareOptions:
     """How runs are compared."""
 
@@ -88,3 +123,30 @@ class CompareOptions:
     out: str | None = option(None, "also write the table as a page, such as compare.html")
     json: bool = option(False, "print JSON instead of a table")
     traceback: bool = option(False, "show the whole traceback of an error")
+
+
+@dataclass
+class PushOptions:
+    """What is pushed, and where to."""
+
+    _argument_group_name = "push"
+
+    run: str = option("", "run folder of a finished training")
+    repo: str | None = option(None, "repository on the Hub, owner/name (default: the run's name, of your own)")
+    private: bool = option(False, "make the repository a private one")
+    include: list[str] | None = field(
+        default=None,
+        metadata={"help": "beside model, card, numbers and figures: export (ONNX files), report (it shows photos)"},
+    )
+    license: str | None = option(
+        None, "license that the card states, as the Hub spells it, such as mit (default: the checkpoint's)"
+    )
+    space: str | None = option(None, "also make a page to try the model, a Space: owner/name")
+    traceback: bool = option(False, "show the whole traceback of an error")
+
+    def __post_init__(self):
+        if not self.run:
+            raise OptionError("Expected --run, a run folder such as runs/photos-resnet-50, got none.")
+        unknown = set(self.include or ()) - set(INCLUDE)
+        if unknown:
+            raise OptionError(f"Expected --include {' or '.join(INCLUDE)}, got {shorten(unknown)}.")

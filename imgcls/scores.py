@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from imgcls.errors import MetricError
@@ -46,3 +48,17 @@ def calibration_gap(bins: np.ndarray) -> float:
     """ECE from the three rows of `calibration_bins`, which may be sums over batches."""
     count, confidence, hits = bins
     return float(np.abs(confidence - hits).sum() / max(count.sum(), 1))  # 0 when no image had finite logits
+
+
+def most_confused(confusion_matrix, classes: Sequence[str], count: int = 3) -> list[tuple[str, str, int]]:
+    """The (true, predicted, images) of the largest counts off the diagonal, largest first, zeros dropped."""
+    pairs = [
+        (classes[i], classes[j], n) for i, row in enumerate(confusion_matrix) for j, n in enumerate(row) if i != j and n
+    ]
+    return sorted(pairs, key=lambda pair: -pair[2])[:count]
+
+
+def weakest(per_class: dict[str, dict], count: int = 3) -> list[str]:
+    """Names of the classes with the lowest F1 among those that occur, lowest first, faultless ones dropped."""
+    faulty = [name for name, numbers in per_class.items() if numbers["support"] and numbers["f1"] < 1]
+    return sorted(faulty, key=lambda name: per_class[name]["f1"])[:count]

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import errors as hub_errors
 from huggingface_hub import get_hf_file_metadata, hf_hub_url, snapshot_download, try_to_load_from_cache
 
-from imgcls import checkpoints
+from imgcls import artifacts, checkpoints, deadline
 from imgcls.errors import ModelError
+from imgcls.options import ModelOptions
 
 log = logging.getLogger(__name__)
 
 HUB_WAIT_S = 5  # a model that is not cached and a Hub that does not answer: said after this, not after 47 s
 FILES = ["config.json", "preprocessor_config.json", "model.safetensors", "model*.safetensors*"]
+MORE_FILES = [artifacts.CALIBRATION]  # what models of ours bring along
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def fetch(source: Source, weights: bool = True) -> Source:
             look_up(source.hub_id, "config.json", revision=source.revision)
             log.info("downloading %s", source.hub_id)
             path = snapshot_download(
-                source.hub_id, revision=source.revision, allow_patterns=FILES if weights else FILES[:2]
+                source.hub_id, revision=source.revision, allow_patterns=[*FILES, *MORE_FILES] if weights else FILES[:2]
             )
     except (hub_errors.RepositoryNotFoundError, hub_errors.RevisionNotFoundError) as error:
         raise ModelError(
@@ -93,6 +93,20 @@ def fetch(source: Source, weights: bool = True) -> Source:
     return Source(source.name, source.checkpoint, Path(path))
 
 
+def fetch_to_train(source: Source, wanted: ModelOptions, is_demo: bool) -> Source:
+    """A training's start: the files that it needs. Without a Hub the demo alone goes on, from random weights."""
+    if wanted.from_scratch and source.checkpoint:
+        return source
+    try:
+        return fetch(source, weights=not wanted.from_scratch)
+    except HubUnreachable as error:
+        if not is_demo:
+            raise
+        log.warning("%s\nThe demo goes on by itself: it starts from RANDOM WEIGHTS.", error)
+        wanted.from_scratch = True
+        return source
+
+
 def trained(name: str) -> Path:
     """The folder of a model that is asked and not trained: a run folder, a model folder, or a Hub id, downloaded.
 
@@ -105,6 +119,17 @@ def trained(name: str) -> Path:
             f"Expected to download {name}, got no answer from the Hub. Download it once where there is a network "
             f"(hf download {name}), or give a run folder as --run."
         ) from error
+
+
+def base_model(source: Source) -> str | None:
+    """The Hub id of the checkpoint that a model goes back to; None for one that never was there.
+
+    A run folder says where it comes from itself.
+    """
+    if not (Path(source.name).expanduser() / "config.json").is_file():
+        return source.hub_id
+    metrics = artifacts.RunFolder(source.name).read_json(artifacts.METRICS) or {}
+    return metrics.get("sources", {}).get("base_model")
 
 
 def _cached(source: Source, weights: bool) -> bool:
@@ -120,23 +145,4 @@ def look_up(hub_id: str, file: str, *, revision: str = "main", kind: str = "mode
     Raises what the client raises (HfHubHTTPError when the Hub says no), TimeoutError after HUB_WAIT_S seconds.
     """
     url = hf_hub_url(hub_id, file, repo_type=kind, revision=revision)
-    _within(HUB_WAIT_S, lambda: get_hf_file_metadata(url, timeout=HUB_WAIT_S))
-
-
-def _within(seconds: float, ask: Callable[[], object]) -> None:
-    """Run `ask` in a thread and wait at most `seconds`: looking a name up has no time-out of its own."""
-    outcome: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            ask()
-        except Exception as error:  # handed to the caller below
-            outcome.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if thread.is_alive():
-        raise TimeoutError(f"no answer within {seconds} s")
-    if outcome:
-        raise outcome[0]
+    deadline.within(HUB_WAIT_S, lambda: get_hf_file_metadata(url, timeout=HUB_WAIT_S))

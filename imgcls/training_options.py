@@ -9,6 +9,7 @@ from typing import Literal
 from transformers import TrainingArguments
 from transformers.integrations import get_available_reporting_integrations
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+from transformers.trainer_utils import HubStrategy
 
 from imgcls.errors import OptionError, nearest
 from imgcls.options import option
@@ -32,6 +33,9 @@ SHOWN = {
     "fp16": "mixed precision of older GPUs; chosen by itself there",
     "seed": "of everything random: split, weights, order, augmentation (default: 42)",
     "dataloader_num_workers": "processes that read images (default: by machine)",
+    "push_to_hub": "push the finished run to the Hub, with a model card; token, name and right are checked first",
+    "hub_model_id": "repository to push to, owner/name (default: the run's name, of your own)",
+    "hub_private_repo": "true: make the repository a private one",
     "report_to": "tensorboard, wandb, ...: where else the numbers go (default: nowhere)",
 }
 # Numbers of each evaluation during training, and whether more is better.
@@ -87,6 +91,10 @@ class TrainOptions(TrainingArguments):
     load_best_model_at_end: bool = option(True, "the run folder gets the best model, not the last")
     batch_eval_metrics: bool = option(True, "evaluate in a stream: memory does not grow with the images")
     restore_callback_states_from_checkpoint: bool = option(True, "a resumed run keeps its early-stopping count")
+    hub_strategy: str = option("end", "end, or every_save: the model of each checkpoint too, while training goes on")
+    hub_check: Literal["on", "off"] = option(
+        "on", "off: train even when the Hub cannot be reached now; it is asked at the end"
+    )
     remove_unused_columns: bool = option(False, "samples hold more than the model's arguments")
 
     def __post_init__(self):
@@ -113,6 +121,7 @@ class TrainOptions(TrainingArguments):
             self.greater_is_better = METRICS[self.metric_for_best_model]
         super().__post_init__()
         self._check_report_to()
+        self._check_hub()
 
     def _check_report_to(self) -> None:
         """Raises OptionError for a place of --report_to whose package is not installed."""
@@ -123,6 +132,18 @@ class TrainOptions(TrainingArguments):
             if name != "flyte" and name not in get_available_reporting_integrations():  # which it cannot look for
                 package = {"comet_ml": "comet-ml", "azure_ml": "azureml-mlflow"}.get(name, name)
                 raise OptionError(f"Expected the package of --report_to, got none for {name}: pip install {package}")
+
+    def _check_hub(self) -> None:
+        """Raises OptionError for a way to push that is not ours."""
+        if self.hub_strategy not in (HubStrategy.END, HubStrategy.EVERY_SAVE):
+            raise OptionError(
+                f"Expected --hub_strategy end or every_save, got {self.hub_strategy.value}: checkpoints, with the "
+                "state of the optimizer, stay on this machine."
+            )
+        if self.hub_revision or self.hub_always_push:
+            raise OptionError("Expected no --hub_revision and no --hub_always_push: pushes go to main, one at a time.")
+        if self.hub_check == "off" and self.hub_strategy == HubStrategy.EVERY_SAVE:
+            raise OptionError("Expected --hub_strategy end with --hub_check off, got every_save, which needs the Hub.")
 
     def in_force(self) -> dict:
         """All options as plain values for options.yaml, the folder's own name and secrets left out."""

@@ -14,14 +14,14 @@ from torch import nn
 from torch.utils.data import Dataset
 from transformers import set_seed
 
-from imgcls import artifacts, features, inputs, layers, lora, losses, model, pitfalls, probe, recipes
+from imgcls import artifacts, features, inputs, layers, lookup, lora, losses, model, pitfalls, probe, recipes
 from imgcls.augmentation import mixing, plan_of
 from imgcls.checkpoints import CHECKPOINTS
 from imgcls.dataset import Division
 from imgcls.errors import OptionError
 from imgcls.inputs import Input
 from imgcls.options import AugmentOptions, DataOptions, ModelOptions, TuneOptions
-from imgcls.source import Source
+from imgcls.source import Source, base_model
 from imgcls.trainer import ImageTrainer
 from imgcls.training_options import TrainOptions
 from imgcls.transforms import EvaluationView, TrainingView
@@ -169,6 +169,11 @@ class Setup:
         """Every option in force, for options.yaml."""
         ours = (self.data, self.wanted, self.tune, self.augment)
         return {name: value for of in ours for name, value in vars(of).items()} | self.args.in_force()
+
+    def sources(self) -> dict:
+        """Where model and images come from, as far as it is public: {"base_model", "dataset", "demo"}."""
+        base = None if self.wanted.from_scratch else base_model(self.source)
+        return {"base_model": base, "dataset": lookup.hub_id(self.data), "demo": self.is_demo}
 
     def trainer(self, batch: int, accumulation: int) -> ImageTrainer:
         """A trainer that takes `batch` images a step and device, and so many such batches an optimizer step."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from imgcls import cli
 from imgcls.options import RARE, AugmentOptions, DataOptions, ModelOptions, RunOptions, TuneOptions
@@ -24,14 +25,27 @@ def main() -> int:
     given = cli.parse(kinds, description=__doc__, examples=EXAMPLES, shown=SHOWN, rare=RARE)
     cli.start_logging()
 
-    from imgcls import artifacts, dataset, experiment, machine, recommendation, screening, summary, trainer, tuning
-    from imgcls.source import locate
+    from imgcls import (
+        artifacts,
+        dataset,
+        experiment,
+        lookup,
+        machine,
+        recommendation,
+        screening,
+        sharing,
+        summary,
+        trainer,
+        tuning,
+    )
+    from imgcls.source import fetch_to_train, locate
 
     data, wanted, tune, augment, command = (given.make(k) for k in kinds if k is not TrainOptions)
     machine.prepare()
     args = given.make(TrainOptions, **machine.defaults())
     machine.check_launch(args.world_size)
     experiment.check(data, wanted, tune, augment, args, given)
+    shared = sharing.before_training(args, Path(args.output_dir or lookup.name(data)).name)
 
     # What is asked for: cheap checks first, before anything is decoded or downloaded.
     origin = None if wanted.model == "auto" else locate(wanted.model)
@@ -53,7 +67,7 @@ def main() -> int:
         origin = locate(wanted.model)
         run.check_writable(needed_bytes=trainer.disk_bytes(origin, args.save_total_limit))
     with args.main_process_first():
-        origin = fetch(origin, wanted, images.is_demo)
+        origin = fetch_to_train(origin, wanted, images.is_demo)
     if images.is_demo and wanted.image_px is None:
         wanted.image_px = dataset.DEMO_PX
     mode = tuning.mode_of(tune, wanted, origin, len(division.rows["train"]))
@@ -62,27 +76,16 @@ def main() -> int:
 
     # The run: new, gone on with, or finished.
     setup = tuning.Setup(mode, origin, data, wanted, tune, augment, args, division, run, images.is_demo)
-    experiment.run(setup, screened.as_files(images.listing.files), given=given, fresh=command.fresh)
+    experiment.run(
+        setup, screened.as_files(images.listing.files), given=given, fresh=command.fresh,
+        callbacks=shared.callbacks if shared else lambda trainer: [],
+    )  # fmt: skip
     if args.should_log:
         print(summary.in_words(run))
     machine.leave(args.distributed_state)
+    if shared:
+        print(f"pushed to {sharing.after_training(run, shared)}")
     return cli.DONE
-
-
-def fetch(origin, wanted: ModelOptions, is_demo: bool):
-    """The model's files. Without a Hub the demo alone goes on by itself, from random weights."""
-    from imgcls import source
-
-    if wanted.from_scratch and origin.checkpoint:
-        return origin
-    try:
-        return source.fetch(origin, weights=not wanted.from_scratch)
-    except source.HubUnreachable as error:
-        if not is_demo:
-            raise
-        cli.log.warning("%s\nThe demo goes on by itself: it starts from RANDOM WEIGHTS.", error)
-        wanted.from_scratch = True
-        return origin
 
 
 def follow_recipe(given, args, wanted, tune, augment, origin, division, mode: str, is_demo: bool) -> None:

@@ -59,6 +59,22 @@ def train(monkeypatch):
 
 
 @pytest.fixture(scope="session")
+def shared(tmp_path_factory, resnet):
+    """A finished run of classes with names that are Markdown, HTML, YAML; its images lie in `secret_place`."""
+    from imgcls import cli
+    from imgcls.artifacts import RunFolder
+
+    root = tmp_path_factory.mktemp("shared")
+    data = class_folders(root / "secret_place", ("a|b", "<b>x", "*y*: [z](u)"), per_class=12)
+    argv = [TRAIN, "--data", data, "--model", resnet, "--output_dir", root / "run", "--epochs", 3, "--tune", "full",
+            "--test_fraction", 0.2, "--hub_token", "hf_secret", "--traceback"]  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
+        patch.setattr(sys, "argv", [*map(str, argv)])
+        assert cli.exit_code(main_of(TRAIN)) == 0
+    return RunFolder(root / "run")
+
+
+@pytest.fixture(scope="session")
 def launch():
     """Run a script (scripts/train.py) in processes of its own, as a user does; returns the finished process."""
 

@@ -7,23 +7,24 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = [
-    {"errors", "cpu"},
+    {"errors", "cpu", "deadline", "upload", "markdown"},
     {
         "options", "cli", "checkpoints", "artifacts", "images", "listing", "splits", "intervals", "losses", "machine",
         "digits", "rehearsal", "layers", "inputs", "averaging", "scores", "explanation", "charts", "corruptions",
+        "space",
     },
     {
         "folder", "table", "cache", "inspection", "groups", "shortcut", "augmentation", "recipes", "source", "progress",
         "training_options", "run_options", "probe", "metrics", "pitfalls", "page", "calibration", "intake", "ledger",
-        "sorting", "suspects", "made",
+        "sorting", "suspects", "made", "onnx_file", "hub", "profile",
     },
-    {"lookup", "duplicates", "hub_rows", "transforms", "model", "diagnosis", "answers", "confusion"},
-    {"report", "audit", "dataset", "prediction", "trainer", "lora", "overlay"},
-    {"problems", "fitting", "summary", "selection", "features", "labelled"},
-    {"file_rules", "picture_rules", "check_page", "tuning", "recommendation", "validation"},
+    {"lookup", "duplicates", "hub_rows", "transforms", "model", "diagnosis", "answers", "confusion", "card_numbers"},
+    {"report", "audit", "dataset", "prediction", "trainer", "lora", "overlay", "preprocessing", "card"},
+    {"problems", "fitting", "summary", "selection", "features", "labelled", "exhibit", "release"},
+    {"demo", "file_rules", "picture_rules", "check_page", "tuning", "recommendation", "validation", "export"},
     {"screening", "reporting", "comparison"},
     {"search", "results"},
-    {"experiment"},
+    {"experiment", "sharing"},
 ]  # fmt: skip
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 

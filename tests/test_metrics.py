@@ -14,8 +14,8 @@ from sklearn import metrics as sk
 
 from imgcls.errors import MetricError
 from imgcls.intervals import wilson_interval
-from imgcls.metrics import ImageClassification, most_confused, weakest
-from imgcls.scores import ECE_BINS, expected_calibration_error, log_softmax, top_k_hits
+from imgcls.metrics import ImageClassification
+from imgcls.scores import ECE_BINS, expected_calibration_error, log_softmax, most_confused, top_k_hits, weakest
 
 
 def names(k):

@@ -5,13 +5,12 @@ import os
 import socket
 import subprocess
 import sys
-import time
 
 import pytest
 import tiny
 from loopback import LoopbackHub
 
-from imgcls import source
+from imgcls import artifacts, source
 from imgcls.errors import ModelError
 
 ASK = """
@@ -101,13 +100,13 @@ def test_a_hub_that_refuses_connections_is_noticed_at_once(tmp_path):
     assert all(words in found["error"] for words in THREE_WAYS)
 
 
-def test_looking_a_name_up_is_not_waited_for():
-    start = time.monotonic()
-    with pytest.raises(TimeoutError):
-        source._within(0.2, lambda: time.sleep(5))
-    assert time.monotonic() - start < 1
-    with pytest.raises(KeyError):
-        source._within(1, lambda: {}["its own error comes through"])
+def test_what_a_model_goes_back_to(tmp_path):
+    assert source.base_model(source.locate("resnet-50")) == "microsoft/resnet-50"
+    assert source.base_model(source.locate("someone/their-model")) == "someone/their-model"
+    mine = tiny.write("resnet-18", tmp_path / "mine")
+    assert source.base_model(source.locate(str(mine))) is None
+    artifacts.RunFolder(mine).write_json(artifacts.METRICS, {"sources": {"base_model": "google/vit"}})
+    assert source.base_model(source.locate(str(mine))) == "google/vit"
 
 
 def test_a_model_that_is_only_asked_has_another_cure(monkeypatch):

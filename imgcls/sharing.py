@@ -1,0 +1,107 @@
+"""A training and a repository of the Hub: rights looked at before, pushes while it trains and at the end."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from transformers import TrainerCallback
+from transformers.trainer_utils import HubStrategy
+
+from imgcls import artifacts, hub, release, results
+from imgcls.errors import HubError
+from imgcls.trainer import ImageTrainer
+from imgcls.training_options import TrainOptions
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Destination:
+    """Where a training goes once it is done. repo: None as long as the Hub has not been asked (--hub_check off)."""
+
+    name: str
+    private: bool = False
+    token: str | None = field(default=None, repr=False)
+    repo: hub.Repo | None = None
+    every_save: bool = False
+
+    def claimed(self, again: str) -> hub.Repo:
+        return self.repo or hub.claim(self.name, token=self.token, private=self.private, again=again)
+
+    def callbacks(self, trainer: ImageTrainer) -> list[TrainerCallback]:
+        """What takes part in a training for this destination."""
+        return (
+            [PushEverySave(self.repo, lambda folder: results.write_model(trainer, folder))] if self.every_save else []
+        )
+
+
+def before_training(args: TrainOptions, name: str) -> Destination | None:
+    """Where --push_to_hub leads, the right to write there made sure; None without it, and on ranks that do not write.
+
+    name: of the repository when --hub_model_id gives none. Trainer's own pushes are switched off: they run beside
+    training and swallow their errors. Raises HubError.
+    """
+    if not args.push_to_hub:
+        return None
+    args.push_to_hub = False
+    wanted = Destination(
+        args.hub_model_id or name,
+        bool(args.hub_private_repo),
+        args.hub_token,
+        every_save=args.hub_strategy == HubStrategy.EVERY_SAVE,
+    )
+    hub.check_name(wanted.name)
+    if not args.should_save:
+        return None
+    if args.hub_check == "on":
+        wanted.repo = wanted.claimed("the same command again, or with --hub_check off to train first")
+        log.info("push: to %s at the end", wanted.repo.url)
+    return wanted
+
+
+def after_training(run: artifacts.RunFolder, to: Destination) -> str:
+    """Push a finished run; returns the address of its page. Raises HubError, whose line ends with how to go on."""
+    again = release.command(run, to.name, to.private)
+    return release.push(run, to.claimed(again), again=again)
+
+
+class PushEverySave(TrainerCallback):
+    """--hub_strategy every_save: after each checkpoint the model as it then is goes to the Hub, beside training.
+
+    A push that fails is told at once, and leaves training alone; while one is under way, the next is left out.
+    write_model: fills a folder with model and image processor.
+    """
+
+    def __init__(self, repo: hub.Repo, write_model: Callable[[Path], None]):
+        self.repo, self.write_model = repo, write_model
+        self._under_way: threading.Thread | None = None
+
+    def on_save(self, args, state, control, **kwargs):
+        if not args.should_save:
+            return
+        if self._under_way and self._under_way.is_alive():
+            log.info(
+                "push: the model of step %d is left out, since an earlier one is still on its way", state.global_step
+            )
+            return
+        folder = tempfile.TemporaryDirectory(prefix="imgcls-push-")
+        self.write_model(Path(folder.name))
+        message = f"Training in progress: step {state.global_step} of {state.max_steps}"
+        self._under_way = threading.Thread(target=self._send, args=(folder, message), daemon=True)
+        self._under_way.start()
+
+    def on_train_end(self, args, state, control, **kwargs):
+        if self._under_way:
+            self._under_way.join()  # it ends by itself: hub.send gives up when nothing moves
+
+    def _send(self, folder: tempfile.TemporaryDirectory, message: str) -> None:
+        with folder as path:
+            try:
+                hub.send(self.repo, {file.name: file for file in Path(path).iterdir()}, message, "")
+            except HubError as error:
+                log.warning("warning: push: %s Training goes on; the whole run is pushed at its end.", error)

@@ -1,0 +1,42 @@
+"""A finished run -> a repository on the Hub: the model with a card worth reading, and at will a page to try it."""
+
+from __future__ import annotations
+
+import sys
+
+from imgcls import cli
+from imgcls.run_options import PushOptions
+
+EXAMPLES = """\
+examples:
+  hf auth login                                                            once: a token with write access
+  python scripts/push.py --run runs/photos-resnet-50                       to YOU/photos-resnet-50
+  python scripts/push.py --run runs/photos-resnet-50 --repo lab/photos --private --include export report
+  python scripts/push.py --run runs/photos-resnet-50 --space YOU/try-photos
+
+A push that failed goes on when the command is given again. A card (README.md) that you edit is pushed as it is.
+exit codes: 0 done, 1 an error that you can mend, 2 wrong usage"""
+
+
+def main() -> int:
+    given = cli.parse((PushOptions,), description=__doc__, examples=EXAMPLES)
+    cli.start_logging()
+    asked = given.make(PushOptions)
+
+    from imgcls import artifacts, hub, release
+
+    run = artifacts.RunFolder(asked.run)
+    include = asked.include or []
+    release.check(run, include)
+    again = release.command(run, asked.repo or run.path.resolve().name, asked.private, include, asked.space)
+    repo = hub.claim(asked.repo or run.path.resolve().name, private=asked.private, again=again)
+    space = asked.space and hub.claim(asked.space, private=asked.private, kind="space", again=again)
+    page = space.repo_id if space else None
+    print(f"model  {release.push(run, repo, again=again, license=asked.license, include=include, space=page)}")
+    if space:
+        print(f"page   {release.push_space(space, repo.repo_id, private=asked.private, again=again)}")
+    return cli.DONE
+
+
+if __name__ == "__main__":
+    sys.exit(cli.exit_code(main))

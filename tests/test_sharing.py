@@ -1,0 +1,127 @@
+"""From a training to a repository of the Hub: nothing trained is lost, whatever happens to the push."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from loopback import LoopbackHub
+
+from imgcls.errors import OptionError
+from imgcls.training_options import TrainOptions
+
+# What a stranger does with the name of a pushed model, from a cache of his own.
+USE = """
+import json, sys
+import torch
+from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
+from PIL import Image
+name, *files = sys.argv[1:]
+classify = pipeline("image-classification", model=name, top_k=None)
+said = [{one["label"]: one["score"] for one in answer} for answer in classify(files)]
+network, processor = AutoModelForImageClassification.from_pretrained(name), AutoImageProcessor.from_pretrained(name)
+with torch.no_grad():
+    shares = network(**processor([Image.open(f).convert("RGB") for f in files], return_tensors="pt")).logits.softmax(1)
+both = [[answer[network.config.id2label[k]] for k in range(shares.shape[1])] for answer in said]
+print(json.dumps({"pipeline": both, "model": shares.tolist(), "labels": network.config.id2label}))
+"""
+
+
+@pytest.fixture
+def server():
+    with LoopbackHub() as hub:
+        hub.add_user("tester", "hf_write", "write")
+        yield hub
+
+
+@pytest.fixture
+def env(server, tmp_path):
+    return server.env(tmp_path / "home") | {"HF_HUB_OFFLINE": "0", "HF_TOKEN": "hf_write"}
+
+
+@pytest.fixture
+def command(resnet, shapes, tmp_path):
+    """Arguments of a short training into tmp_path/NAME that ends with a push."""
+
+    def make(name, *more):
+        return {
+            "arguments": ["--model", resnet, "--data", shapes, "--output_dir", tmp_path / name, "--tune", "full",
+                          "--epochs", 2, "--push_to_hub", *more]
+        }  # fmt: skip
+
+    return make
+
+
+def test_a_pushed_model_says_what_the_run_said(server, env, staged, command, shapes, tmp_path):
+    done = staged(command("mine"), env=env)
+    assert done.returncode == 0, done.stderr
+    assert f"pushed to {server.url}/tester/mine" in done.stdout
+    assert {"config.json", "model.safetensors", "preprocessor_config.json", "README.md"} <= set(
+        server.files("tester/mine")
+    )
+    assert not [name for name in server.files("tester/mine") if "checkpoint" in name or name.endswith((".pt", ".csv"))]
+
+    rows = [row.split(",") for row in (tmp_path / "mine/predictions.csv").read_text().splitlines()[1:]]
+    logits = np.load(tmp_path / "mine/logits.npz")["validation"]
+    use = [sys.executable, "-c", USE, "tester/mine", *(str(shapes / row[0]) for row in rows)]
+    fresh = env | {"HF_HOME": str(tmp_path / "another home")}
+    fresh.pop("HF_TOKEN")
+    done = subprocess.run(use, env=fresh, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    wanted = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    np.testing.assert_allclose(said["pipeline"], wanted, atol=1e-4)
+    np.testing.assert_allclose(said["model"], wanted, atol=1e-4)
+    assert list(said["labels"].values()) == ["circle", "cross", "square"]
+
+
+def test_no_right_no_training(server, env, launch, command, tmp_path):
+    arguments = command("refused")["arguments"]
+    done = launch(*arguments, env=env | {"HF_TOKEN": "hf_wrong"})
+    assert done.returncode == 1
+    assert "Invalid token" in done.stderr.splitlines()[-1]
+    assert "--hub_check off" in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "refused").exists()
+
+
+def test_a_training_that_cannot_be_pushed_is_whole_and_pushed_later(server, env, staged, command, launch, tmp_path):
+    server.fault(".*", ".*", 503)
+    done = staged(command("later", "--hub_check", "off"), env=env)
+    assert done.returncode == 1
+    assert "accuracy" in done.stdout
+    again = done.stderr.splitlines()[-1].split("Then: ")[1]
+    assert again == f"python scripts/push.py --run {tmp_path / 'later'} --repo later"
+    assert (tmp_path / "later/metrics.json").is_file()
+    server.heal()
+    script, *arguments = again.split()[1:]
+    done = launch(*arguments, script=script, cwd=os.path.dirname(os.path.dirname(__file__)), env=env)
+    assert done.returncode == 0, done.stderr
+    assert server.read("tester/later", "model.safetensors") == (tmp_path / "later/model.safetensors").read_bytes()
+
+
+def test_each_saved_model_is_pushed_while_training_goes_on(server, env, staged, command, tmp_path):
+    every = ("--hub_strategy", "every_save", "--epochs", 4, "--hub_private_repo", "true")
+    broken = command("broken", *every)
+    done = staged(command("every", *every), env=env)
+    assert done.returncode == 0, done.stderr
+    titles = server.commits("tester/every")
+    assert titles[1].startswith("Training in progress: step ")
+    assert titles[-1] == "Model trained by imgcls: every"
+    assert server.is_private("tester/every")
+
+    server.fault("POST", "tester/broken/preupload", 403)
+    done = staged(broken, env=env)
+    assert "warning: push: Expected to push to tester/broken" in done.stderr  # told while it trained
+    assert done.returncode == 1  # and at the end
+    assert (tmp_path / "broken/metrics.json").is_file()
+
+
+@pytest.mark.parametrize("options", [
+    {"hub_strategy": "checkpoint"}, {"hub_strategy": "all_checkpoints"}, {"hub_revision": "x"},
+    {"hub_always_push": True}, {"hub_check": "off", "hub_strategy": "every_save"},
+])  # fmt: skip
+def test_other_ways_to_push_are_refused(options, tmp_path):
+    with pytest.raises(OptionError):
+        TrainOptions(output_dir=str(tmp_path), push_to_hub=True, **options)
