@@ -148,16 +148,24 @@ def unfitted(min_precision: float) -> dict:
 def of_run(run: artifacts.RunFolder, min_precision: float) -> dict | None:
     """What calibration.json says of a run, with the threshold for `min_precision`; fitted anew where there is none.
 
-    None for a model folder that holds no predictions of validation images.
+    A model from the Hub brings calibration.json and no predictions: of it only its own threshold is known. None for a
+    model folder that holds neither.
     """
     classes = (run.read_json(artifacts.METRICS) or {}).get("classes", [])
     labels = [
         classes.index(row["label"]) for row in run.read_csv(artifacts.PREDICTIONS) if row["split"] == "validation"
     ]
     logits = run.read_logits().get("validation")
-    if logits is None or len(logits) != len(labels):
-        return None
     known = run.read_json(artifacts.CALIBRATION)
+    if logits is None or len(logits) != len(labels):
+        if not isinstance(known, dict) or not {"temperature", "images", "threshold"} <= known.keys():
+            return None  # of another's model, a file of this name may be anything
+        if known["threshold"]["min_precision"] != min_precision:
+            log.warning(
+                "confidence: a threshold for --min_precision %g is not known of this model, only for %g: answers are "
+                "called unsure by that one", min_precision, known["threshold"]["min_precision"],
+            )  # fmt: skip
+        return known
     if known is None:
         return fitted(logits, labels, min_precision)
     p = probabilities(logits, known["temperature"])

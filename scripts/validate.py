@@ -52,7 +52,8 @@ def main() -> int:
     of = of.without(list(broken))
     if not len(logits):
         raise FolderError(f"Expected images that can be read in {data.data}, got none.")
-    trust = calibration.of_run(run, asked.min_precision) or calibration.unfitted(asked.min_precision)
+    brought = calibration.of_run(artifacts.RunFolder(model.folder), asked.min_precision)
+    trust = brought or calibration.unfitted(asked.min_precision)
     metrics = {"model": asked.run, "data": of.name, "images_of": of.place}
     metrics |= validation.numbers(logits, of, model.classes, trust)
     if asked.tta:

@@ -116,3 +116,16 @@ def test_of_a_run(tmp_path):
     assert calibration.in_use(None, None) == (1.0, 0.0)
     hopeless = {**found, "threshold": {"min_precision": 0.99, "confidence": None}}
     assert calibration.in_use(hopeless, None)[1] > 1
+
+
+def test_a_model_of_the_hub_brings_its_own_threshold(tmp_path, caplog):
+    run = artifacts.RunFolder(tmp_path)
+    brought = {"temperature": 1.5, "images": 40, "threshold": {"min_precision": 0.95, "confidence": 0.8}}
+    run.write_json("calibration.json", brought)
+    assert calibration.of_run(run, 0.95) == brought
+    assert not caplog.text
+    assert calibration.of_run(run, 0.9) == brought
+    assert "--min_precision 0.9 is not known" in caplog.text
+    for foreign in ([1, 2], {"temperature": 2}, None):
+        run.write_json("calibration.json", foreign)
+        assert calibration.of_run(run, 0.95) is None
