@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -39,6 +40,9 @@ def check(
         )
     if wanted.model == "auto" and args.world_size > 1:
         raise LaunchError("Expected --model auto in one process, got several. Name what recommend.py --measure picks.")
+    spread = args.fsdp or os.environ.get("ACCELERATE_USE_FSDP") == "true"
+    if spread and (tune.tune in ("head", "lora") or tune.ema or tune.search):
+        raise OptionError("Expected FSDP without --tune head, --tune lora, --ema and --search: leave one of them out.")
     if tune.search:
         search.check(tune, args, given)
 

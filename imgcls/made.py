@@ -28,8 +28,9 @@ def facts() -> dict:
 
 def command(argv: Sequence[str]) -> str:
     """The command line that started this, as it can be given again; without a token."""
-    processes = int(os.environ.get("WORLD_SIZE", 1))
-    launcher = f"torchrun --nproc_per_node {processes}" if processes > 1 else "python"
+    processes, here = (int(os.environ.get(name, 1)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    nodes = f"--nnodes {processes // here} " if processes > here else ""
+    launcher = f"torchrun {nodes}--nproc_per_node {here}" if processes > 1 else "python"
     words, secret = [], False
     for word in argv[1:]:
         if not secret and not word.startswith(SECRET + "="):

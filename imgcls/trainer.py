@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import shutil
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.utils.data import Dataset
 from transformers import EarlyStoppingCallback, Trainer
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
@@ -93,6 +95,16 @@ class ImageTrainer(Trainer):
     def unwrapped(self) -> nn.Module:
         """What is trained, as it was before processes and precision were wrapped around it."""
         return self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+
+    def train(self, *arguments, **options):
+        """Trainer's training. Where the weights were spread over processes (FSDP), each has all of them afterwards."""
+        whole = copy.deepcopy(self.model) if self.is_fsdp_enabled else None
+        done = super().train(*arguments, **options)
+        if whole is not None:
+            parts = self.model.state_dict()
+            whole.load_state_dict({k: v.full_tensor() if isinstance(v, DTensor) else v for k, v in parts.items()})
+            self.classifier.network = self.model = self.model_wrapped = whole.to(self.args.device)
+        return done
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
         """Trainer's optimizer over groups of our own: rates by layer, no decay of vectors."""

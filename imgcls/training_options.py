@@ -95,6 +95,7 @@ class TrainOptions(TrainingArguments):
     hub_check: Literal["on", "off"] = option(
         "on", "off: train even when the Hub cannot be reached now; it is asked at the end"
     )
+    log_on_each_node: bool = option(False, "every machine prints, and not the first alone")
     remove_unused_columns: bool = option(False, "samples hold more than the model's arguments")
 
     def __post_init__(self):

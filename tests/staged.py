@@ -4,6 +4,7 @@ STAGED holds a JSON list of {"arguments": [...]} with, at will,
 keep: folder in which rank 0 leaves the first step's gradients and every rank its weights after the last step. The
 network stays in evaluation mode (batch norm, dropout) and computes in float64: in float32, rounding moves values across
 the kinks of ReLU and hard swish, where the gradient jumps, and would hide what is looked for;
+fsdp: weights spread over the processes, which accelerate otherwise does on GPUs only;
 kill_at_step: SIGKILL to this process once that step is taken;
 kill_in_checkpoint: SIGKILL when half of that step's optimizer state is written.
 """
@@ -16,6 +17,8 @@ import sys
 from pathlib import Path
 
 import torch
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType
 from commands import TRAIN, main_of
 from transformers import TrainerCallback
 
@@ -75,15 +78,22 @@ def run(command):
                 os.kill(os.getpid(), signal.SIGKILL)
         save(content, file, *arguments, **options)
 
-    save, make = torch.save, ImageTrainer.__init__
+    def spread(self, *arguments, fsdp_plugin=None, **options):
+        prepare(self, *arguments, fsdp_plugin=fsdp_plugin, **options)
+        if fsdp_plugin is not None:
+            self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, fsdp_plugin
+
+    save, make, prepare = torch.save, ImageTrainer.__init__, AcceleratorState.__init__
     sys.argv = [str(TRAIN), *command["arguments"]]
     try:
         ImageTrainer.__init__ = made
         if "kill_in_checkpoint" in command:
             torch.save = save_half
+        if "fsdp" in command:
+            AcceleratorState.__init__ = spread
         return cli.exit_code(main_of(TRAIN))
     finally:
-        ImageTrainer.__init__, torch.save = make, save
+        ImageTrainer.__init__, torch.save, AcceleratorState.__init__ = make, save, prepare
 
 
 if __name__ == "__main__":

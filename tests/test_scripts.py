@@ -4,12 +4,17 @@ import csv
 import json
 import math
 import signal
+import socket
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import tiny
 import torch
-from commands import TWO_PROCESSES
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils.launch import prepare_multi_gpu_env
+from commands import TESTS, TWO_PROCESSES
 from drawings import class_folders, photo
 from loopback import LoopbackHub
 from PIL import Image
@@ -188,6 +193,54 @@ def test_two_processes_evaluate_each_image_once(train, launch, shapes, resnet, t
     assert len(set(paths)) == len(paths)
     assert done.stdout.count("written to") == 1  # only rank 0 prints
     assert "unused parameters" not in done.stderr
+
+
+def test_two_machines_make_one_run(train, launch, shapes, resnet, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    base = ["--model", resnet, "--data", shapes, "--max_steps", 4, "--tune", "full"]
+
+    def node(rank):
+        torchrun = (sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc_per_node", "1",
+                    "--node_rank", str(rank), "--master_addr", "127.0.0.1", "--master_port", str(port))  # fmt: skip
+        return launch(*base, "--batch_size", 4, "--output_dir", tmp_path / "two", launcher=torchrun)
+
+    with ThreadPoolExecutor() as pool:
+        done = list(pool.map(node, range(2)))
+    assert [d.returncode for d in done] == [0, 0], done[0].stderr
+    assert [d.stdout.count("written to") for d in done] == [1, 0]
+    made = json.loads((tmp_path / "two/metrics.json").read_text())["made"]
+    assert made["command"].startswith("torchrun --nnodes 2 --nproc_per_node 1 scripts/train.py --model")
+    assert train(*base, "--batch_size", 8, "--output_dir", tmp_path / "one").returncode == 0
+    two, one = (load_file(tmp_path / name / "model.safetensors") for name in ("two", "one"))
+    for name, value in one.items():
+        if "running" not in name and "num_batches" not in name:  # statistics of the first machine's own images
+            torch.testing.assert_close(two[name], value, atol=2e-3, rtol=0.1)
+
+
+def test_weights_spread_over_processes_learn_the_same_through_a_kill(staged, shapes, tmp_path):
+    checkpoint = tiny.write("vit-large", tmp_path / "checkpoint")
+    # what `accelerate launch` makes of the file; it would start several processes on GPUs only
+    config = ["--config_file", str(TESTS.parent / "accelerate_configs" / "fsdp.yaml"), "scripts/train.py"]
+    env = prepare_multi_gpu_env(_validate_launch_command(launch_command_parser().parse_args(config))[0])
+
+    def command(name, **stage):
+        arguments = ["--model", checkpoint, "--data", shapes, "--epochs", 3, "--batch_size", 4, "--tune"]
+        return {"arguments": [*arguments, "probe_then_full", "--output_dir", tmp_path / name], **stage}
+
+    killed = staged(command("spread", fsdp=True, kill_at_step=6), launcher=TWO_PROCESSES, env=env)
+    assert killed.returncode != 0
+    parts = tmp_path / "spread/checkpoints/checkpoint-4/pytorch_model_fsdp_0"
+    assert {part.name for part in parts.glob("*.distcp")} == {"__0_0.distcp", "__1_0.distcp"}
+    done = staged(command("spread", fsdp=True), launcher=TWO_PROCESSES, env=env)
+    assert done.returncode == 0, done.stderr
+    assert "going on from step" in done.stderr
+    assert staged(command("copied"), launcher=TWO_PROCESSES).returncode == 0
+    spread, copied = (load_file(tmp_path / name / "model.safetensors") for name in ("spread", "copied"))
+    assert spread.keys() == copied.keys()
+    for name, value in copied.items():
+        torch.testing.assert_close(spread[name], value, atol=1e-4, rtol=1e-3)
 
 
 def test_the_demo_needs_neither_data_nor_network(launch, tmp_path):

@@ -1,0 +1,26 @@
+"""What is remembered of the making: the command, without secrets."""
+
+import pytest
+
+from imgcls import made
+
+ARGV = ["/somewhere/scripts/train.py", "--data", "my photos", "--hub_token", "hf_a", "--lr", "1e-4", "--hub_token=hf_b"]
+
+
+@pytest.mark.parametrize(("world", "local", "launcher"), [
+    (1, 1, "python"), (2, 2, "torchrun --nproc_per_node 2"), (8, 4, "torchrun --nnodes 2 --nproc_per_node 4"),
+])  # fmt: skip
+def test_the_command_can_be_given_again_and_holds_no_token(monkeypatch, world, local, launcher):
+    monkeypatch.setenv("WORLD_SIZE", str(world))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(local))
+    assert made.command(ARGV) == f"{launcher} scripts/train.py --data 'my photos' --lr 1e-4"
+
+
+def test_a_token_at_the_end():
+    assert made.command(["train.py", "--hub_token"]) == "python scripts/train.py"
+
+
+def test_facts_name_machine_and_versions():
+    facts = made.facts()
+    assert "thread" in facts["machine"]
+    assert set(made.PACKAGES) < set(facts["versions"])
