@@ -230,8 +230,10 @@ _GLOSSARY = bullets({
 
 
 def _contact(of: Profile) -> str:
-    who = f"[{of.owner}](https://huggingface.co/{of.owner})" if of.owner else "Whoever trained it"
+    written = "This card was written by imgcls from what it measured."
+    if not of.owner:
+        return written
     return (
-        f"{who} made this model and answers in its discussions. To cite it, name this repository"
-        f"{f' and {of.base_model}' if of.base_model else ''}. The card was written by imgcls from what it measured."
+        f"[{of.owner}](https://huggingface.co/{of.owner}) made this model and answers in its discussions. To cite it, "
+        f"name this repository{f' and {of.base_model}' if of.base_model else ''}. {written}"
     )

@@ -96,10 +96,15 @@ def confidence(of: Profile) -> str:
     if not trust or trust["ece_before"] is None:
         return "It was not measured."
     found = trust["threshold"]
+    scaled = (
+        "no temperature makes that clearly better. "
+        if trust["temperature"] == 1
+        else f"by {trust['ece_after']:.3f} once the logits are divided by {trust['temperature']:.3f} "
+        "(`calibration.json`; `scripts/predict.py` does so by itself). "
+    )
     words = (
         f"On {trust['images']:,} validation images, confidence differs from accuracy by {trust['ece_before']:.3f} on "
-        f"average (ECE); by {trust['ece_after']:.3f} once the logits are divided by {trust['temperature']:.3f} "
-        "(`calibration.json`; `scripts/predict.py` does so by itself). "
+        f"average (ECE); {scaled}"
     )
     if found["confidence"] is None:
         words += f"At no confidence were {found['min_precision']:.0%} of answers right: let a person look at all."

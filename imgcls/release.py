@@ -122,7 +122,8 @@ def staged(
 def describe(run: artifacts.RunFolder) -> None:
     """The card of a run that has no repository yet, without network."""
     base = run.read_json(artifacts.METRICS)["sources"]["base_model"]
-    write_card(Profile(run, run.path.resolve().name, _KNOWN.get(base)), private_paths(run))
+    figures = [f"{artifacts.FIGURES}/{file.name}" for file in (run / artifacts.FIGURES).glob("*.png")]
+    write_card(Profile(run, run.path.resolve().name, _KNOWN.get(base), figures), private_paths(run))
 
 
 def write_card(of: Profile, hidden: Collection[str]) -> None:

@@ -1,8 +1,12 @@
 """The README says what is true: its flags, its models, its tree, its two commands."""
 
+import os
 import re
+import shlex
+import subprocess
 
 import pytest
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from commands import TESTS
 
 from imgcls import cli
@@ -17,9 +21,10 @@ from imgcls.options import (
     SourceOptions,
     TuneOptions,
 )  # fmt: skip
-from imgcls.run_options import CompareOptions, PredictOptions, ValidateOptions
+from imgcls.run_options import CompareOptions, DemoOptions, ExportOptions, PredictOptions, PushOptions, ValidateOptions
 from imgcls.training_options import TrainOptions
 
+ALONE = (PredictOptions, CompareOptions, PushOptions, DemoOptions, ExportOptions)
 ROOT = TESTS.parent
 README = (ROOT / "README.md").read_text()
 
@@ -27,11 +32,22 @@ README = (ROOT / "README.md").read_text()
 def test_every_flag_named_exists(capsys):
     kinds = (DataOptions, ModelOptions, TuneOptions, AugmentOptions, TrainOptions, RunOptions)
     others = ((DataOptions, RecommendOptions), (SourceOptions, CheckOptions), (SourceOptions, ValidateOptions))
-    for options in (kinds, *others, (PredictOptions,), (CompareOptions,)):
+    for options in (kinds, *others, *((kind,) for kind in ALONE)):
         with pytest.raises(SystemExit):
             cli.parse(options, ["--help_all"], description="", examples="")
     known = set(re.findall(r"--\w+", capsys.readouterr().out)) | {"--help", "--help_all"}
     of_others = {"--config_file", "--nproc_per_node", "--num_processes", "--seeds", "--arm", "--only_folds"}
+    of_others |= {
+        "--flavor",
+        "--timeout",
+        "--secrets",
+        "--depth",
+        "--nodes",
+        "--machine_rank",
+        "--main_process_ip",
+        "--dry",
+        "--gpus",
+    }
     assert set(re.findall(r"(?<![\w-])--\w+", README)) - known - of_others == set()
 
 
@@ -67,3 +83,21 @@ def test_accelerate_configs_are_short_and_leave_precision_alone():
         text = file.read_text()
         assert len(text.splitlines()) < 12
         assert "mixed_precision" not in text
+
+
+@pytest.mark.parametrize("name", [file.name for file in (ROOT / "accelerate_configs").glob("*.yaml")])
+def test_accelerate_takes_its_configs(name):
+    of_several = ["--machine_rank", "1", "--main_process_ip", "10.0.0.1"] if name == "multi_node.yaml" else []
+    line = ["--config_file", str(ROOT / "accelerate_configs" / name), *of_several, "scripts/train.py"]
+    args, *_ = _validate_launch_command(launch_command_parser().parse_args(line))
+    assert args.num_processes == {"multi_gpu.yaml": 2, "multi_node.yaml": 8, "fsdp.yaml": 2}.get(name, 1)
+    assert bool(args.use_fsdp) == (name == "fsdp.yaml")
+
+
+def test_hugging_face_jobs_take_the_readme_s_command(tmp_path):
+    (line,) = re.findall(r"^    (hf jobs run .*)$", README, re.MULTILINE)
+    command = line.replace("hf jobs run", "hf jobs run --dry-run")
+    env = os.environ | {"HF_HOME": str(tmp_path), "HF_TOKEN": "hf_x", "HF_ENDPOINT": "http://127.0.0.1:9"}
+    done = subprocess.run(shlex.split(command), env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "python scripts/train.py --data you/photos --push_to_hub" in done.stdout

@@ -1,0 +1,35 @@
+"""A run folder -> export/model.onnx, proven to answer as torch does: runs without torch, wherever onnxruntime does."""
+
+from __future__ import annotations
+
+import sys
+
+from imgcls import cli
+from imgcls.run_options import ExportOptions
+
+EXAMPLES = """\
+examples:
+  python scripts/export.py --run runs/photos-resnet-50
+
+Beside model.onnx, export.json says what has to be done to a photo first, and how the file was proven.
+exit codes: 0 done, 1 an error that you can mend, 2 wrong usage"""
+
+
+def main() -> int:
+    given = cli.parse((ExportOptions,), description=__doc__, examples=EXAMPLES)
+    cli.start_logging()
+    asked = given.make(ExportOptions)
+
+    from imgcls import artifacts, export, machine, onnx_file, source
+
+    machine.prepare()
+    onnx_file.check_packages()
+    folder = source.trained(asked.run)
+    run = artifacts.RunFolder(source.locate(asked.run).folder or f"runs/{asked.run.replace('/', '-')}")
+    record = export.export(folder, run)
+    print(export.in_words(record, run / artifacts.EXPORT))
+    return cli.DONE
+
+
+if __name__ == "__main__":
+    sys.exit(cli.exit_code(main))
