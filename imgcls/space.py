@@ -22,6 +22,7 @@ demo.app("{model}").launch()
 _README = """---
 title: {title}
 sdk: gradio
+python_version: "3.12"
 app_file: app.py
 models:
 - {model}

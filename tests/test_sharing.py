@@ -96,8 +96,11 @@ def test_a_training_that_cannot_be_pushed_is_whole_and_pushed_later(server, env,
     assert (tmp_path / "later/metrics.json").is_file()
     server.heal()
     script, *arguments = again.split()[1:]
+    arguments += ["--space", "tester/page"]
     done = launch(*arguments, script=script, cwd=os.path.dirname(os.path.dirname(__file__)), env=env)
     assert done.returncode == 0, done.stderr
+    assert {"app.py", "requirements.txt", "imgcls/demo.py"} <= set(server.files("tester/page", "spaces"))
+    assert b"https://huggingface.co/spaces/tester/page" in server.read("tester/later", "README.md")
     assert server.read("tester/later", "model.safetensors") == (tmp_path / "later/model.safetensors").read_bytes()
 
 
