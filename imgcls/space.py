@@ -11,7 +11,7 @@ import imgcls
 from imgcls.errors import HubError
 
 PACKAGE = Path(imgcls.__file__).parent
-GRADIO = "gradio>=6"
+GRADIO = "gradio>=6.29.1"
 # The Space runs what is here: imgcls is not on PyPI.
 _APP = '''"""Try {model} in the browser."""
 

@@ -1,0 +1,248 @@
+"""A page on which anyone can try a trained model: one picture, many, and a word when an answer is wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import os
+import socket
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from imgcls import calibration, cpu, exhibit, images, page
+from imgcls.errors import ImageError, OptionError
+
+os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_RUN_HISTORY": "False"}  # nobody is told that the page runs
+try:
+    import gradio as gr
+    from gradio import processing_utils
+except ImportError as error:
+    raise OptionError("Expected gradio for the page, got none. Install it: pip install gradio") from error
+
+_UPLOADS = tempfile.TemporaryDirectory(prefix="imgcls-demo-", ignore_cleanup_errors=True)
+os.environ["GRADIO_TEMP_DIR"] = _UPLOADS.name  # what is uploaded goes with the process
+
+MOST_BYTES, MOST_ROWS = 50 * 2**20, 1_000
+HOUR, DAY = 3_600, 86_400  # seconds
+PORTS = range(7860, 7960)
+LAUNCH = {"max_file_size": MOST_BYTES, "footer_links": [], "ssr_mode": False, "quiet": True}
+
+STYLE = """
+h1 { font-size: 1.4rem; font-weight: 600; margin: 0 } p { margin: 0.4rem 0 } .said { font-size: 1.3rem }
+table { border-collapse: collapse; width: 100% } th, td { text-align: start; padding: 0.3rem 0.5rem 0.3rem 0 }
+tr + tr td { border-top: 1px solid var(--border-color-primary) } bdi { overflow-wrap: anywhere }
+.n { text-align: end; white-space: nowrap; font-variant-numeric: tabular-nums } .bar { width: 40% }
+.bar i { display: block; height: 0.7rem; min-width: 1px; background: var(--color-accent); border-radius: 2px }
+.unsure { border-inline-start: 4px solid #b26a00; padding-inline-start: 0.6rem }
+.problem { border-inline-start: 4px solid #c62828; padding-inline-start: 0.6rem }
+figure { margin: 0.8rem 0 0 } figure img { width: 240px; max-width: 100%; border-radius: 4px }
+figcaption { font-size: 0.85rem } .wide { overflow-x: auto }
+.wide bdi { display: inline-block; width: max-content; max-width: 10rem; overflow-wrap: break-word }
+.examples { display: flex; gap: 0.5rem; overflow-x: auto; padding-bottom: 0.6rem }
+.examples button { flex: 0 0 80px; font-size: 0.8rem; line-height: 1.2; cursor: pointer; align-self: start }
+.examples img { display: block; height: 80px; width: 80px; object-fit: cover; border-radius: 4px; margin: 0 0 0.2rem }
+"""
+# An example that is pressed tells its place among the others.
+CHOOSE = """
+element.addEventListener("click", event => {
+  const button = event.target.closest("button");
+  if (button) trigger("select", { index: Number(button.dataset.at) });
+});
+"""
+_html = functools.partial(gr.HTML, css_template=STYLE, apply_default_css=False)
+
+
+def app(
+    run: str,
+    *,
+    flag_into: str | Path | None = None,
+    min_precision: float = calibration.MIN_PRECISION,
+    batch_size: int = 16,
+) -> gr.Blocks:
+    """The page of a run folder, a model folder or a Hub id; its `launch` shows it.
+
+    flag_into: folder for pictures whose answer is called wrong; None leaves that out. Raises what `exhibit.load` does.
+    """
+    shown = exhibit.load(run, min_precision, batch_size)
+    with gr.Blocks(title=shown.name, delete_cache=(HOUR, DAY)) as blocks:
+        _html(heading(shown))
+        with gr.Tab("One picture"):
+            _one(shown, exhibit.examples(run), flag_into)
+        with gr.Tab("Many pictures"):
+            _many(shown)
+    blocks.launch, blocks.exhibit = functools.partial(blocks.launch, **LAUNCH), shown
+    return blocks
+
+
+def serve(blocks: gr.Blocks, host: str, port: int | None, share: bool) -> str:
+    """Show the page without waiting; returns its address. Raises OptionError for a host, port or link not to be had."""
+    with contextlib.redirect_stdout(sys.stderr):  # gradio prints what goes wrong with a link
+        blocks.launch(server_name=host, server_port=_free(host, port), share=share, prevent_thread_lock=True)
+    if share and not blocks.share_url:
+        blocks.close(verbose=False)
+        raise OptionError("Expected a public link from gradio's server, got none. Leave out --share, or give --host.")
+    return blocks.share_url or blocks.local_url
+
+
+def stop(blocks: gr.Blocks) -> None:
+    """End the page; what is under way ends with the pictures that it holds."""
+    blocks.exhibit.closing.set()
+    blocks.close(verbose=False)
+
+
+def _free(host: str, port: int | None) -> int:
+    for candidate in [port] if port else PORTS:
+        try:
+            with socket.create_server((host, candidate)):
+                return candidate
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise OptionError(
+                    f"Expected an address to listen at, got {host}, port {candidate}: {error}."
+                ) from error
+    raise OptionError(f"Expected a free port, got {port or 'none of 100'}, which is taken. Give another --port.")
+
+
+def _one(shown: exhibit.Exhibit, examples: Sequence[tuple[str, str]], flag_into: str | Path | None) -> None:
+    with gr.Row():
+        with gr.Column():
+            picture = gr.Image(type="filepath", label="Picture", height=320, buttons=[])
+            if examples:
+                _examples(examples, picture)
+        with gr.Column():
+            said = _html(min_height=40)
+            if flag_into is not None:
+                _flag(shown, picture, flag_into)
+    # gradio's own opens the file, and encodes anew what is not RGB
+    picture.preprocess = lambda given: given and given.path
+
+    def answer(path: str | None) -> str:
+        return answer_text(shown, path) if path else ""
+
+    picture.change(answer, picture, said, concurrency_limit=cpu.cores())
+
+
+def _examples(examples: Sequence[tuple[str, str]], picture: gr.Image) -> None:
+    thumbnails = [(at, page.thumbnail(path), name) for at, (path, name) in enumerate(examples)]
+    buttons = "".join(
+        f'<button type="button" data-at="{at}">{page.picture(encoded)}{page.text(name)}</button>'
+        for at, encoded, name in thumbnails
+        if encoded
+    )
+    row = _html(f'<p>Or one of the validation pictures:</p><div class="examples">{buttons}</div>', js_on_load=CHOOSE)
+
+    def choose(pressed: gr.EventData) -> str:
+        return processing_utils.save_file_to_cache(examples[pressed.index][0], picture.GRADIO_CACHE)
+
+    row.select(choose, None, picture, queue=False, api_visibility="private")
+
+
+def _flag(shown: exhibit.Exhibit, picture: gr.Image, root: str | Path) -> None:
+    with gr.Accordion("Wrong answer?", open=False):
+        known = [name.encode(errors="backslashreplace").decode() for name in shown.said.classes]  # some are no Unicode
+        name = gr.Dropdown(known, value=None, label="Right class, or a new one", allow_custom_value=True)
+        button = gr.Button("The answer is wrong")
+    note = _html()
+
+    def flag(path: str | None, right: str | None) -> str:
+        return flagged_text(path, right, root)
+
+    button.click(flag, [picture, name], note)
+    picture.change(lambda: ("", None), None, [note, name], queue=False, api_visibility="private")
+
+
+def _many(shown: exhibit.Exhibit) -> None:
+    files = gr.File(file_count="multiple", label="Pictures", height=200)
+    # gradio's own leaves an empty file behind for each, and forgets what they were called
+    files.preprocess = lambda given: [(file.path, file.orig_name or Path(file.path).name) for file in given or ()]
+    button = gr.Button("Answer", variant="primary")
+    found = _html(min_height=40)
+    csv = gr.File(label="The same as CSV", interactive=False)
+
+    def answer_many(given: list, progress=gr.Progress()) -> tuple[str, str | None]:  # noqa: B008
+        if not given:
+            return refusal("Expected pictures, got none. Choose some first."), None
+        out = Path(tempfile.mkdtemp(dir=csv.GRADIO_CACHE), "answers.csv")
+        rows = shown.answer_all(given, out, functools.partial(progress, unit="pictures"))
+        return rows_text(rows), str(out)
+
+    button.click(answer_many, files, [found, csv], concurrency_limit=1)  # each takes all cores
+
+
+def heading(shown: exhibit.Exhibit) -> str:
+    """HTML: which model this is, what it knows, and how far it can be trusted."""
+    classes = ", ".join(page.text(name) for name in shown.said.classes)
+    return (
+        f"<h1>{page.text(shown.name)}</h1><details><summary>{len(shown.said.classes)} classes</summary>"
+        f"<p>{classes}</p></details><p>An answer is called unsure {shown.doubt}.</p>"
+    )
+
+
+def answer_text(shown: exhibit.Exhibit, path: str) -> str:
+    """HTML: the likeliest classes of a picture, whether that is sure enough, and what spoke for the first."""
+    try:
+        row, heat = shown.answer(path)
+    except ImageError as error:
+        return refusal(f"{Path(path).name} cannot be read: {images.short_reason(error)}.")
+    if row["error"]:
+        return refusal(f"No answer for {Path(path).name}: {row['error']}.")
+    unsure = f'<p class="unsure"><b>unsure</b>: {shown.doubt}</p>' if row["unsure"] else ""
+    named = [(row["predicted"], row["confidence"])]
+    named += [(row[f"predicted_{k}"], row[f"confidence_{k}"]) for k in range(2, shown.said.top_k + 1)]
+    bars = "".join(
+        f'<tr><td>{page.text(name)}</td><td class="n">{exhibit.percent(share)}</td>'
+        f'<td class="bar"><i style="width: {100 * share:.1f}%"></i></td></tr>'
+        for name, share in named
+    )
+    best, share = named[0]
+    return (
+        f'<div role="status"><p class="said"><b>{page.text(best)}</b> {exhibit.percent(share)}</p>{unsure}</div>'
+        f"<table><tr><th>class</th><th class='n'>confidence</th><th></th></tr>{bars}</table>{_heat_text(heat, best)}"
+    )
+
+
+def _heat_text(heat: str | None, name: str) -> str:
+    if heat is None:
+        return "<p>What spoke for it cannot be shown for this kind of network.</p>"
+    return (
+        f'<figure><img src="data:image/jpeg;base64,{heat}" alt="The picture as the model sees it">'
+        f"<figcaption>Bright: what spoke for {page.text(name)}</figcaption></figure>"
+    )
+
+
+def rows_text(rows: Sequence[dict]) -> str:
+    """HTML: what is said of many pictures, the error of those without an answer; of very many the first."""
+    shown = "".join(f"<tr><td>{page.text(row['path'])}</td>{_cells(row)}</tr>" for row in rows[:MOST_ROWS])
+    more = f"<p>The first {MOST_ROWS:,} of {len(rows):,}; all are in the CSV.</p>" if len(rows) > MOST_ROWS else ""
+    head = "<tr><th>file</th><th>class</th><th class='n'>confidence</th><th>unsure</th></tr>"
+    return f'<div class="wide"><table>{head}{shown}</table></div>{more}'
+
+
+def _cells(row: dict) -> str:
+    if row["error"]:
+        return f'<td colspan="3">{page.text(row["error"])}</td>'
+    said = f'<td>{page.text(row["predicted"])}</td><td class="n">{exhibit.percent(row["confidence"])}</td>'
+    return f"{said}<td>{'unsure' if row['unsure'] else ''}</td>"
+
+
+def flagged_text(path: str | None, right: str | None, root: str | Path) -> str:
+    """HTML: where a picture went whose answer is wrong, or why it went nowhere."""
+    if not path:
+        return refusal("Expected a picture, got none. Give one first.")
+    try:
+        folder = exhibit.keep(path, right or "", root)
+    except ImageError as error:
+        return refusal(f"Not kept: {images.short_reason(error)}.")
+    except OptionError as error:
+        return refusal(f"Not kept. {error}")
+    except OSError as error:
+        return refusal(f"Not kept in {root}: {error.strerror}.")
+    return f'<p role="status">Kept in {page.text(str(folder))}</p>'
+
+
+def refusal(words: str) -> str:
+    """HTML for what cannot be done."""
+    return f'<p class="problem" role="alert">{page.text(words)}</p>'

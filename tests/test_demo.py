@@ -1,0 +1,344 @@
+"""scripts/demo.py: answers as predict.py's whatever is uploaded, by many at once; flagged pictures stay as they are."""
+
+import asyncio
+import csv
+import json
+import re
+import signal
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.request import Request, urlopen
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from commands import TESTS, TRAIN, main_of
+from drawings import photo
+from PIL import Image
+
+import imgcls
+from imgcls import artifacts, cli, folder, images, listing, model, source
+from imgcls.errors import ImageError, ModelError, OptionError
+
+pytest.importorskip("gradio")
+from imgcls import demo, exhibit
+
+SCRIPT, PREDICT = TESTS.parent / "scripts" / "demo.py", TESTS.parent / "scripts" / "predict.py"
+STRANGE = ("<b>bold</b>", "${1 + 1} {{value}}", "قطة", "../../x")
+
+
+def saved(name, folder, classes):
+    """A model folder, as a run leaves it."""
+    torch.manual_seed(0)
+    built = model.build(source.locate(str(tiny.write(name, folder / "backbone"))), list(classes))
+    built.network.save_pretrained(folder / "run")
+    built.processor.save_pretrained(folder / "run")
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, shapes, resnet):
+    """A finished run."""
+    made = tmp_path_factory.mktemp("demo") / "run"
+    arguments = ("--model", resnet, "--data", shapes, "--epochs", 2, "--val_fraction", 0.3, "--output_dir", made)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sys, "argv", [str(TRAIN), *map(str, arguments)])
+        assert main_of(TRAIN)() == cli.DONE
+    return made
+
+
+@pytest.fixture(scope="module")
+def shown(run):
+    return exhibit.load(str(run), 0.95, 4)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Photos of every kind that gradio's own reading would change."""
+    root = tmp_path_factory.mktemp("pictures")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    photo(120, 90, 0).save(root / "plain.jpg")
+    photo(120, 90, 1).save(root / "turned.jpg", exif=turned)
+    photo(120, 90, 2).convert("CMYK").save(root / "cmyk.jpg")
+    photo(120, 90, 3).convert("LA").save(root / "alpha.png")
+    deep = np.random.default_rng(0).integers(0, 65535, (60, 80), dtype=np.uint16)
+    Image.fromarray(deep).save(root / "deep.png")
+    photo(120, 90, 4).convert("P").save(root / "palette.gif")
+    return sorted(root.iterdir())
+
+
+@pytest.fixture(scope="module")
+def bad(tmp_path_factory):
+    """File -> what is said of it."""
+    root = tmp_path_factory.mktemp("bad")
+    (root / "text.jpg").write_text("no picture")
+    (root / "empty.png").write_bytes(b"")
+    photo(120, 90).save(root / "whole.jpg")
+    (root / "cut.jpg").write_bytes((root / "whole.jpg").read_bytes()[:1500])
+    Image.new("1", (10_000, 10_000)).save(root / "huge.png")
+    Image.new("1", (20_000, 20_000)).save(root / "bomb.png")
+    words = {
+        "text.jpg": "not an image",
+        "empty.png": "the file is empty",
+        "cut.jpg": "truncated",
+        "huge.png": "100 megapixels, and this page takes up to 64",
+        "bomb.png": images.MORE_PIXELS,
+    }
+    return {root / name: reason for name, reason in words.items()}
+
+
+@pytest.fixture
+def app(monkeypatch):
+    """demo.app; the event loops that gradio opens for its locks, and leaves open, are closed."""
+    opened, new = [], asyncio.new_event_loop
+    monkeypatch.setattr(asyncio, "new_event_loop", lambda: opened.append(new()) or opened[-1])
+    yield demo.app
+    asyncio.set_event_loop(None)
+    for loop in opened:
+        loop.close()
+
+
+@pytest.fixture
+def predicted(monkeypatch, tmp_path):
+    """Rows of scripts/predict.py by file name."""
+
+    def run_it(run, files, top_k=1):
+        out = tmp_path / "predicted.csv"
+        arguments = ("--run", run, *files, "--out", out, "--top_k", top_k)
+        monkeypatch.setattr(sys, "argv", [str(PREDICT), *map(str, arguments)])
+        assert main_of(PREDICT)() == cli.DONE
+        return {Path(row["path"]).name: row for row in rows(out)}
+
+    return run_it
+
+
+def rows(file):
+    with open(file, newline="", encoding="utf-8") as text:
+        return list(csv.DictReader(text))
+
+
+def test_answers_are_those_of_predict(run, shown, pictures, predicted):
+    expected = predicted(run, pictures, top_k=3)
+    for picture in pictures:
+        row, heat = shown.answer(str(picture))
+        assert heat
+        for key, value in expected[picture.name].items():
+            if key.startswith("confidence"):
+                assert row[key] == pytest.approx(float(value), abs=1e-4)
+            elif key != "path":
+                assert str(row[key]) == value
+        text = demo.answer_text(shown, str(picture))
+        assert ("unsure" in text) == bool(row["unsure"])
+        percent = re.search(r'"n">([\d.]+) %', text)[1]
+        assert float(percent) == pytest.approx(100 * row["confidence"], abs=0.06)
+
+
+def test_what_cannot_be_read_is_said_before_it_is_decoded(shown, bad, monkeypatch):
+    for file, reason in bad.items():
+        if file.name != "cut.jpg":
+            monkeypatch.setattr(images, "to_rgb", None)  # would decode it
+        text = demo.answer_text(shown, str(file))
+        monkeypatch.undo()
+        assert f"{file.name} cannot be read: " in text
+        assert reason in text
+        with pytest.raises(ImageError):
+            shown.answer(str(file))
+
+
+def test_doubt_is_said_in_words(shown, pictures):
+    file = str(pictures[0])
+    for trust, threshold, words in (
+        ({"images": 9, "threshold": {"min_precision": 0.95, "confidence": 0.999}}, 1.0, "below 99.9 %"),
+        ({"images": 9, "threshold": {"min_precision": 0.95, "confidence": None}}, 1.01, "always: on 9 validation"),
+        (None, 0.0, "never"),
+    ):
+        said = exhibit.replace(shown.said, threshold=threshold)
+        other = exhibit.replace(shown, trust=trust, said=said)
+        text = demo.answer_text(other, file)
+        assert ("<b>unsure</b>" in text) == (trust is not None)
+        assert (words in text) == (trust is not None)
+        assert words in demo.heading(other)
+
+
+def test_names_stay_text_and_some_networks_have_no_heat_map(tmp_path, pictures, monkeypatch):
+    other = exhibit.load(str(saved("resnet-18", tmp_path, STRANGE)), 0.95, 4)
+    monkeypatch.setattr(exhibit.overlay, "pictures", lambda *_: None)
+    text = demo.answer_text(other, str(pictures[0])) + demo.heading(other)
+    assert "cannot be shown" in text
+    assert "<b>bold" not in text
+    assert "&lt;b&gt;bold" in text
+    assert other.trust is None
+
+
+@pytest.mark.parametrize("name", ["resnet-18", "vit-base"])
+def test_many_at_once_get_the_answers_of_one_alone(tmp_path, pictures, name):
+    other = exhibit.load(str(saved(name, tmp_path, "abcdef")), 0.95, 2)
+    files = [str(path) for path in pictures] * 4
+    alone = [other.answer(file) for file in files[: len(pictures)]] * 4
+    with ThreadPoolExecutor(8) as pool:
+        table = pool.submit(other.answer_all, [(f, f) for f in files], tmp_path / "a.csv", lambda done: None)
+        together = list(pool.map(other.answer, files))
+    for (row, heat), (expected, _), listed in zip(together, alone, table.result(), strict=True):
+        assert heat
+        assert row["predicted"] == expected["predicted"] == listed["predicted"]
+        assert row["confidence"] == pytest.approx(expected["confidence"], abs=1e-5)
+        assert listed["confidence"] == pytest.approx(expected["confidence"], abs=1e-5)
+    assert not [module for module in other.network.modules() if module._forward_hooks]
+    assert next(other.explained.parameters()) is next(other.network.parameters())
+
+
+def test_a_batch_ends_with_the_page(shown, pictures, tmp_path):
+    other = exhibit.replace(shown, closing=threading.Event(), batch_size=1)
+    files = [(str(pictures[0]), f"{i}.png") for i in range(500)]
+    found = other.answer_all(files, tmp_path / "a.csv", lambda done: other.closing.set())
+    assert 0 < len(found) < 500
+    assert [row["path"] for row in rows(tmp_path / "a.csv")] == [name for _, name in files[: len(found)]]
+
+
+def test_flagged_pictures_are_class_folders(tmp_path, pictures, bad):
+    root = tmp_path / "flagged"
+    names = ["cat", "قطة", "../../x", "..", "/etc", "a\\b", ".hidden", "__MACOSX", "_unsure", "a\0b\n", "<b>"]
+    for name in names:
+        kept = exhibit.keep(str(pictures[0]), name, root)
+        assert kept.parent == root
+        assert (kept / pictures[0].name).read_bytes() == pictures[0].read_bytes()
+    (tmp_path / pictures[0].name).write_bytes(pictures[1].read_bytes())
+    for _ in range(2):
+        exhibit.keep(str(tmp_path / pictures[0].name), " cat ", root)
+    found = folder.scan(root, strict=False)
+    assert len(found.classes) == len(names)
+    assert sorted(file.path for file in found.files if file.label == "cat") == ["cat/alpha-2.png", "cat/alpha.png"]
+    assert (root / "cat" / "alpha-2.png").read_bytes() == pictures[1].read_bytes()
+    assert not found.skipped[listing.HIDDEN]
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["flagged"]
+
+
+def test_what_cannot_be_flagged_is_said(tmp_path, pictures, bad):
+    root, picture = tmp_path / "flagged", str(pictures[0])
+    (tmp_path / "photo.txt").write_bytes(pictures[0].read_bytes())
+    (tmp_path / "file").touch()
+    for path, name, into, words in (
+        (None, "cat", root, "Give one first"),
+        (picture, None, root, "Choose it"),
+        (picture, " ", root, "Choose it"),
+        (picture, "x" * 300, root, "one too long"),
+        (str(tmp_path / "photo.txt"), "cat", root, "Rename it"),
+        (str(next(iter(bad))), "cat", root, "not an image"),
+        (str(tmp_path / "gone.jpg"), "cat", root, "No such file"),
+        (picture, "cat", tmp_path / "file", "Not kept in"),
+    ):
+        text = demo.flagged_text(path, name, into)
+        assert 'role="alert"' in text
+        assert words in text
+    assert not root.exists()
+    assert exhibit.flagged("owner/name") == Path("runs/name/flagged")
+
+
+def test_examples_are_validation_pictures_that_are_still_there(run, shapes, tmp_path, monkeypatch):
+    found = exhibit.examples(str(run))
+    assert [name for _, name in found] == sorted(name.name for name in shapes.iterdir())
+    split = {row["path"]: row["split"] for row in artifacts.RunFolder(run).read_csv(artifacts.SPLIT)}
+    assert {split[str(Path(path).relative_to(shapes))] for path, _ in found} == {"validation"}
+    assert exhibit.examples("owner/name") == []
+    monkeypatch.setattr(artifacts.RunFolder, "read_options", lambda _: {"data": str(tmp_path / "gone")})
+    assert exhibit.examples(str(run)) == []
+
+
+def test_a_long_table_is_cut_and_an_app_is_made_of_any_model(tmp_path, run, app):
+    row = {"path": "<i>", "predicted": "a", "confidence": 0.5, "unsure": 1, "error": ""}
+    text = demo.rows_text([row] * (demo.MOST_ROWS + 1))
+    assert text.count("&lt;i&gt;") == demo.MOST_ROWS
+    assert "The first 1,000 of 1,001" in text
+    labels = [block.label for block in app(str(run)).blocks.values() if hasattr(block, "label")]
+    assert "Right class, or a new one" not in labels  # without flag_into
+    with pytest.raises(ModelError, match=r"config\.json"):
+        app(str(tmp_path))
+
+
+def test_ports_hosts_and_links_that_are_not_to_be_had(run, monkeypatch, app):
+    blocks = app(str(run))
+    with demo.socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(OptionError, match=f"free port, got {port}"):
+            demo.serve(blocks, "127.0.0.1", port, False)
+    with pytest.raises(OptionError, match="no-such-host"):
+        demo.serve(blocks, "no-such-host.invalid", None, False)
+    monkeypatch.setattr(demo.gr.networking, "setup_tunnel", lambda **_: 1 / 0)
+    with pytest.raises(OptionError, match="--share"):
+        demo.serve(blocks, "127.0.0.1", None, True)
+    assert not blocks.is_running
+
+
+def test_without_gradio_the_command_that_installs_it_is_said(monkeypatch, capsys, run):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    monkeypatch.delitem(sys.modules, "imgcls.demo")
+    monkeypatch.delattr(imgcls, "demo")
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--run", str(run)])
+    assert cli.exit_code(main_of(SCRIPT)) == cli.FAILED
+    assert "pip install gradio" in capsys.readouterr().err
+
+
+def called(address, name, path):
+    """What the server says to who names a file on its disk."""
+    body = json.dumps({"data": [{"path": path, "meta": {"_type": "gradio.FileData"}}]}).encode()
+    where = f"{address}gradio_api/call/{name}"
+    with urlopen(Request(where, body, {"Content-Type": "application/json"})) as answer:
+        event = json.load(answer)["event_id"]
+    with urlopen(f"{where}/{event}") as answer:
+        return answer.read().decode()
+
+
+class Addresses(HTMLParser):
+    """What a browser asks for by itself when it shows a page."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.found = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        if tag in ("script", "link", "img", "iframe"):
+            self.found += [value for name, value in attributes if name in ("src", "href")]
+
+
+def test_a_live_page(run, pictures, bad, predicted, tmp_path):
+    from gradio_client import Client, handle_file
+
+    command = [sys.executable, str(SCRIPT), "--run", str(run), "--flag_into", str(tmp_path / "flagged")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            address = server.stdout.readline().strip()
+            assert re.fullmatch(r"http://127\.0\.0\.1:78\d\d/", address), server.stderr.read()
+            with urlopen(address) as answer:
+                text = answer.read().decode()
+            assert not [found for found in Addresses(text).found if "//" in found]
+            assert '"stylesheets":[]' in text
+            client = Client(address, verbose=False, download_files=tmp_path, analytics_enabled=False)
+            files = [*pictures, *bad]
+            table, out = client.predict([handle_file(path) for path in files], api_name="/answer_many")
+            found = {row["path"]: row for row in rows(out)}
+            for name, expected in predicted(run, pictures).items():
+                assert found[name]["predicted"] == expected["predicted"]
+                assert float(found[name]["confidence"]) == pytest.approx(float(expected["confidence"]), abs=1e-4)
+                assert found[name].keys() == expected.keys()
+            for path, reason in bad.items():
+                assert reason in found[path.name]["error"]
+                assert reason in table
+                assert reason in client.predict(handle_file(path), api_name="/answer")
+            assert "Bright: what spoke for" in client.predict(handle_file(pictures[0]), api_name="/answer")
+            kept = client.predict(handle_file(pictures[2]), "../cat", api_name="/flag")
+            assert str(tmp_path / "flagged" / "_.._cat") in kept
+            (copied,) = (tmp_path / "flagged" / "_.._cat").iterdir()
+            assert copied.read_bytes() == pictures[2].read_bytes()
+            assert "event: error" in called(address, "answer", str(pictures[0]))  # which is there, and was not uploaded
+        finally:
+            server.send_signal(signal.SIGINT)
+            _, err = server.communicate(timeout=30)
+    assert server.returncode == cli.DONE
+    assert err.splitlines()[-1] == "stopped"
