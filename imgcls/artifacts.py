@@ -9,6 +9,7 @@ import json
 import math
 import os
 import shutil
+import tempfile
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
@@ -95,7 +96,9 @@ def whole_file(path: Path) -> Iterator[io.BufferedWriter]:
 
 
 def size_text(count: float) -> str:
-    """Bytes for people: 57 MB, 1.2 GB."""
+    """Bytes for people: 3 kB, 57 MB, 1.2 GB."""
+    if count < 1e6:
+        return f"{count / 1e3:.0f} kB"
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
@@ -125,9 +128,8 @@ class RunFolder:
         """Create the folder and try a file in it; raises RunError when that fails or the disk is too full."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            with whole_file(self / ".writable") as file:
+            with tempfile.TemporaryFile(dir=self.path) as file:  # of each process its own
                 file.write(b"imgcls")
-            (self / ".writable").unlink()
         except FileExistsError as error:
             raise RunError(
                 f"Expected a folder for the run, got the file {error.filename or self.path}. Give another --output_dir."

@@ -150,7 +150,7 @@ def test_modes_without_transparency_equal_the_pipeline(mode, format, error):
     else:
         image = photo().convert(mode)
     data = encode(image, format)
-    assert images.open_image(data).mode == mode
+    assert images.open_image(data).mode == mode or mode == "YCbCr"  # which Pillow opens as RGB from 12.3 on
     assert np.array_equal(images.load_rgb(data), pipeline(io.BytesIO(data)))
     assert distance(images.load_rgb(data), photo()) < error
 
