@@ -149,8 +149,9 @@ def test_modes_without_transparency_equal_the_pipeline(mode, format, error):
         image = ImageCms.applyTransform(photo(), ImageCms.buildTransform(*profiles, "RGB", "LAB"))
     else:
         image = photo().convert(mode)
-    data = encode(image, format)
-    assert images.open_image(data).mode == mode or mode == "YCbCr"  # which Pillow opens as RGB from 12.3 on
+    # Pillow opens compressed YCbCr as RGB, and 12.3 cannot read what it writes of it uncompressed
+    data = encode(image, format, **({"compression": "tiff_lzw"} if mode == "YCbCr" else {}))
+    assert images.open_image(data).mode == (mode if mode != "YCbCr" else "RGB")
     assert np.array_equal(images.load_rgb(data), pipeline(io.BytesIO(data)))
     assert distance(images.load_rgb(data), photo()) < error
 
