@@ -128,9 +128,9 @@ from PIL import Image
 from transformers import AutoImageProcessor
 
 photo = Image.open("photo.jpg").convert("RGB")
-pixels = AutoImageProcessor.from_pretrained("{of.repo_id}")(images=photo, return_tensors="np")["pixel_values"]
+pixels = AutoImageProcessor.from_pretrained("{of.repo_id}")(images=photo, return_tensors="pt")["pixel_values"]
 session = onnxruntime.InferenceSession(hf_hub_download("{of.repo_id}", "export/model.onnx"))
-(logits,) = session.run(["logits"], {{"pixel_values": pixels}})  # (1, {len(of.classes)})"""
+(logits,) = session.run(["logits"], {{"pixel_values": pixels.numpy()}})  # (1, {len(of.classes)})"""
     needs = "pip install transformers torch torchvision"
     parts = [code("bash", needs + " timm" * (of.config.model_type in LIBRARIES)), code("python", pipeline)]
     parts += [

@@ -1,6 +1,7 @@
 """The model card of a run: it says what the run measured, and no name can break it."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -8,7 +9,7 @@ from huggingface_hub import ModelCard
 from loopback_cards import card_problems
 from markdown_it import MarkdownIt
 
-from imgcls import artifacts, card
+from imgcls import artifacts, calibration, card, export
 from imgcls.errors import RunError
 from imgcls.profile import Profile
 
@@ -156,3 +157,22 @@ def test_an_edited_card_is_known(written):
 def test_a_folder_without_a_finished_run(tmp_path):
     with pytest.raises(RunError, match="Expected a finished run"):
         Profile(artifacts.RunFolder(tmp_path), "tester/x")
+
+
+def test_what_it_tells_to_type_works(shared, shapes, tmp_path):
+    run = artifacts.RunFolder(shutil.copytree(shared.path, tmp_path / "run"))
+    export.export(run.path, run)
+    text = card.render(Profile(run, "tester/x", files=["export/model.onnx"]))
+    photo = next(shapes.glob("*/*.jpg"))
+    file = 'hf_hub_download("tester/x", "export/model.onnx")'
+    there = {file: f'"{run / "export/model.onnx"}"', "photo.jpg": str(photo), "tester/x": str(run.path)}
+    said = []
+    for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        for name, place in there.items():
+            code = code.replace(name, place)
+        names = {}
+        exec(code, names)
+        said.append(names)
+    answer = {one["label"]: one["score"] for one in said[0]["classify"](str(photo))}
+    p = calibration.probabilities(said[1]["logits"])[0]
+    assert answer == pytest.approx(dict(zip(Profile(run, "x").classes, p, strict=True)), abs=1e-4)
