@@ -15,7 +15,7 @@ from accelerate.utils.memory import should_reduce_batch_size
 from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.utils.data import Dataset
-from transformers import EarlyStoppingCallback, Trainer
+from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
@@ -162,13 +162,25 @@ class ImageTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
+        self._load_network(resume_from_checkpoint)
         if self.average:
             self.average.load(Path(resume_from_checkpoint))
 
     def _load_best_model(self) -> None:
         super()._load_best_model()
+        self._load_network(self.state.best_model_checkpoint)
         if self.average:
             self.average.become(Path(self.state.best_model_checkpoint))
+
+    def _load_network(self, folder: str) -> None:
+        """The weights of a checkpoint, by the names that transformers gave them when it saved them.
+
+        It saves ViTs under the names of their first checkpoints, and Trainer, which reads the file itself, passes over
+        all names that it does not know.
+        """
+        if isinstance(self.model, PreTrainedModel) and not self.is_fsdp_enabled:
+            saved = type(self.model).from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+            self.model.load_state_dict(saved.state_dict())
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add images_per_second to training logs."""

@@ -140,6 +140,24 @@ def test_a_killed_run_goes_on_to_the_same_weights(
     assert (uninterrupted / "predictions.csv").read_text() == (run / "predictions.csv").read_text()
 
 
+@pytest.mark.parametrize("name", ["vit-large", "vit-small-msn"])
+def test_a_killed_transformer_goes_on_to_the_same_weights_and_keeps_its_best(staged, shapes, tmp_path, name):
+    checkpoint = tiny.write(name, tmp_path / "checkpoint")
+
+    def command(run, **stage):
+        return {"arguments": [*resumable(shapes, checkpoint, tmp_path / run), "--tune", "full", "--lr", 1e-3], **stage}
+
+    assert staged(command("whole")).returncode == 0
+    assert staged(command("killed", kill_at_step=5)).returncode == -signal.SIGKILL
+    again = staged(command("killed"))
+    assert again.returncode == 0, again.stderr
+    expected, found = (load_file(tmp_path / run / "model.safetensors") for run in ("whole", "killed"))
+    assert all(torch.equal(found[key], value) for key, value in expected.items())
+    history = [json.loads(line) for line in (tmp_path / "whole/history.jsonl").read_text().splitlines()]
+    kept = json.loads((tmp_path / "whole/metrics.json").read_text())["validation"]["loss"]
+    assert any(kept == pytest.approx(entry.get("eval_loss"), abs=1e-5) for entry in history)  # those of a checkpoint
+
+
 FAMILIES = ("vit-base", "vit-small-msn", "resnet-18", "efficientnet-b0", "mobilenetv3-small")
 
 
