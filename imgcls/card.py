@@ -132,6 +132,9 @@ pixels = AutoImageProcessor.from_pretrained("{of.repo_id}")(images=photo, return
 session = onnxruntime.InferenceSession(hf_hub_download("{of.repo_id}", "export/model.onnx"))
 (logits,) = session.run(["logits"], {{"pixel_values": pixels.numpy()}})  # (1, {len(of.classes)})"""
     needs = "pip install transformers torch torchvision"
+    if "export/model.onnx.data" in of.files:  # the weights of a large network
+        fetch = f'hf_hub_download("{of.repo_id}", "export/model.onnx.data")'
+        onnx = onnx.replace("session =", f"{fetch}  # the weights, beside it\nsession =")
     parts = [code("bash", needs + " timm" * (of.config.model_type in LIBRARIES)), code("python", pipeline)]
     parts += [
         "Whole folders, with calibrated confidence and the unsure answers marked (the scripts that made it):",
@@ -203,16 +206,17 @@ def _without_files(problem: Mapping) -> str:
 def _impact(of: Profile) -> str:
     return bullets({
         "Hardware": escaped(of.made.get("machine", "not recorded")),
-        "Hours used": f"{of.metrics['train']['seconds'] / 3600:.3f}",
+        "Hours of this training": f"{of.metrics['train']['seconds'] / 3600:.3f}",
         "Cloud provider, region": "not recorded",
         "Energy, carbon": "not measured",
     })  # fmt: skip
 
 
 def _technical(of: Profile) -> str:
+    loss = "focal loss" if of.options.get("focal") else "cross-entropy"
     versions = ", ".join(f"{name} {version}" for name, version in of.made.get("versions", {}).items())
     return bullets({
-        "Architecture and objective": f"`{of.config.model_type}`, cross-entropy over {len(of.classes)} classes",
+        "Architecture and objective": f"`{of.config.model_type}`, {loss} over {len(of.classes)} classes",
         "Compute": escaped(of.made.get("machine", "not recorded")),
         "Software": versions or "not recorded",
     })  # fmt: skip

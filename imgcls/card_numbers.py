@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping
 
@@ -15,8 +14,8 @@ from imgcls.scores import most_confused
 SHOWN_CLASSES = 200  # rows of a table
 SETTINGS = (
     "tune", "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate",
-    "lr_scheduler_type", "warmup_steps", "weight_decay", "label_smoothing_factor", "class_weights", "sampler",
-    "augment", "mixup", "cutmix", "batch_norm", "bf16", "fp16", "seed",
+    "lr_scheduler_type", "warmup_steps", "weight_decay", "label_smoothing_factor", "focal", "class_weights", "sampler",
+    "augment", "mixup", "cutmix", "batch_norm", "ema", "bf16", "fp16", "seed",
 )  # fmt: skip
 JUDGED_ON = {
     "test": "images that were held out from all choices (test)",
@@ -37,8 +36,8 @@ def data(of: Profile) -> str:
     splits = [s for s in ("train", "validation", "test") if any(k[s] for k in counts.values())]
     rows = [[escaped(c), *(k[s] for s in splits)] for c, k in counts.items()][:SHOWN_CLASSES]
     total = ["all", *(sum(k[s] for k in counts.values()) for s in splits)]
-    reasons = Counter(re.split(r"[:,(]", row["reason"])[0].strip() for row in of.run.read_csv(artifacts.EXCLUDE))
-    left_out = ", ".join(f"{n} ({escaped(why)})" for why, n in reasons.most_common()) or "nothing"
+    reasons = Counter(map(_kind, (row["reason"] for row in of.run.read_csv(artifacts.EXCLUDE))))
+    left_out = ", ".join(f"{n} {why}" for why, n in reasons.most_common()) or "nothing"
     together = "Copies of a picture are in one split only" if of.options.get("check") != "off" else ""
     if of.options.get("group_by", "none") != "none":
         together = "Images that belong together are in one split only"
@@ -46,21 +45,30 @@ def data(of: Profile) -> str:
     return " ".join(words).strip() + "\n\n" + table([["class", *splits], *rows, total])
 
 
+def _kind(reason: str) -> str:
+    """Why an image was left out, without the names of files and the author's own notes that a reason may hold."""
+    kinds = {"the same file under": "under several classes", "the same file as": "twice there",
+             "a copy of": "copied from another split"}  # fmt: skip
+    return next((kind for start, kind in kinds.items() if reason.startswith(start)), "unreadable or by choice")
+
+
 def procedure(of: Profile) -> str:
     """What the network was shown, how long, by which command and with which settings."""
     train, options, kept = of.metrics["train"], of.options, of.metrics.get("selection")
-    crops = "" if options.get("tune") == "head" else "; training sees random crops, changed a little (augmentation)"
-    command = of.made.get("command")
+    plain = options.get("tune") == "head" or options.get("augment") == "none"
+    crops = "" if plain else "; training sees random crops, changed a little (augmentation)"
     rows = [[f"`{k}`", escaped(options[k])] for k in SETTINGS if options.get(k) not in (None, 0, False)]
     stopped = ", stopped early" if train["stopped_early"] else ""
+    if options.get("search"):
+        stopped += f"; {options['search']} settings were tried before, and validation chose among them"
     chosen = f" Of probe, fine-tuned weights and their average, {kept['kept']} was kept." if kept else ""
     course = (
         f"{train['images']:,} images x {train['epochs']:g} epochs in {train['seconds']:.0f} s "
         f"({train['images_per_second']:.0f} images a second), best epoch {train['best_epoch']:g}{stopped}.{chosen}"
     )
     parts = [f"**Preprocessing.** The network sees {of.view}{crops}.", f"**Course.** {course}"]
-    if command:
-        parts += ["**Command.**", code("bash", command)]
+    if of.command:
+        parts += ["**Command.**", code("bash", of.command)]
     return "\n\n".join([*parts, table([["option", "value"], *rows])])
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 from accelerate.utils.memory import clear_device_cache
 from transformers import TrainerCallback
+from transformers.trainer_utils import HubStrategy
 
 from imgcls import artifacts, fitting, results, search, selection
 from imgcls.dataset import Division
@@ -43,6 +44,8 @@ def check(
     spread = args.fsdp or os.environ.get("ACCELERATE_USE_FSDP") == "true"
     if spread and (tune.tune in ("head", "lora") or tune.ema or tune.search):
         raise OptionError("Expected FSDP without --tune head, --tune lora, --ema and --search: leave one of them out.")
+    if spread and args.push_to_hub and args.hub_strategy != HubStrategy.END:
+        raise OptionError("Expected --hub_strategy end with FSDP, got every_save: no process has the whole model then.")
     if tune.search:
         search.check(tune, args, given)
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO, TypeVar
@@ -30,6 +30,7 @@ SAY_S = 20  # an upload that goes on is spoken of so often
 STALLED_S = 90  # an upload is given up when nothing has left this machine for so long,
 SLOWEST = 50_000  # bytes a second, or when it takes longer than this speed and STALLED_S would
 LEAST_BYTES = 20_000  # what other programs chatter meanwhile is no upload
+TEXTS = (".json", ".html", ".md", ".txt", ".py")
 WRITERS = ("admin", "write", "contributor")  # roles in an organisation
 T = TypeVar("T")
 
@@ -41,6 +42,7 @@ class Repo:
     repo_id: str
     kind: str = "model"
     token: str = field(default="", repr=False)
+    private: bool = False
 
     @property
     def url(self) -> str:
@@ -53,8 +55,9 @@ def claim(name: str, *, token: str | None = None, private: bool = False, kind: s
     token: instead of the saved login. again: the command that goes on once the cause is mended. Each question to the
     Hub waits WAIT_S seconds at most. Raises HubError, whose one line says what to do.
     """
-    check_name(name)
+    check_name(name, again)
     token = _token(token, again)
+    log.info("push: asking %s about %s", constants.ENDPOINT, name)
     api = HfApi(token=token)
 
     def asked(question: Callable[[], T], what: str) -> T:
@@ -64,7 +67,7 @@ def claim(name: str, *, token: str | None = None, private: bool = False, kind: s
             raise HubError(in_words(upload.fault(error), f"to {what}", again)) from error
 
     me = asked(api.whoami, "log in to the Hub")
-    owner = name.split("/")[0] if "/" in name else me["name"]
+    owner = _spelled(name.split("/")[0] if "/" in name else me["name"], me)
     repo_id = f"{owner}/{name.split('/')[-1]}"
     _check_right(me, owner, repo_id, again)
     made = {"space_sdk": "gradio"} if kind == "space" else {}
@@ -73,35 +76,41 @@ def claim(name: str, *, token: str | None = None, private: bool = False, kind: s
         f"create {repo_id}",
     )
     asked(lambda: _check_write(api, repo_id, kind), f"write to {repo_id}")
-    if private and not asked(lambda: api.repo_info(repo_id, repo_type=kind), f"look at {repo_id}").private:
+    hidden = bool(asked(lambda: api.repo_info(repo_id, repo_type=kind), f"look at {repo_id}").private)
+    if private and not hidden:
         raise HubError(
             f"Expected a private repository for --private, got {repo_id}, which exists and is public. Make it private "
             f"in its settings, or give another name.{_then(again)}"
         )
-    return Repo(repo_id, kind, token)
+    return Repo(repo_id, kind, token, hidden)
 
 
-def check_name(name: str) -> None:
+def check_name(name: str, again: str = "") -> None:
     """Raises HubError for what cannot be the name of a repository. No request is made."""
     try:
         validate_repo_id(name)
     except HFValidationError as error:
         raise HubError(
-            f"Expected a name like owner/model of letters, digits, '-', '_' and '.' (96 at most), got {name!r}."
+            f"Expected a name like owner/model of letters, digits, '-', '_' and '.' (96 at most), got {name!r}. Give "
+            f"one with --repo (push.py) or --hub_model_id (train.py).{_then(again)}"
         ) from error
 
 
-def send(repo: Repo, files: Mapping[str, Path], message: str, again: str) -> str:
+def send(repo: Repo, files: Mapping[str, Path], message: str, again: str, own: Sequence[str] = ()) -> str:
     """Commit the files that the repository lacks, all or none; returns the commit's id.
 
-    files: path in the repository -> file. again: the command that goes on; what arrived is not sent again. Says how far
-    it is every SAY_S seconds. Raises HubError.
+    files: path in the repository -> file. again: the command that goes on; what arrived is not sent again. own: names
+    of files, and of folders with a slash at their end, that go from the repository when they are not among the files.
+    Says how far it is every SAY_S seconds. Raises HubError, also for a file that holds the token.
     """
+    for name, file in files.items():
+        if Path(file).suffix in TEXTS and repo.token.encode() in Path(file).read_bytes():
+            raise HubError(f"Expected {name} without the Hub token, got it in {file}. Take it out and push again.")
     size = sum(Path(file).stat().st_size for file in files.values())
     log.info("push: %d files, %s, to %s", len(files), artifacts.size_text(size), repo.url)
     order = {
         "repo_id": repo.repo_id, "kind": repo.kind, "token": repo.token, "message": message,
-        "files": {name: str(file) for name, file in files.items()},
+        "files": {name: str(file) for name, file in files.items()}, "own": list(own),
     }  # fmt: skip
     answer = _uploaded(order, plain=constants.HF_HUB_DISABLE_XET)
     if answer.get("fault") in ("ConnectionError", "Stalled") and not constants.HF_HUB_DISABLE_XET:
@@ -126,6 +135,12 @@ def _token(given: str | None, again: str) -> str:
             f"Expected a Hub token of plain letters and digits, got others in it. Copy it again.{_then(again)}"
         )
     return token
+
+
+def _spelled(owner: str, me: Mapping) -> str:
+    """An owner as the Hub spells it: it takes any case, and answers by the true one."""
+    names = {name.casefold(): name for name in (me["name"], *(org["name"] for org in me.get("orgs", [])))}
+    return names.get(owner.casefold(), owner)
 
 
 def _check_right(me: Mapping, owner: str, repo_id: str, again: str) -> None:
@@ -191,8 +206,8 @@ def _uploaded(order: Mapping, *, plain: bool) -> dict:
     )  # fmt: skip
     answer, errors = _Lines(child.stdout), _Lines(child.stderr)
     try:
-        child.stdin.write(json.dumps(order))
-        child.stdin.close()
+        child.stdin.write(json.dumps(order) + "\n")
+        child.stdin.flush()  # and stays open: when it closes, nobody waits for the child any more
         stalled = _watch(child, sum(Path(file).stat().st_size for file in order["files"].values()))
     finally:
         child.kill()
@@ -227,7 +242,7 @@ def _watch(child: subprocess.Popen, size: int) -> str | None:
         if now - start > STALLED_S + size / SLOWEST:
             return f"{artifacts.size_text(size)} are not there after {now - start:.0f} s"
         if now - said > SAY_S:
-            log.info("push: %.0f s, %s sent", now - start, artifacts.size_text(sent - began))
+            log.info("push: %.0f s, %s left this machine", now - start, artifacts.size_text(sent - began))
             said = now
 
 

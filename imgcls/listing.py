@@ -54,7 +54,7 @@ class Listing:
     def paths(self) -> list[str]:
         """Where each file lies, whatever the working directory."""
         root = os.path.abspath(self.root)
-        return [os.path.join(root, file.path) for file in self.files]
+        return [os.path.normpath(os.path.join(root, file.path)) for file in self.files]  # a table may say ../
 
     def summary(self) -> str:
         """What was left out, in one line; empty when nothing was."""

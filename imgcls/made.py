@@ -12,10 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import imgcls
-from imgcls import machine
+from imgcls import machine, privacy
 
 PACKAGES = ("torch", "torchvision", "transformers", "datasets", "accelerate", "timm", "peft")
-SECRET = "--hub_token"
 
 
 def facts() -> dict:
@@ -27,15 +26,8 @@ def facts() -> dict:
 
 
 def command(argv: Sequence[str]) -> str:
-    """The command line that started this, as it can be given again; without a token."""
+    """The command line that started this, to be given again; without tokens, and without where things lie."""
     processes, here = (int(os.environ.get(name, 1)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
     nodes = f"--nnodes {processes // here} " if processes > here else ""
     launcher = f"torchrun {nodes}--nproc_per_node {here}" if processes > 1 else "python"
-    words, secret = [], False
-    for word in argv[1:]:
-        if not secret and not word.startswith(SECRET + "="):
-            words.append(word)
-        secret = word == SECRET
-        if secret:
-            words.pop()
-    return f"{launcher} scripts/{Path(argv[0]).name} {shlex.join(words)}".rstrip()
+    return f"{launcher} scripts/{Path(argv[0]).name} {shlex.join(privacy.command_words(argv[1:]))}".rstrip()

@@ -11,7 +11,7 @@ from functools import cached_property
 from safetensors import safe_open
 from transformers import AutoConfig, AutoImageProcessor
 
-from imgcls import artifacts, inputs
+from imgcls import artifacts, inputs, privacy
 from imgcls.errors import RunError
 
 WAYS = {"crop": "the middle of the photo", "pad": "the whole photo, padded to a square",
@@ -56,6 +56,11 @@ class Profile:
     def made(self) -> Mapping:
         """As of `made.facts`; empty for runs of versions that kept none."""
         return self.metrics.get("made", {})
+
+    @property
+    def command(self) -> str | None:
+        """The one that trained it, without what tells of a machine; None for runs of versions that kept none."""
+        return privacy.command(self.made["command"]) if "command" in self.made else None
 
     @property
     def base_model(self) -> str | None:

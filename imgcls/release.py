@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import html
 import json
 import logging
 import shlex
@@ -11,9 +10,10 @@ import tempfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from huggingface_hub import model_info
+from huggingface_hub import ModelCard, model_info
+from safetensors import SafetensorError
 
-from imgcls import artifacts, card, checkpoints, deadline, hub
+from imgcls import artifacts, card, checkpoints, deadline, hub, privacy
 from imgcls import space as spaces
 from imgcls.errors import RunError
 from imgcls.markdown import bullets, code
@@ -25,12 +25,17 @@ MODEL = ("config.json", "preprocessor_config.json", "model*.safetensors", "model
 NUMBERS = (artifacts.METRICS, artifacts.CALIBRATION)
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 LICENSE_WAIT_S = 10
-_TEXT = (".json", ".html", ".md")
+# What a push may have left in a repository; what of it a later one does not bring would belong to other weights.
+OWN = (
+    "config.json", "preprocessor_config.json", "model", artifacts.METRICS, artifacts.CALIBRATION, artifacts.REPORT,
+    f"{artifacts.FIGURES}/", f"{artifacts.ADAPTER}/", f"{artifacts.EXPORT}/",
+)  # fmt: skip
+PLACEHOLDER = "YOUR-NAME"  # the owner in the card of a run that has no repository yet
 _KNOWN = {c.hub_id: c.licence for c in checkpoints.CHECKPOINTS.values()}
 
 
 def check(run: artifacts.RunFolder, include: Collection[str] = ()) -> None:
-    """Raises RunError unless the run is finished and has what is to be included."""
+    """Raises RunError unless the run is finished, whole, has what is to be included, and a card that the Hub takes."""
     if not (run.finished and (run / artifacts.WEIGHTS).is_file() and (run / "config.json").is_file()):
         raise RunError(f"Expected a finished run in {run.path}, got none. Train first, or give another --run.")
     if "export" in include and not (run / artifacts.EXPORT / artifacts.EXPORT_RECORD).is_file():
@@ -39,16 +44,35 @@ def check(run: artifacts.RunFolder, include: Collection[str] = ()) -> None:
         )
     if "report" in include and not (run / artifacts.REPORT).is_file():
         raise RunError(f"Expected {artifacts.REPORT} in {run.path}, got none. Leave out --include report.")
+    try:
+        card.render(Profile(run, "owner/name"))
+    except (KeyError, TypeError, ValueError, OSError, AttributeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise RunError(
+            f"Expected a whole run in {run.path}, got {type(error).__name__}: {reason}. Train again."
+        ) from error
+    text = edited_card(run)
+    if text is not None:
+        try:
+            ModelCard(text)
+        except Exception as error:  # of YAML, or of what it says
+            reason = " ".join(str(error).split())[:200]
+            raise RunError(
+                f"Expected YAML that can be read at the top of {run / artifacts.CARD}, got {reason}. Mend it, or "
+                "delete the file for a new one."
+            ) from error
 
 
-def command(
-    run: artifacts.RunFolder, repo: str, private: bool = False, include: Collection[str] = (), space: str | None = None
-) -> str:
+def command(run: artifacts.RunFolder, repo: str | None = None, private: bool = False) -> str:
     """The command that pushes a finished run, or goes on with a push that failed."""
-    words = ["python", "scripts/push.py", "--run", str(run.path), "--repo", repo]
-    words += ["--private"] if private else []
-    words += ["--include", *include] if include else []
-    return shlex.join([*words, *(["--space", space] if space else [])])
+    words = ["python", "scripts/push.py", f"--run={run.path}" if str(run.path).startswith("-") else "--run"]
+    words += [] if "=" in words[-1] else [str(run.path)]
+    return shlex.join([*words, *(["--repo", repo] if repo else []), *(["--private"] if private else [])])
+
+
+def is_private(run: artifacts.RunFolder) -> bool:
+    """Whether the training was told to keep its repository private."""
+    return bool((run.read_options() or {}).get("hub_private_repo"))
 
 
 def push(
@@ -64,10 +88,35 @@ def push(
 
     license: None takes that of the checkpoint. include: "export", "report". space: that the card names.
     """
-    license = license or license_of(run)
-    with staged(run, repo.repo_id, license=license, include=include, space=space) as files:
-        hub.send(repo, files, f"Model trained by imgcls: {run.path.name}", again)
+    stated = license or license_of(run)
+    edited = edited_card(run)
+    if edited is not None:
+        _warn_of_edited(run, edited, license, space)
+    name = run.path.resolve().name
+    with staged(run, repo.repo_id, license=stated, include=include, space=space) as files:
+        hub.send(repo, files, f"Model trained by imgcls: {name}", again, OWN)
     return repo.url
+
+
+def edited_card(run: artifacts.RunFolder) -> str | None:
+    """README.md of a run when somebody wrote or changed it. Raises RunError when it cannot be read."""
+    place = run / artifacts.CARD
+    try:
+        text = place.read_text("utf-8") if place.exists() else None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunError(f"Expected a text in UTF-8 in {place}, got {error}. Mend it, or move it elsewhere.") from error
+    return text if text is not None and card.is_edited(text) else None
+
+
+def _warn_of_edited(run: artifacts.RunFolder, text: str, license: str | None, space: str | None) -> None:
+    place = run / artifacts.CARD
+    log.info("card: %s was edited by hand and is pushed as it is (delete it for a new one)", place)
+    _, numbers = Profile(run, PLACEHOLDER).judged
+    if f"{numbers['accuracy']:.3f}" not in text:
+        log.warning("warning: card: it does not state this run's accuracy, %.3f: of another run?", numbers["accuracy"])
+    for option, value in (("--license", license), ("--space", space)):
+        if value and value not in text:
+            log.warning("warning: card: %s %s is not in it; write it there, or delete it", option, value)
 
 
 def push_space(repo: hub.Repo, model: str, *, private: bool, again: str) -> str:
@@ -101,65 +150,76 @@ def staged(
     include: Collection[str] = (),
     space: str | None = None,
 ) -> Iterator[dict[str, Path]]:
-    """What is pushed: path in the repository -> file, which is there inside the block. Writes the card as README.md.
+    """What is pushed: path in the repository -> file, which is there inside the block. Keeps the card as README.md.
 
-    Texts are copies in which what lies where on this machine is replaced by the last name of the path.
+    metrics.json and the report are copies that do not tell where on this machine things lie.
     """
-    with tempfile.TemporaryDirectory(prefix="imgcls-push-") as beside:
+    with tempfile.TemporaryDirectory(prefix="imgcls-push-") as name:
+        beside = Path(name)
         files = {file.relative_to(run.path).as_posix(): file for file in sorted(_chosen(run, include))}
-        hidden = private_paths(run)
-        for name, file in files.items():
-            if file.suffix in _TEXT:
-                files[name] = _written(Path(beside, name), without_paths(file.read_text("utf-8"), hidden))
         profile = Profile(run, repo_id, license, [*files], space)
+        metrics = json.dumps(public_metrics(profile), ensure_ascii=False)
+        files[artifacts.METRICS] = _written(beside / artifacts.METRICS, metrics + "\n")
+        if artifacts.REPORT in files:
+            page = (run / artifacts.REPORT).read_text("utf-8", "replace")
+            files[artifacts.REPORT] = _written(beside / artifacts.REPORT, privacy.hidden(page, private_paths(run)))
         if f"{artifacts.ADAPTER}/adapter_config.json" in files:
-            _describe_adapter(profile, files, Path(beside))
-        write_card(profile, hidden)
-        files[artifacts.CARD] = run / artifacts.CARD
+            _describe_adapter(profile, files, beside)
+        edited = edited_card(run)
+        text = card.stamped(card.render(profile)) if edited is None else _filled(edited, run, repo_id)
+        files[artifacts.CARD] = _written(beside / artifacts.CARD, text)
+        if edited is None:
+            _keep_card(run, text)
         yield files
 
 
+def _unnamed(run: artifacts.RunFolder) -> str:
+    return f"{PLACEHOLDER}/{run.path.resolve().name}"
+
+
+def _filled(text: str, run: artifacts.RunFolder, repo_id: str) -> str:
+    """An edited card with the name of its repository where it had none when it was written."""
+    return text.replace(_unnamed(run), repo_id).replace(PLACEHOLDER, repo_id.split("/")[0])
+
+
 def describe(run: artifacts.RunFolder) -> None:
-    """The card of a run that has no repository yet, without network."""
+    """The card of a run that has no repository yet, without network; one that was edited stays."""
+    if edited_card(run) is not None:
+        log.info("card: %s was edited by hand and stays as it is (delete it for a new one)", run / artifacts.CARD)
+        return
     base = run.read_json(artifacts.METRICS)["sources"]["base_model"]
     figures = [f"{artifacts.FIGURES}/{file.name}" for file in (run / artifacts.FIGURES).glob("*.png")]
-    write_card(Profile(run, run.path.resolve().name, _KNOWN.get(base), figures), private_paths(run))
+    profile = Profile(run, _unnamed(run), _KNOWN.get(base), figures)
+    _keep_card(run, card.stamped(card.render(profile)))
 
 
-def write_card(of: Profile, hidden: Collection[str]) -> None:
-    """README.md of a run, unless somebody has edited it. hidden: as of `private_paths`."""
-    place = of.run / artifacts.CARD
-    if place.is_file() and card.is_edited(place.read_text("utf-8", "replace")):
-        log.info("card: %s was edited by hand and stays as it is (delete it for a new one)", place)
-    else:
-        of.run.write_text(artifacts.CARD, card.stamped(without_paths(card.render(of), hidden)))
+def _keep_card(run: artifacts.RunFolder, text: str) -> None:
+    try:
+        run.write_text(artifacts.CARD, text)
+    except OSError as error:
+        log.warning("warning: card: it is not kept in %s: %s", run.path, error.strerror)
 
 
-def private_paths(run: artifacts.RunFolder) -> list[str]:
-    """Whatever tells where on this machine things lie: the run, the home, paths among options and images."""
+def public_metrics(of: Profile) -> dict:
+    """metrics.json without what tells of this machine."""
+    made = {name: value for name, value in of.made.items() if name != "folder"}
+    if of.command:
+        made["command"] = of.command
+    return {**of.metrics, "model": of.base_model or privacy.last_name(of.metrics["model"]), "made": made}
+
+
+def private_paths(run: artifacts.RunFolder) -> set[str]:
+    """Whatever in a report tells where on this machine things lie: the run, its data and model, images, the home."""
     metrics, options = run.read_json(artifacts.METRICS) or {}, run.read_options() or {}
     public = set(metrics.get("sources", {}).values())
-    said = shlex.split(metrics.get("made", {}).get("command", ""))  # a run may have been moved since
-    values = [v for v in [*options.values(), metrics.get("model"), *said] if isinstance(v, str) and v not in public]
-    found = {v for v in values if _is_path(v) and v not in _KNOWN and not v.startswith("scripts/")}
-    found |= {str(Path(v).expanduser().resolve()) for v in found}
-    rows = [row["path"] for row in run.read_csv(artifacts.SPLIT)]
-    found |= {str(parent) for row in rows if Path(row).is_absolute() for parent in Path(row).parents}
-    found |= {str(run.path), str(run.path.resolve()), str(Path.home())}
-    return sorted((p for p in found if len(Path(p).parts) > 1), key=len, reverse=True)
-
-
-def without_paths(text: str, hidden: Collection[str]) -> str:
-    """A text in which each hidden path is its last name; as it is, and as HTML and JSON write it."""
-    for path in hidden:
-        name = Path(path).name
-        for written in {path: name, html.escape(path): html.escape(name), json.dumps(path)[1:-1]: name}.items():
-            text = text.replace(*written)
-    return text
-
-
-def _is_path(value: str) -> bool:
-    return "/" in value.strip("/") or value.startswith(("/", "~", "./", "../")) or "\\" in value
+    values = [options.get(name) for name in ("data", "model", "exclude", "logging_dir")]
+    values += [metrics.get("model"), metrics.get("made", {}).get("folder"), str(run.path), str(run.path.resolve())]
+    found = {v for v in values if isinstance(v, str) and v not in public and privacy.last_name(v) != v}
+    with contextlib.suppress(RuntimeError, OSError):  # "~" of nobody
+        found |= {str(Path(v).expanduser().resolve()) for v in found}
+    rows = [Path(row["path"]) for row in run.read_csv(artifacts.SPLIT)]
+    found |= {str(parent) for row in rows if row.is_absolute() for parent in row.parents if len(parent.parts) > 2}
+    return found | {str(Path.home())}
 
 
 def _chosen(run: artifacts.RunFolder, include: Collection[str]) -> Iterator[Path]:
@@ -169,7 +229,10 @@ def _chosen(run: artifacts.RunFolder, include: Collection[str]) -> Iterator[Path
     wanted += [run / artifacts.FIGURES / f"{name}.png" for name in artifacts.FIGURE_NAMES]
     wanted += [run / artifacts.ADAPTER / name for name in ADAPTER_FILES]
     wanted += [run / artifacts.REPORT] if "report" in include else []
-    wanted += [*(run / artifacts.EXPORT).glob("*")] if "export" in include else []
+    if "export" in include:
+        record = run.read_json(f"{artifacts.EXPORT}/{artifacts.EXPORT_RECORD}")
+        named = (artifacts.EXPORT_RECORD, record.get("file"), record.get("external_data"))
+        wanted += [run / artifacts.EXPORT / name for name in named if name]
     yield from (file for file in wanted if file.is_file())
 
 

@@ -74,7 +74,7 @@ def write(
         "validation": numbers["validation"],
         "test": numbers.get("test"),
         "cross_validation": cross_validation,
-        "made": made.facts(),
+        "made": made.facts() | {"folder": str(run.path)},
     }
     if page:
         reporting.training(run, metrics, division, logits, network, processor)

@@ -19,6 +19,8 @@ from imgcls.training_options import TrainOptions
 
 log = logging.getLogger(__name__)
 
+GOES_ON = "Training goes on; the whole run is pushed at its end."
+
 
 @dataclass
 class Destination:
@@ -31,7 +33,8 @@ class Destination:
     every_save: bool = False
 
     def claimed(self, again: str) -> hub.Repo:
-        return self.repo or hub.claim(self.name, token=self.token, private=self.private, again=again)
+        """The repository, asked for anew: hours may lie between the start of a training and its end."""
+        return hub.claim(self.name, token=self.token, private=self.private, again=again)
 
     def callbacks(self, trainer: ImageTrainer) -> list[TrainerCallback]:
         """What takes part in a training for this destination."""
@@ -84,15 +87,20 @@ class PushEverySave(TrainerCallback):
     def on_save(self, args, state, control, **kwargs):
         if not args.should_save:
             return
+        step = f"step {state.global_step} of {state.max_steps}"
         if self._under_way and self._under_way.is_alive():
-            log.info(
-                "push: the model of step %d is left out, since an earlier one is still on its way", state.global_step
-            )
+            log.info("push: %s is left out, since an earlier one is still on its way", step)
             return
-        folder = tempfile.TemporaryDirectory(prefix="imgcls-push-")
-        self.write_model(Path(folder.name))
-        message = f"Training in progress: step {state.global_step} of {state.max_steps}"
-        self._under_way = threading.Thread(target=self._send, args=(folder, message), daemon=True)
+        folder = tempfile.TemporaryDirectory(prefix="imgcls-push-", ignore_cleanup_errors=True)
+        try:
+            self.write_model(Path(folder.name))
+            card = f"# {self.repo.repo_id}\n\nThis model is still being trained: {step}.\n"
+            Path(folder.name, artifacts.CARD).write_text(card)
+        except Exception as error:  # a full disk has many names; training is worth more than this push
+            folder.cleanup()
+            log.warning("warning: push: %s is left out: %s. %s", step, " ".join(str(error).split())[:200], GOES_ON)
+            return
+        self._under_way = threading.Thread(target=self._send, args=(folder, f"In training: {step}"), daemon=True)
         self._under_way.start()
 
     def on_train_end(self, args, state, control, **kwargs):
@@ -102,6 +110,7 @@ class PushEverySave(TrainerCallback):
     def _send(self, folder: tempfile.TemporaryDirectory, message: str) -> None:
         with folder as path:
             try:
-                hub.send(self.repo, {file.name: file for file in Path(path).iterdir()}, message, "")
-            except HubError as error:
-                log.warning("warning: push: %s Training goes on; the whole run is pushed at its end.", error)
+                files = {file.name: file for file in Path(path).iterdir()}
+                hub.send(self.repo, files, message, "", release.OWN)
+            except (HubError, OSError) as error:
+                log.warning("warning: push: %s %s", error, GOES_ON)

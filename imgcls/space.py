@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,7 +47,9 @@ def staged(model: str, *, private: bool) -> Iterator[dict[str, Path]]:
     texts = {
         "app.py": _APP.format(model=model),
         "requirements.txt": "\n".join([*lines, GRADIO]) + "\n",
-        "README.md": _README.format(title=model.split("/")[1], model=model, secret=_SECRET if private else ""),
+        "README.md": _README.format(
+            title=json.dumps(model.split("/")[1]), model=model, secret=_SECRET if private else ""
+        ),
     }
     with tempfile.TemporaryDirectory(prefix="imgcls-space-") as beside:
         files = {f"imgcls/{file.name}": file for file in sorted(PACKAGE.glob("*.py"))}

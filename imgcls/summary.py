@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from imgcls import artifacts, pitfalls
+from imgcls import artifacts, pitfalls, release
 from imgcls.scores import most_confused, weakest
 
 
@@ -77,7 +77,7 @@ def _next(run: artifacts.RunFolder) -> list[str]:
         f"use it:  python scripts/predict.py --run {run.path} FOLDER",
         'or:  python -c "from transformers import pipeline; '
         f"print(pipeline('image-classification', model='{run.path}')('photo.jpg'))\"",
-        f"share it:  python scripts/push.py --run {run.path}",
+        f"share it:  {release.command(run, private=release.is_private(run))}",
         f"go on with more images:  python scripts/train.py --model {run.path} --data FOLDER --output_dir NEW",
     ]
 

@@ -1,15 +1,18 @@
 """One commit of files to a repository of the Hub, in a process of its own, which can be ended when it stands still.
 
-    python -m imgcls.upload < order.json
+    python -m imgcls.upload
 
-The order, a JSON object: repo_id, kind ("model" or "space"), token, message, files {path in the repository: file}. The
-answer on stdout: {"url", "commit"}, or what `fault` says of the error.
+It reads its order from stdin, a line of JSON: repo_id, kind ("model" or "space"), token, message, files {path in the
+repository: file}, own [names that go when they are not among the files]. The answer on stdout: {"url", "commit"}, or
+what `fault` says of the error. It ends when its stdin does: then whoever gave the order is gone.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
+import threading
 import time
 
 ANSWER_S = 60  # a server that is silent for longer is asked again, and in the end given up
@@ -29,7 +32,7 @@ def fault(error: BaseException) -> dict:
 
 def send(order: dict) -> dict:
     """Commit the files that the repository lacks, all in one commit or none."""
-    from huggingface_hub import CommitOperationAdd, HfApi, get_session
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_session
 
     get_session().timeout = ANSWER_S  # the client has none of its own
     api = HfApi(token=order["token"])
@@ -37,7 +40,10 @@ def send(order: dict) -> dict:
         try:
             done = api.create_commit(
                 order["repo_id"],
-                [CommitOperationAdd(name, file) for name, file in order["files"].items()],
+                [
+                    *(CommitOperationAdd(name, file) for name, file in order["files"].items()),
+                    *(CommitOperationDelete(name) for name in _stale(api, order)),
+                ],
                 commit_message=order["message"],
                 repo_type=order["kind"],
             )
@@ -51,6 +57,12 @@ def send(order: dict) -> dict:
     raise AssertionError("the last try returns")
 
 
+def _stale(api, order: dict) -> list[str]:
+    """Files of ours in the repository that an earlier push left and this one does not bring."""
+    there = api.list_repo_files(order["repo_id"], repo_type=order["kind"]) if order["own"] else []
+    return [name for name in there if name not in order["files"] and name.startswith(tuple(order["own"]))]
+
+
 def _of_commit(error: BaseException) -> bool:
     """Whether the commit itself met a server in trouble."""
     response = getattr(error, "response", None)
@@ -58,4 +70,7 @@ def _of_commit(error: BaseException) -> bool:
 
 
 if __name__ == "__main__":
-    print(json.dumps(send(json.load(sys.stdin))))
+    given = json.loads(sys.stdin.readline())
+    threading.Thread(target=lambda: (sys.stdin.read(), os._exit(1)), daemon=True).start()
+    print(json.dumps(send(given)), flush=True)
+    os._exit(0)  # the client's threads, and the one above, are not waited for

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 
 from imgcls import cli
@@ -28,13 +29,14 @@ def main() -> int:
     run = artifacts.RunFolder(asked.run)
     include = asked.include or []
     release.check(run, include)
-    again = release.command(run, asked.repo or run.path.resolve().name, asked.private, include, asked.space)
-    repo = hub.claim(asked.repo or run.path.resolve().name, private=asked.private, again=again)
-    space = asked.space and hub.claim(asked.space, private=asked.private, kind="space", again=again)
+    again = shlex.join(["python", *sys.argv])
+    private = asked.private or release.is_private(run)
+    repo = hub.claim(asked.repo or run.path.resolve().name, private=private, again=again)
+    space = asked.space and hub.claim(asked.space, private=repo.private, kind="space", again=again)
     page = space.repo_id if space else None
     print(f"model  {release.push(run, repo, again=again, license=asked.license, include=include, space=page)}")
     if space:
-        print(f"page   {release.push_space(space, repo.repo_id, private=asked.private, again=again)}")
+        print(f"page   {release.push_space(space, repo.repo_id, private=repo.private, again=again)}")
     return cli.DONE
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 from imgcls import cli
 from imgcls.options import RARE, AugmentOptions, DataOptions, ModelOptions, RunOptions, TuneOptions
@@ -29,7 +28,6 @@ def main() -> int:
         artifacts,
         dataset,
         experiment,
-        lookup,
         machine,
         recommendation,
         screening,
@@ -45,7 +43,6 @@ def main() -> int:
     args = given.make(TrainOptions, **machine.defaults())
     machine.check_launch(args.world_size)
     experiment.check(data, wanted, tune, augment, args, given)
-    shared = sharing.before_training(args, Path(args.output_dir or lookup.name(data)).name)
 
     # What is asked for: cheap checks first, before anything is decoded or downloaded.
     origin = None if wanted.model == "auto" else locate(wanted.model)
@@ -54,6 +51,7 @@ def main() -> int:
     if "output_dir" not in given:
         args.output_dir = f"runs/{images.name}-{origin.short_name if origin else 'auto'}"
     run = artifacts.RunFolder(args.output_dir)
+    shared = sharing.before_training(args, run.path.resolve().name)
     run.check_writable(needed_bytes=trainer.disk_bytes(origin, args.save_total_limit) if origin else 0)
 
     # The images: those that are sound, each in one split.

@@ -5,7 +5,9 @@ import os
 import socket
 import subprocess
 import sys
+import time
 
+import psutil
 import pytest
 from loopback import LoopbackHub
 
@@ -23,14 +25,14 @@ order = json.loads(sys.argv[1])
 hub.WAIT_S = order.pop("wait", hub.WAIT_S)
 hub.STALLED_S = order.pop("stalled", hub.STALLED_S)
 hub.SAY_S = order.pop("say", hub.SAY_S)
-folder, start = order.pop("folder", None), time.monotonic()
+folder, own, start = order.pop("folder", None), order.pop("own", ()), time.monotonic()
 found = {}
 try:
     repo = hub.claim(**order, again="COMMAND")
     found["repo"] = repo.repo_id
     if folder:
         files = {p.name: p for p in Path(folder).iterdir()}
-        found["commit"] = hub.send(repo, files, "message", "COMMAND")
+        found["commit"] = hub.send(repo, files, "message", "COMMAND", own)
 except HubError as error:
     found["error"] = str(error)
 print(json.dumps(found | {"seconds": time.monotonic() - start}))
@@ -191,6 +193,43 @@ def test_a_card_that_the_hub_refuses(ask, files):
     (files / "README.md").write_text("---\nlicense: 3\n---\n")
     found = ask("card", folder=files)
     assert "license" in found["error"]
+
+
+def test_what_an_earlier_push_left_goes_with_the_next(server, ask, files):
+    (files / "report.html").write_text("old")
+    ask("again", folder=files)
+    (files / "report.html").unlink()
+    (files / "model.safetensors").write_bytes(b"new")
+    ask("again", folder=files, own=["model", "report.html", "export/"])
+    assert server.files("tester/again") == [".gitattributes", "README.md", "model.safetensors"]
+    assert server.read("tester/again", "model.safetensors") == b"new"
+    assert len(server.commits("tester/again")) == 3  # in one commit
+
+
+def test_a_file_with_the_token_is_not_sent(server, ask, files):
+    (files / "notes.md").write_text("python push.py --token hf_write")
+    assert "without the Hub token" in ask("secret", folder=files)["error"]
+    assert server.commits("tester/secret") == ["initial commit"]
+
+
+def test_nothing_is_sent_once_whoever_asked_is_gone(server, tmp_path, files):
+    ask_once = server.env(tmp_path / "home") | {"HF_HUB_OFFLINE": "0", "HF_TOKEN": "hf_write"}
+    server.fault("POST", "preupload", "stall")
+    command = [sys.executable, "-c", RUN, json.dumps({"name": "gone", "folder": str(files)})]
+    parent = subprocess.Popen(command, env=ask_once, stderr=subprocess.PIPE, text=True)
+    while not any("preupload" in request.path for request in server.requests if "gone" in request.path):
+        time.sleep(0.05)
+    (child,) = psutil.Process(parent.pid).children()
+    parent.terminate()
+    parent.wait()
+    child.wait(5)  # raises when it is still there
+    parent.stderr.close()
+    server.heal()
+    assert server.commits("tester/gone") == ["initial commit"]
+
+
+def test_an_owner_in_another_case(ask):
+    assert ask("LAB/cased")["repo"] == "lab/cased"
 
 
 @pytest.mark.slow

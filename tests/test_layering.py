@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = [
-    {"errors", "cpu", "deadline", "upload", "markdown"},
+    {"errors", "cpu", "deadline", "upload", "markdown", "privacy"},
     {
         "options", "cli", "checkpoints", "artifacts", "images", "listing", "splits", "intervals", "losses", "machine",
         "digits", "rehearsal", "layers", "inputs", "averaging", "scores", "explanation", "charts", "corruptions",
@@ -20,8 +20,11 @@ FLOORS = [
     },
     {"lookup", "duplicates", "hub_rows", "transforms", "model", "diagnosis", "answers", "confusion", "card_numbers"},
     {"report", "audit", "dataset", "prediction", "trainer", "lora", "overlay", "preprocessing", "card"},
-    {"problems", "fitting", "summary", "selection", "features", "labelled", "exhibit", "release"},
-    {"demo", "file_rules", "picture_rules", "check_page", "tuning", "recommendation", "validation", "export"},
+    {"problems", "fitting", "selection", "features", "labelled", "exhibit", "release"},
+    {
+        "summary", "demo", "file_rules", "picture_rules", "check_page", "tuning", "recommendation", "validation",
+        "export",
+    },
     {"screening", "reporting", "comparison"},
     {"search", "results"},
     {"experiment", "sharing"},

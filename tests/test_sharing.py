@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from loopback import LoopbackHub
 
-from imgcls.errors import OptionError
+from imgcls import hub, sharing
+from imgcls.errors import HubError, OptionError
 from imgcls.training_options import TrainOptions
 
 # What a stranger does with the name of a pushed model, from a cache of his own.
@@ -110,15 +112,42 @@ def test_each_saved_model_is_pushed_while_training_goes_on(server, env, staged, 
     done = staged(command("every", *every), env=env)
     assert done.returncode == 0, done.stderr
     titles = server.commits("tester/every")
-    assert titles[1].startswith("Training in progress: step ")
+    assert titles[1].startswith("In training: step ")
     assert titles[-1] == "Model trained by imgcls: every"
     assert server.is_private("tester/every")
+
+    assert "still being trained" not in server.read("tester/every", "README.md").decode()
 
     server.fault("POST", "tester/broken/preupload", 403)
     done = staged(broken, env=env)
     assert "warning: push: Expected to push to tester/broken" in done.stderr  # told while it trained
     assert done.returncode == 1  # and at the end
     assert (tmp_path / "broken/metrics.json").is_file()
+
+
+def test_a_model_that_cannot_be_written_beside_stops_no_training(caplog):
+    def full(folder):
+        raise RuntimeError("No space left on device")
+
+    push = sharing.PushEverySave(hub.Repo("tester/x"), full)
+    push.on_save(SimpleNamespace(should_save=True), SimpleNamespace(global_step=3, max_steps=9), None)
+    push.on_train_end(None, None, None)
+    assert "step 3 of 9 is left out: No space left on device. Training goes on" in caplog.text
+
+
+def test_where_a_training_goes_without_a_name(resnet, shapes, train, monkeypatch, tmp_path):
+    asked = []
+
+    def refused(name, **options):
+        asked.append((name, options["private"]))
+        raise HubError("no")
+
+    monkeypatch.setattr(hub, "claim", refused)
+    monkeypatch.chdir(tmp_path)
+    assert train("--data", shapes, "--model", resnet, "--push_to_hub", "--hub_private_repo", "true").returncode == 1
+    assert train("--data", shapes, "--model", resnet, "--push_to_hub", "--output_dir", "mine").returncode == 1
+    assert asked == [(f"{shapes.name}-{resnet.name}", True), ("mine", False)]
+    assert not (tmp_path / "mine").exists()
 
 
 @pytest.mark.parametrize("options", [

@@ -1,0 +1,52 @@
+"""Tokens and places on this machine stay here, however they are written; all else stays as it is."""
+
+import html
+import shlex
+
+import pytest
+
+from imgcls import privacy
+
+
+@pytest.mark.parametrize(("given", "kept"), [
+    (["--hub_token", "hf_a", "--lr", "1"], ["--lr", "1"]),
+    (["--hub-token", "hf_a"], []),
+    (["--hub_token=hf_a", "--hub-token=hf_b", "--fresh"], ["--fresh"]),
+    (["--data", "/home/me/it's a secret/photos"], ["--data", "photos"]),
+    (["--data=/x/photos", "--model=/x/ckpt"], ["--data", "photos", "--model", "ckpt"]),
+    (["--data", "../x/y.csv", "--model", "google/vit-base"], ["--data", "y.csv", "--model", "google/vit-base"]),
+    (["--hub_model_id", "you/photos", "--group_by", r"regex:(\d\d)/?"],
+     ["--hub_model_id", "you/photos", "--group_by", r"regex:(\d\d)/?"]),
+    (["--data", r"C:\Users\Müller\photos"], ["--data", "photos"]),
+    (["--data", "/"], ["--data", ""]),
+])  # fmt: skip
+def test_a_command_line(given, kept):
+    assert privacy.command_words(given) == kept
+
+
+def test_the_home_is_nobody_s_name(monkeypatch, tmp_path):
+    home = tmp_path / "alice"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    assert privacy.command_words(["--data", str(home)]) == ["--data", "~"]
+
+
+def test_a_command_that_was_kept():
+    kept = "torchrun --nproc_per_node 2 scripts/train.py --data '/a b/c' --hub-token hf_x --epochs 2"
+    assert privacy.command(kept) == "torchrun --nproc_per_node 2 scripts/train.py --data c --epochs 2"
+
+
+@pytest.mark.parametrize("path", ["/home/me/photos", "/home/me/it's a secret & more", "/data/ü", "../customer/photos"])
+def test_a_path_is_hidden_in_every_spelling(path):
+    name = path.rsplit("/", 1)[1]
+    for form in (path, shlex.quote(path), html.escape(path), html.escape(shlex.quote(path))):
+        assert privacy.hidden(f"<td>{form}</td> {form}/cat/1.jpg", [path]).count("home") == 0
+        assert path not in html.unescape(privacy.hidden(f"see {form}/a.jpg", [path]))
+    assert privacy.hidden(f'"{html.escape(path)}/a/1.jpg"', [path]) == f'"{html.escape(name)}/a/1.jpg"'
+
+
+def test_longer_names_and_pictures_are_left_alone():
+    text = "/media-sorter /mediathek a/media src=data:image/jpeg;base64,AA/media/BB= x"
+    assert privacy.hidden(text, ["/media"]) == text
+    assert privacy.hidden(text, []) == text
+    assert privacy.hidden("/a/b/c and /a/b", ["/a/b", "/a/b/c"]) == "c and b"
