@@ -50,9 +50,9 @@ def hidden(text: str, paths: Collection[str]) -> str:
     """
     forms = {}
     for path in paths:
+        name = "~" if Path(path) == Path.home() else Path(path).name
         for form in (path, shlex.quote(path)):
-            forms[form] = forms[html.escape(form)] = Path(path).name
-            forms[html.escape(form, quote=False)] = Path(path).name
+            forms[form] = forms[html.escape(form)] = forms[html.escape(form, quote=False)] = name
     if not forms:
         return text
     longest_first = "|".join(re.escape(form) for form in sorted(forms, key=len, reverse=True))

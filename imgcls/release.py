@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 
 from imgcls import artifacts, card, checkpoints, deadline, hub, privacy
 from imgcls import space as spaces
-from imgcls.errors import RunError
+from imgcls.errors import HubError, RunError
 from imgcls.markdown import bullets, code
 from imgcls.profile import Profile
 
@@ -93,8 +93,14 @@ def push(
     if edited is not None:
         _warn_of_edited(run, edited, license, space)
     name = run.path.resolve().name
-    with staged(run, repo.repo_id, license=stated, include=include, space=space) as files:
-        hub.send(repo, files, f"Model trained by imgcls: {name}", again, OWN)
+    try:
+        with staged(run, repo.repo_id, license=stated, include=include, space=space) as files:
+            hub.send(repo, files, f"Model trained by imgcls: {name}", again, OWN)
+    except OSError as error:
+        raise HubError(
+            f"Expected {run.path} to be read and a copy of its texts written to {tempfile.gettempdir()}, got "
+            f"{error.strerror or error}. Then: {again}"
+        ) from error
     return repo.url
 
 
@@ -213,12 +219,15 @@ def private_paths(run: artifacts.RunFolder) -> set[str]:
     metrics, options = run.read_json(artifacts.METRICS) or {}, run.read_options() or {}
     public = set(metrics.get("sources", {}).values())
     values = [options.get(name) for name in ("data", "model", "exclude", "logging_dir")]
-    values += [metrics.get("model"), metrics.get("made", {}).get("folder"), str(run.path), str(run.path.resolve())]
+    made = metrics.get("made", {})
+    values += [metrics.get("model"), made.get("folder"), str(run.path), str(run.path.resolve())]
+    values += shlex.split(made.get("command", ""))
     found = {v for v in values if isinstance(v, str) and v not in public and privacy.last_name(v) != v}
     with contextlib.suppress(RuntimeError, OSError):  # "~" of nobody
         found |= {str(Path(v).expanduser().resolve()) for v in found}
     rows = [Path(row["path"]) for row in run.read_csv(artifacts.SPLIT)]
-    found |= {str(parent) for row in rows if row.is_absolute() for parent in row.parents if len(parent.parts) > 2}
+    outside = [row for row in rows if row.is_absolute() or ".." in row.parts]
+    found |= {str(p) for row in outside for p in row.parents if p.name not in ("", "..") and len(p.parts) > 2}
     return found | {str(Path.home())}
 
 

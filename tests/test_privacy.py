@@ -45,6 +45,11 @@ def test_a_path_is_hidden_in_every_spelling(path):
     assert privacy.hidden(f'"{html.escape(path)}/a/1.jpg"', [path]) == f'"{html.escape(name)}/a/1.jpg"'
 
 
+def test_the_home_in_a_page(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/alice")
+    assert privacy.hidden("data: /home/alice, /home/alice/x", ["/home/alice"]) == "data: ~, ~/x"
+
+
 def test_longer_names_and_pictures_are_left_alone():
     text = "/media-sorter /mediathek a/media src=data:image/jpeg;base64,AA/media/BB= x"
     assert privacy.hidden(text, ["/media"]) == text

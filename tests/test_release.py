@@ -104,6 +104,13 @@ def test_images_by_absolute_paths(run):
     assert {"/mnt/private/patients", "/mnt/private"} <= release.private_paths(run)
 
 
+def test_images_outside_of_the_folder_of_their_table(run):
+    rows = [("../../customer/patients/1.jpg", "a|b", "train", "")]
+    run.write_csv(artifacts.SPLIT, artifacts.SPLIT_COLUMNS, rows)
+    run.write_text(artifacts.REPORT, "<bdi>../../customer/patients/1.jpg</bdi>")
+    assert staged(run, include=["report"])["report.html"] == b"<bdi>patients/1.jpg</bdi>"
+
+
 def test_an_edited_card_is_pushed_as_it_is(run):
     first = staged(run)["README.md"]
     assert (run / artifacts.CARD).read_bytes() == first
