@@ -16,6 +16,7 @@ from imgcls.markdown import bullets, code, escaped
 from imgcls.profile import Profile
 
 LIBRARIES = {"timm_wrapper": "timm"}  # by model type; all others are transformers' own
+CURED = ("unreadable", "exact_duplicate", "near_duplicate", "label_conflict", "leak")  # left out, or kept together
 NAMED_CLASSES = 20  # in a sentence
 METRICS = {  # of metrics.json, by the names that the Hub gives them
     "accuracy": ("accuracy", "Accuracy"),
@@ -81,7 +82,7 @@ def metadata(of: Profile) -> ModelCardData:
         license=of.license,
         base_model=of.base_model,
         base_model_relation="finetune" if of.base_model else None,
-        datasets=[of.dataset] if of.dataset else None,
+        datasets=[name for name in (of.dataset, *of.earlier) if name] or None,
         metrics=["accuracy", "f1"],
         tags=["image-classification", "imgcls", *(["lora"] if _has(of, artifacts.ADAPTER) else [])],
         model_name=of.title,
@@ -177,7 +178,8 @@ def _limits(of: Profile) -> str:
     name, numbers = of.judged
     findings = of.run.read_json(artifacts.DIAGNOSIS) or []
     lines = [f"{escaped(found['evidence'])}. {escaped(found['advice'])}" for found in findings]
-    problems = [p for p in of.run.read_json(artifacts.CHECK) or [] if p["severity"] != "info"]
+    seen = of.run.read_json(artifacts.CHECK) or []
+    problems = [p for p in seen if p["severity"] != "info" and p["code"] not in CURED]
     lines += [f"In its data: {escaped(_without_files(problem))}." for problem in problems]
     missed = [c for c, k in numbers["per_class"].items() if k["support"] and card_numbers.recall_interval(k)[0] < 0.5]
     if missed:

@@ -41,6 +41,9 @@ def data(of: Profile) -> str:
     together = "Copies of a picture are in one split only" if of.options.get("check") != "off" else ""
     if of.options.get("group_by", "none") != "none":
         together = "Images that belong together are in one split only"
+    if of.earlier:
+        named = (name or "a collection that is not public" for name in of.earlier)
+        source += f" Before that, its weights were trained on: {', '.join(named)}."
     words = [f"{source} Left out: {left_out}.", f"{together}." if together else ""]
     return " ".join(words).strip() + "\n\n" + table([["class", *splits], *rows, total])
 

@@ -71,6 +71,11 @@ class Profile:
         return self.metrics.get("sources", {}).get("dataset")
 
     @property
+    def earlier(self) -> list[str | None]:
+        """Data sets of the trainings that its first weights came from; None for one that is not public."""
+        return self.metrics.get("sources", {}).get("earlier", [])
+
+    @property
     def is_demo(self) -> bool:
         return bool(self.metrics.get("sources", {}).get("demo"))
 

@@ -217,7 +217,7 @@ def public_metrics(of: Profile) -> dict:
 def private_paths(run: artifacts.RunFolder) -> set[str]:
     """Whatever in a report tells where on this machine things lie: the run, its data and model, images, the home."""
     metrics, options = run.read_json(artifacts.METRICS) or {}, run.read_options() or {}
-    public = set(metrics.get("sources", {}).values())
+    public = {value for value in metrics.get("sources", {}).values() if isinstance(value, str)}
     values = [options.get(name) for name in ("data", "model", "exclude", "logging_dir")]
     made = metrics.get("made", {})
     values += [metrics.get("model"), made.get("folder"), str(run.path), str(run.path.resolve())]

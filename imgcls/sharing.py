@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback
 from transformers.trainer_utils import HubStrategy
 
@@ -59,12 +60,18 @@ def before_training(args: TrainOptions, name: str) -> Destination | None:
         every_save=args.hub_strategy == HubStrategy.EVERY_SAVE,
     )
     hub.check_name(wanted.name)
-    if not args.should_save:
-        return None
-    if args.hub_check == "on":
-        wanted.repo = wanted.claimed("the same command again, or with --hub_check off to train first")
-        log.info("push: to %s at the end", wanted.repo.url)
-    return wanted
+    refused: list[str | None] = [None]
+    if args.should_save and args.hub_check == "on":
+        try:
+            wanted.repo = wanted.claimed("the same command again, or with --hub_check off to train first")
+            log.info("push: to %s at the end", wanted.repo.url)
+        except HubError as error:
+            refused = [str(error)]
+    if args.world_size > 1:  # or the others would wait for one that has gone
+        broadcast_object_list(refused)
+    if refused[0]:
+        raise HubError(refused[0])
+    return wanted if args.should_save else None
 
 
 def after_training(run: artifacts.RunFolder, to: Destination) -> str:

@@ -132,6 +132,14 @@ def base_model(source: Source) -> str | None:
     return metrics.get("sources", {}).get("base_model")
 
 
+def earlier(source: Source) -> list[str | None]:
+    """Data sets of the trainings that a run folder's weights went through, the last first; None where not public."""
+    if not (Path(source.name).expanduser() / artifacts.METRICS).is_file():
+        return []
+    sources = artifacts.RunFolder(Path(source.name).expanduser()).read_json(artifacts.METRICS).get("sources", {})
+    return [sources.get("dataset"), *sources.get("earlier", [])]
+
+
 def _cached(source: Source, weights: bool) -> bool:
     def has(file: str) -> bool:
         return isinstance(try_to_load_from_cache(source.hub_id, file, revision=source.revision), str)

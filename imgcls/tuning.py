@@ -21,7 +21,7 @@ from imgcls.dataset import Division
 from imgcls.errors import OptionError
 from imgcls.inputs import Input
 from imgcls.options import AugmentOptions, DataOptions, ModelOptions, TuneOptions
-from imgcls.source import Source, base_model
+from imgcls.source import Source, base_model, earlier
 from imgcls.trainer import ImageTrainer
 from imgcls.training_options import TrainOptions
 from imgcls.transforms import EvaluationView, TrainingView
@@ -171,9 +171,14 @@ class Setup:
         return {name: value for of in ours for name, value in vars(of).items()} | self.args.in_force()
 
     def sources(self) -> dict:
-        """Where model and images come from, as far as it is public: {"base_model", "dataset", "demo"}."""
-        base = None if self.wanted.from_scratch else base_model(self.source)
-        return {"base_model": base, "dataset": lookup.hub_id(self.data), "demo": self.is_demo}
+        """Where model and images come from, as far as it is public: {"base_model", "dataset", "earlier", "demo"}."""
+        fresh = self.wanted.from_scratch
+        return {
+            "base_model": None if fresh else base_model(self.source),
+            "dataset": lookup.hub_id(self.data),
+            "earlier": [] if fresh else earlier(self.source),
+            "demo": self.is_demo,
+        }
 
     def trainer(self, batch: int, accumulation: int) -> ImageTrainer:
         """A trainer that takes `batch` images a step and device, and so many such batches an optimizer step."""

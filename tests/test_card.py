@@ -102,12 +102,13 @@ def test_the_command_is_there_without_the_token_and_pictures_only_as_files(share
 
 def test_where_it_comes_from(changed):
     def public(metrics):
-        metrics["sources"] = {"base_model": "microsoft/resnet-18", "dataset": "someone/photos", "demo": False}
+        metrics["sources"] = {"base_model": "microsoft/resnet-18", "dataset": "someone/photos", "demo": False,
+                              "earlier": ["someone/older", None]}  # fmt: skip
 
     text = card.render(Profile(changed(public), "tester/x", "mit"))
     data = ModelCard(text).data
     assert (data.base_model, data.base_model_relation, data.datasets) == (
-        "microsoft/resnet-18", "finetune", ["someone/photos"],
+        "microsoft/resnet-18", "finetune", ["someone/photos", "someone/older"],
     )  # fmt: skip
     assert "](https://huggingface.co/datasets/someone/photos)" in text
     assert card_problems(text, "model") == ([], [])
@@ -116,13 +117,15 @@ def test_where_it_comes_from(changed):
 def test_limits_are_told_in_words_and_without_names_of_files(changed):
     problem = {"code": "dark", "severity": "warning", "files": ["a/1.jpg"], "message": "1 image dark: a/1.jpg",
                "advice": "Look."}  # fmt: skip
+    cured = problem | {"code": "leak", "message": "2 images in two splits: a/2.jpg"}
     classes = problem | {"files": ["a/"], "message": "classes with few images: a 3"}
     finding = {"code": "x", "severity": "warning", "evidence": "it overfits", "advice": "Stop"}
-    text = card.render(Profile(changed(check=[problem, classes], diagnosis=[finding]), "tester/x"))
+    text = card.render(Profile(changed(check=[problem, classes, cured], diagnosis=[finding]), "tester/x"))
     limits = text.split("## Bias")[1].split("## Training data")[0]
     assert "it overfits. Stop" in limits
     assert "1 image dark." in limits
     assert "a/1.jpg" not in text
+    assert "two splits" not in limits  # training kept them on one side
     assert "classes with few images: a 3" in limits
 
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from commands import TWO_PROCESSES
 from loopback import LoopbackHub
 
 from imgcls import hub, sharing
@@ -86,6 +87,13 @@ def test_no_right_no_training(server, env, launch, command, tmp_path):
     assert "Invalid token" in done.stderr.splitlines()[-1]
     assert "--hub_check off" in done.stderr.splitlines()[-1]
     assert not (tmp_path / "refused").exists()
+
+
+def test_of_two_processes_none_waits_for_the_other(server, env, launch, command, tmp_path):
+    done = launch(*command("two")["arguments"], env=env | {"HF_TOKEN": "hf_wrong"}, launcher=TWO_PROCESSES)
+    assert done.returncode == 1
+    assert "[rank" not in done.stderr  # how a process begins its traceback
+    assert done.stderr.count("Invalid token") == 2
 
 
 def test_a_training_that_cannot_be_pushed_is_whole_and_pushed_later(server, env, staged, command, launch, tmp_path):

@@ -107,6 +107,11 @@ def test_what_a_model_goes_back_to(tmp_path):
     assert source.base_model(source.locate(str(mine))) is None
     artifacts.RunFolder(mine).write_json(artifacts.METRICS, {"sources": {"base_model": "google/vit"}})
     assert source.base_model(source.locate(str(mine))) == "google/vit"
+    assert source.earlier(source.locate("resnet-50")) == []
+    assert source.earlier(source.locate(str(mine))) == [None]
+    sources = {"dataset": "someone/photos", "earlier": [None]}
+    artifacts.RunFolder(mine).write_json(artifacts.METRICS, {"sources": sources})
+    assert source.earlier(source.locate(str(mine))) == ["someone/photos", None]
 
 
 def test_a_model_that_is_only_asked_has_another_cure(monkeypatch):
