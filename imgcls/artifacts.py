@@ -57,22 +57,10 @@ RESULTS = (
 # Options that say how a command behaves, not what run it makes: the first are not kept, the second not compared.
 NOT_THE_RUN = ("output_dir", "fresh", "config", "traceback")
 NOT_COMPARED = (
-    "dataloader_",
-    "ddp_",
-    "disable_tqdm",
-    "eval_accumulation_steps",
-    "hub_",
-    "log_",
-    "logging_",
-    "per_device_eval_batch_size",
-    "project",
-    "push_to_hub",
-    "report_to",
-    "run_name",
-    "save_total_limit",
-    "trackio",
+    "dataloader_", "ddp_", "disable_tqdm", "eval_accumulation_steps", "hub_", "log_", "logging_",
+    "per_device_eval_batch_size", "project", "push_to_hub", "report_to", "run_name", "save_total_limit", "trackio",
     "use_cpu",
-)
+)  # fmt: skip
 SPLIT_COLUMNS = ("path", "label", "split", "group")
 EXCLUDE_COLUMNS = ("path", "reason")
 PREDICTION_COLUMNS = ("path", "split", "label", "predicted", "confidence", "correct")

@@ -11,6 +11,11 @@ from imgcls.options import option
 INCLUDE = ("export", "report")  # what of a run goes to the Hub only when asked for
 
 
+def _check_run(run: str) -> None:
+    if not run:
+        raise OptionError("Expected --run, a run folder such as runs/photos-resnet-50, got none.")
+
+
 @dataclass
 class AskOptions:
     """Which trained model is asked, and how."""
@@ -26,8 +31,7 @@ class AskOptions:
     traceback: bool = option(False, "show the whole traceback of an error")
 
     def __post_init__(self):
-        if not self.run:
-            raise OptionError("Expected --run, a run folder such as runs/photos-resnet-50, got none.")
+        _check_run(self.run)
         if not 0 < self.min_precision <= 1:
             raise OptionError(
                 f"Expected --min_precision above 0 and up to 1, got {self.min_precision}. Usual: 0.9 to 0.99."
@@ -110,8 +114,7 @@ class ExportOptions:
     traceback: bool = option(False, "show the whole traceback of an error")
 
     def __post_init__(self):
-        if not self.run:
-            raise OptionError("Expected --run, a run folder such as runs/photos-resnet-50, got none.")
+        _check_run(self.run)
 
 
 @dataclass
@@ -145,8 +148,7 @@ class PushOptions:
     traceback: bool = option(False, "show the whole traceback of an error")
 
     def __post_init__(self):
-        if not self.run:
-            raise OptionError("Expected --run, a run folder such as runs/photos-resnet-50, got none.")
+        _check_run(self.run)
         unknown = set(self.include or ()) - set(INCLUDE)
         if unknown:
             raise OptionError(f"Expected --include {' or '.join(INCLUDE)}, got {shorten(unknown)}.")

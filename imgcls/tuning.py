@@ -173,12 +173,8 @@ class Setup:
     def sources(self) -> dict:
         """Where model and images come from, as far as it is public: {"base_model", "dataset", "earlier", "demo"}."""
         fresh = self.wanted.from_scratch
-        return {
-            "base_model": None if fresh else base_model(self.source),
-            "dataset": lookup.hub_id(self.data),
-            "earlier": [] if fresh else earlier(self.source),
-            "demo": self.is_demo,
-        }
+        base, before = (None, []) if fresh else (base_model(self.source), earlier(self.source))
+        return {"base_model": base, "dataset": lookup.hub_id(self.data), "earlier": before, "demo": self.is_demo}
 
     def trainer(self, batch: int, accumulation: int) -> ImageTrainer:
         """A trainer that takes `batch` images a step and device, and so many such batches an optimizer step."""

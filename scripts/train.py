@@ -24,19 +24,9 @@ def main() -> int:
     given = cli.parse(kinds, description=__doc__, examples=EXAMPLES, shown=SHOWN, rare=RARE)
     cli.start_logging()
 
-    from imgcls import (
-        artifacts,
-        dataset,
-        experiment,
-        machine,
-        recommendation,
-        screening,
-        sharing,
-        summary,
-        trainer,
-        tuning,
-    )
+    from imgcls import artifacts, dataset, experiment, machine, recommendation, screening, sharing, summary, tuning
     from imgcls.source import fetch_to_train, locate
+    from imgcls.trainer import disk_bytes
 
     data, wanted, tune, augment, command = (given.make(k) for k in kinds if k is not TrainOptions)
     machine.prepare()
@@ -52,7 +42,7 @@ def main() -> int:
         args.output_dir = f"runs/{images.name}-{origin.short_name if origin else 'auto'}"
     run = artifacts.RunFolder(args.output_dir)
     shared = sharing.before_training(args, run.path.resolve().name)
-    run.check_writable(needed_bytes=trainer.disk_bytes(origin, args.save_total_limit) if origin else 0)
+    run.check_writable(needed_bytes=disk_bytes(origin, args.save_total_limit) if origin else 0)
 
     # The images: those that are sound, each in one split.
     with args.main_process_first():
@@ -63,7 +53,7 @@ def main() -> int:
     if origin is None:
         wanted.model = recommendation.best_model(division, run, args.device, args.seed, fresh=command.fresh)
         origin = locate(wanted.model)
-        run.check_writable(needed_bytes=trainer.disk_bytes(origin, args.save_total_limit))
+        run.check_writable(needed_bytes=disk_bytes(origin, args.save_total_limit))
     with args.main_process_first():
         origin = fetch_to_train(origin, wanted, images.is_demo)
     if images.is_demo and wanted.image_px is None:
