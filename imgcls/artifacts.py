@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import fnmatch
 import io
 import json
 import math
@@ -55,11 +56,11 @@ RESULTS = (
     SEARCH,
 )  # fmt: skip
 # Options that say how a command behaves, not what run it makes: the first are not kept, the second not compared.
-NOT_THE_RUN = ("output_dir", "fresh", "config", "traceback")
+NOT_THE_RUN = ("output_dir", "fresh", "config", "traceback", "clear_cache")
 NOT_COMPARED = (
-    "dataloader_", "ddp_", "disable_tqdm", "eval_accumulation_steps", "hub_", "log_", "logging_",
-    "per_device_eval_batch_size", "project", "push_to_hub", "report_to", "run_name", "save_total_limit", "trackio",
-    "use_cpu",
+    "cache", "cache_gb", "compile", "dataloader_*", "ddp_*", "disable_tqdm", "eval_accumulation_steps", "hub_*",
+    "log_*", "logging_*", "per_device_eval_batch_size", "project", "push_to_hub*", "report_to", "run_name",
+    "save_total_limit", "trackio*", "use_cpu",
 )  # fmt: skip
 SPLIT_COLUMNS = ("path", "label", "split", "group")
 EXCLUDE_COLUMNS = ("path", "reason")
@@ -96,6 +97,10 @@ def _finite(content):
     if isinstance(content, (list, tuple)):
         return [_finite(value) for value in content]
     return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+def _is_behaviour(option: str) -> bool:
+    return any(fnmatch.fnmatch(option, pattern) for pattern in NOT_COMPARED)
 
 
 class RunFolder:
@@ -248,7 +253,7 @@ class RunFolder:
         changed = [
             f"{k} {before.get(k)} -> {options.get(k)}"
             for k in {**before, **options}
-            if before.get(k) != options.get(k) and not k.startswith(NOT_COMPARED) and k not in found_later
+            if before.get(k) != options.get(k) and not _is_behaviour(k) and k not in found_later
         ]
         known = {tuple(row.values()) for row in self.read_csv(SPLIT)}
         if known != set(split):

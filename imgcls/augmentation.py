@@ -117,18 +117,18 @@ class DeviceHalf:
 
     def __call__(self, pixels: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
         """pixels: uint8 or already normalised float (B, 3, H, W). draws: (B, DRAWS). Returns float (B, 3, H, W)."""
-        is_uint8 = pixels.dtype == torch.uint8
-        x = pixels.float()
+        x = pixels
         if self.plan.flip != "none":
             x = torch.where(_column(draws, 0) > 0, x.flip(-1), x)
         if self.plan.flip == "both":
             x = torch.where(_column(draws, 1) > 0, x.flip(-2), x)
+        x = x.float()
         if self.plan.degrees:
             x = _rotate(x, draws[:, 2])
         if self.plan.colour:
-            x = _colour(x, *(_column(draws, i) for i in (3, 4, 5)))
-        if is_uint8:
-            x = x * self.scale.to(x.device) + self.shift.to(x.device)
+            x = _colour(x, *draws[:, 3:6].T)
+        if pixels.dtype == torch.uint8:
+            x = torch.addcmul(self.shift.to(x.device), x, self.scale.to(x.device))
         return _erase(x, draws[:, 6:10]) if self.plan.erase else x
 
 
@@ -138,24 +138,26 @@ def _column(draws: torch.Tensor, i: int) -> torch.Tensor:
 
 def _rotate(x: torch.Tensor, degrees: torch.Tensor) -> torch.Tensor:
     """Rotate each image about its centre, borders mirrored so that no black corner gives the angle away."""
-    angle = torch.deg2rad(degrees)
-    zero = torch.zeros_like(angle)
-    rows = [
-        torch.stack([angle.cos(), -angle.sin(), zero], 1),
-        torch.stack([angle.sin(), angle.cos(), zero], 1),
-    ]
-    grid = torch.nn.functional.affine_grid(torch.stack(rows, 1), list(x.shape), align_corners=False)
+    angle = torch.deg2rad(degrees).view(-1, 1, 1)
+    rows, columns = (((torch.arange(n, device=x.device) + 0.5) * 2 / n - 1) for n in x.shape[2:])
+    rows = rows[:, None]  # sums of a row and a column, a quarter of the time of affine_grid
+    grid = torch.stack([angle.cos() * columns - angle.sin() * rows, angle.sin() * columns + angle.cos() * rows], -1)
     return torch.nn.functional.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
 
 
 def _colour(x: torch.Tensor, brightness, contrast, saturation) -> torch.Tensor:
-    """Scale brightness, contrast about the mean gray, and saturation about each pixel's gray; x in 0..255."""
-    weights = x.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)  # ITU-R BT.601, as Pillow's "L"
-    x = x * brightness
-    mean_gray = (x * weights).sum(1, keepdim=True).mean((2, 3), keepdim=True)
-    x = mean_gray + (x - mean_gray) * contrast
-    gray = (x * weights).sum(1, keepdim=True)
-    return (gray + (x - gray) * saturation).clamp(0, 255)
+    """Scale brightness, contrast about the mean gray, and saturation about each pixel's gray; x in 0..255.
+
+    All three are linear in a pixel's colours, so together they are one matrix and one offset an image: a tenth of the
+    time of one after the other. brightness, contrast, saturation: (B,).
+    """
+    weights = x.new_tensor([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow's "L"
+    saturated = saturation.view(-1, 1, 1) * torch.eye(3, device=x.device)
+    saturated = saturated + (1 - saturation).view(-1, 1, 1) * weights  # its rows still sum to 1: gray stays
+    mean_gray = brightness * (x.mean((2, 3)) @ weights)
+    offset = ((1 - contrast) * mean_gray).view(-1, 1, 1)
+    matrix = (brightness * contrast).view(-1, 1, 1) * saturated
+    return torch.baddbmm(offset, matrix, x.flatten(2)).view_as(x).clamp_(0, 255)
 
 
 def _erase(x: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:

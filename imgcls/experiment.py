@@ -87,9 +87,9 @@ def run(
             trainer.add_callback(callback)
         return trainer
 
-    trained = fitting.fit(make_trainer, setup.args, folder)
-    kept = selection.keep_best(trained, setup.tune.keep, setup.expected)
-    results.write(trained, division, folder, kept, judged, setup.sources(), page=page)
+    trained = fitting.fit(make_trainer, setup.args, folder, setup.speed.compile)
+    selected = selection.keep_best(trained, setup.tune.keep, setup.expected)
+    results.write(trained, division, folder, selected, judged, setup.sources(), setup.kept, page=page)
 
 
 def cross_validate(asked: Setup, divisions: Sequence[Division], opinions: Mapping[str, np.ndarray]) -> dict | None:

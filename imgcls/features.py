@@ -19,6 +19,7 @@ from imgcls.dataset import Division
 from imgcls.inputs import Input
 from imgcls.losses import PADDING_LABEL
 from imgcls.model import Classifier
+from imgcls.pixels import Pixels
 from imgcls.source import Source
 from imgcls.transforms import EvaluationView, TrainingView
 
@@ -31,10 +32,23 @@ MEASURED_IMAGES = 50  # whose sizes tell whether the photos have that many pixel
 
 
 class Extractor:
-    """Features of a division's images from one checkpoint: what is given to the head, float32 (N, D)."""
+    """Features of a division's images from one checkpoint: what is given to the head, float32 (N, D).
 
-    def __init__(self, source: Source, division: Division, *, device: torch.device, batch: int):
-        self.source, self.division = source, division
+    kept: where photos are kept. short_px: those of training images are of photos shrunk to this, as training sees them;
+    None takes them, as those of all others are taken, exactly as evaluation does.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        division: Division,
+        *,
+        device: torch.device,
+        batch: int,
+        kept: Pixels | None = None,
+        short_px: int | None = None,
+    ):
+        self.source, self.division, self.kept, self.short_px = source, division, kept, short_px
         self.probes: dict[tuple, probe.Probe] = {}
         self.how = {"batch": batch, "device": device}
 
@@ -56,11 +70,14 @@ class Extractor:
             rows, keys = rows.select(at), [keys[i] for i in at]
         weights = sorted(str(cache.file_state(f)) for f in self.source.folder.glob("*.safetensors"))
         settings = [weights, built.network.config.to_json_string(), repr(built.processor), torch.__version__]
+        pixels = {"keys": keys, "kept": self.kept, "short_px": self.short_px if split == "train" else None}
+        if pixels["short_px"] is not None:
+            settings.append(f"shrunk {self.short_px}")
         if view:
             settings += [view, seed, repr(VIEWS)]
-            shown = VariedView(TrainingView(rows, built.processor, VIEWS, built.image_px, seed), view)
+            shown = VariedView(TrainingView(rows, built.processor, VIEWS, built.image_px, seed, **pixels), view)
         else:
-            shown = EvaluationView(rows, built.processor)
+            shown = EvaluationView(rows, built.processor, **pixels)
         return cache.array(
             "features", [settings, [cache.file_state(k) for k in keys]], lambda: self._compute(built, shown)
         )

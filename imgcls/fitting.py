@@ -15,7 +15,7 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from transformers import TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from imgcls import artifacts, pitfalls
+from imgcls import artifacts, compilation, pitfalls
 from imgcls.errors import LaunchError, ModelError
 from imgcls.rehearsal import Pace
 from imgcls.trainer import ImageTrainer
@@ -24,7 +24,9 @@ from imgcls.training_options import TrainOptions
 log = logging.getLogger(__name__)
 
 
-def fit(make_trainer: Callable[[int, int], ImageTrainer], args: TrainOptions, run: artifacts.RunFolder) -> ImageTrainer:
+def fit(
+    make_trainer: Callable[[int, int], ImageTrainer], args: TrainOptions, run: artifacts.RunFolder, compile: str = "off"
+) -> ImageTrainer:
     """Train to the end, from the last whole checkpoint if there is one; the returned trainer holds the best model.
 
     make_trainer: (batch, accumulation) -> a trainer in its initial state. When a batch does not fit, all ranks
@@ -39,7 +41,7 @@ def fit(make_trainer: Callable[[int, int], ImageTrainer], args: TrainOptions, ru
     while True:
         trainer = make_trainer(batch, accumulation)
         try:
-            _train(trainer, run)
+            _train(trainer, run, compile)
             return trainer
         except RuntimeError as error:
             if not should_reduce_batch_size(error):
@@ -70,14 +72,16 @@ def halved(batch: int, accumulation: int) -> tuple[int, int]:
     )
 
 
-def _train(trainer: ImageTrainer, run: artifacts.RunFolder) -> None:
+def _train(trainer: ImageTrainer, run: artifacts.RunFolder, compile: str) -> None:
     checkpoint = run.last_checkpoint()
+    state = None if checkpoint is None else _relocated_state(checkpoint, run)
     pace = trainer.rehearse()
-    if checkpoint is None:
-        log.info("this will take %s", _estimate(trainer, pace))
+    left = 1.0 if state is None else 1 - state.global_step / max(state.max_steps, 1)
+    pace = compilation.compiled(trainer, compile, pace, left * _seconds(trainer, pace))
+    if state is None:
+        log.info("this will take %s", _in_words(_seconds(trainer, pace)))
         trainer.train()
         return
-    state = _relocated_state(checkpoint, run)
     log.info("going on from step %d of %d", state.global_step, state.max_steps)
     stopped = state.stateful_callbacks.get("TrainerControl", {}).get("args", {}).get("should_training_stop")
     if stopped:  # killed between its last checkpoint and the end: train() would take one step more
@@ -100,13 +104,18 @@ def _relocated_state(checkpoint: Path, run: artifacts.RunFolder) -> TrainerState
     return state
 
 
-def _estimate(trainer: ImageTrainer, pace: Pace) -> str:
+def _seconds(trainer: ImageTrainer, pace: Pace) -> float:
+    """What the whole run takes at a pace."""
     args = trainer.args
     images = len(trainer.train_dataset)
     steps_an_epoch = math.ceil(images / trainer.get_total_train_batch_size(args))
     epochs = args.max_steps / steps_an_epoch if args.max_steps > 0 else args.num_train_epochs
     evaluated = len(trainer.eval_dataset) * (epochs / args.eval_every_epochs + 1)
-    minutes = pace.seconds(images * epochs, evaluated) / args.world_size / 60
+    return pace.seconds(images * epochs, evaluated) / args.world_size
+
+
+def _in_words(seconds: float) -> str:
+    minutes = seconds / 60
     return (
         "less than a minute"
         if minutes < 1

@@ -126,6 +126,20 @@ def to_rgb(image: Image.Image, at_least: tuple[float, float] | None = None) -> I
         return pixels
 
 
+def load_shrunk(source: str | Path | bytes, short_px: int) -> Image.Image:
+    """As `load_rgb`, made smaller where its shorter side has more than short_px; a function of the file alone.
+
+    A JPEG is decoded at the smallest scale that still has as many pixels. Raises ImageError.
+    """
+    with open_image(source) as image:
+        size = displayed_size(image)
+        scale = min(1.0, short_px / min(size))
+        pixels = to_rgb(image, (size[0] * scale, size[1] * scale) if scale < 1 else None)
+    if scale == 1:
+        return pixels
+    return pixels.resize([max(1, round(side * scale)) for side in size], Image.Resampling.BILINEAR)
+
+
 def load_rgb(source: str | Path | bytes) -> Image.Image:
     """A file or encoded bytes as `to_rgb` gives them, the file closed. Raises ImageError."""
     with open_image(source) as image:

@@ -6,6 +6,7 @@ import atexit
 import logging
 import os
 
+import psutil
 import torch
 
 from imgcls import cpu
@@ -60,7 +61,12 @@ def defaults() -> dict[str, bool]:
 def loader_workers() -> int:
     """Processes that prepare images: none on a CPU or with two cores, where they only take the model's time."""
     mine = cores() // processes_here()
-    return 0 if accelerator() is None or mine <= 2 else min(8, mine - 1)
+    return 0 if accelerator() is None or mine <= 2 else min(16, mine - 1)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that a device has left; of the machine, where the two share their memory."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
 
 
 def check_launch(world_size: int) -> None:

@@ -14,7 +14,7 @@ REGEX = "regex:"  # begins a --group_by that is a regular expression
 RARE = frozenset((
     "image_column", "label_column", "keep", "lora_rank", "drop_path", "layer_decay", "head_factor", "batch_norm", "ema",
     "views",
-    "trivialaugment", "randaugment", "erase", "mixup", "cutmix", "train_px", "traceback",
+    "trivialaugment", "randaugment", "erase", "mixup", "cutmix", "train_px", "traceback", "cache_px", "cache_gb",
 ))  # fmt: skip
 
 

@@ -36,12 +36,16 @@ def rehearse(
     evaluation: Dataset,
     batch: int,
     device: torch.device,
+    *,
+    whole: bool = False,
 ) -> Pace:
     """Take one optimizer-less step with a full batch (a few images on a slow CPU) and time it.
 
-    step: samples -> loss, as training computes it. Raises what the device raises when memory is short.
+    step: samples -> loss, as training computes it. whole: a full batch on a slow CPU too.
+
+    Raises what the device raises when memory is short.
     """
-    count = batch if device.type != "cpu" else min(batch, FEW_IMAGES)
+    count = batch if whole or device.type != "cpu" else min(batch, FEW_IMAGES)
     buffers = {name: value.clone() for name, value in network.named_buffers()}
     accelerators = [] if device.type == "cpu" else [device.index or 0]
     with torch.random.fork_rng(accelerators, device_type=device.type if accelerators else "cuda"):

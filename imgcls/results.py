@@ -17,6 +17,7 @@ from scipy.special import softmax
 from imgcls import artifacts, calibration, lora, made, pitfalls, prediction, release, reporting
 from imgcls.dataset import Division
 from imgcls.metrics import judge
+from imgcls.pixels import Pixels
 from imgcls.progress import Stopwatch
 from imgcls.trainer import ImageTrainer
 from imgcls.transforms import EvaluationView
@@ -31,12 +32,14 @@ def write(
     selection: dict | None,
     cross_validation: dict | None,
     sources: dict,
+    kept: Pixels,
     *,
     page: bool = True,
 ) -> None:
     """Save the model, load it again as a user would, evaluate that, and write every result; metrics.json last.
 
     selection: as from `selection.keep_best`. cross_validation: the numbers of --folds. sources: as of `Setup.sources`.
+    kept: where photos are kept.
     page: with suspects.csv, report.html, figures/ and the card. All ranks take part in the evaluation; rank 0 writes.
     """
     args = trainer.args
@@ -47,7 +50,7 @@ def write(
     logits = {}
     for split in ("validation", "test"):
         if split in division.rows:
-            view = EvaluationView(division.rows[split], processor)
+            view = EvaluationView(division.rows[split], processor, keys=division.keys[split], kept=kept)
             logits[split] = prediction.all_logits(network, view, args)
     if not args.should_save:
         return

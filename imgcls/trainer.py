@@ -5,24 +5,21 @@ from __future__ import annotations
 import contextlib
 import copy
 import logging
-import shutil
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
 from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.utils.data import Dataset
-from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer
+from transformers import EarlyStoppingCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
-from imgcls import artifacts, diagnosis, layers, losses, model, pitfalls
+from imgcls import artifacts, diagnosis, layers, losses, machine, model, pitfalls
 from imgcls.augmentation import DeviceHalf
 from imgcls.averaging import WeightAverage
-from imgcls.errors import RunError
+from imgcls.checkpointing import CheckpointingTrainer
 from imgcls.intervals import standard_error
 from imgcls.metrics import ImageClassification
 from imgcls.model import Classifier
@@ -34,8 +31,10 @@ from imgcls.transforms import EpochSampler, TrainingView, collate
 
 log = logging.getLogger(__name__)
 
+RESIDENT_SHARE = 0.7  # of the accelerator's free memory that photos may take
 
-class ImageTrainer(Trainer):
+
+class ImageTrainer(CheckpointingTrainer):
     """Trainer over uint8 batches with device-side augmentation, one loss for all models and whole checkpoints.
 
     module: what is trained: the classifier's network, or its head alone over kept features. mix: blends a batch's
@@ -90,7 +89,9 @@ class ImageTrainer(Trainer):
         self.remove_callback(PrinterCallback if args.disable_tqdm else ProgressCallback)
         self.start = start
         self._logged = (0, time.monotonic())
-        self._saving = False
+        self._seconds = (0.0, 0.0)  # waiting and working, at the last log
+        self.is_compiled = False
+        self.resident = None  # the photos, once they are on the accelerator
 
     def unwrapped(self) -> nn.Module:
         """What is trained, as it was before processes and precision were wrapped around it."""
@@ -131,13 +132,45 @@ class ImageTrainer(Trainer):
         self.sampler = EpochSampler(len(self.train_dataset), batch_images, data_seed, weights)
         return self.sampler
 
-    def _run_epoch(self, *, epoch: int, **kwargs):
+    def _run_epoch(self, *, epoch: int, train_dataloader, **kwargs):
+        if self.resident is None and self._may_reside():
+            self._reside()
+        if self.resident is not None:
+            train_dataloader = self._resident_loader
         # Trainer's own set_epoch does not reach the sampler once batches are skipped in several processes.
         self.sampler.epoch = epoch
-        return super()._run_epoch(epoch=epoch, **kwargs)
+        return super()._run_epoch(epoch=epoch, train_dataloader=train_dataloader, **kwargs)
+
+    def _may_reside(self) -> bool:
+        """Whether all photos are kept and fit the memory that the accelerator has left."""
+        view = self.train_dataset
+        if self.args.device.type == "cpu" or not isinstance(view, TrainingView) or not view.can_reside:
+            return False
+        optimizer_bytes = 8 * self.model.num_parameters() if not self.state.global_step else 0
+        free = machine.free_memory(self.args.device) - optimizer_bytes
+        return view.kept_bytes() < RESIDENT_SHARE * free
+
+    def _reside(self) -> None:
+        """Put the photos on the accelerator, and from now on let the host deal boxes alone."""
+        view, args, started = self.train_dataset, self.args, time.monotonic()
+        self.resident = view.resident(args.device)
+        view.deals_boxes = True
+        self.args = copy.copy(args)
+        self.args.dataloader_num_workers, self.args.dataloader_persistent_workers = 0, False
+        self.args.dataloader_prefetch_factor = None
+        self._resident_loader = self.get_train_dataloader()
+        self.args = args
+        log.info(
+            "photos: %d on the accelerator, %s, in %.1f s: nothing else of them crosses the bus",
+            len(view), artifacts.size_text(view.kept_bytes()), time.monotonic() - started,
+        )  # fmt: skip
 
     def _prepare_inputs(self, inputs: dict) -> dict:
         inputs = super()._prepare_inputs(inputs)
+        if "boxes" in inputs:
+            placed = (inputs.pop("indices"), inputs.pop("boxes"), (inputs.pop("rows"), inputs.pop("columns")))
+            view = self.train_dataset
+            inputs["pixel_values"] = self.resident.crops(*placed, view.px, view.resample)
         draws = inputs.pop("draws", None)
         if draws is not None:
             inputs["pixel_values"] = self.device_half(inputs["pixel_values"], draws)
@@ -147,12 +180,16 @@ class ImageTrainer(Trainer):
         inputs["pixel_values"] = inputs["pixel_values"].contiguous(memory_format=self.layout)
         return inputs
 
+    def floating_point_ops(self, inputs: dict) -> int:
+        """0: Trainer would count all parameters anew at every step, for a sum that no one reads."""
+        return 0
+
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         """(None, logits, labels): evaluation's loss is plain cross-entropy from the logits, not the training loss."""
         inputs = self._prepare_inputs(inputs)
         labels = inputs.pop("labels")
         with torch.no_grad():
-            logits = model(**inputs).logits
+            logits = (getattr(model, "module", model).forward if self.is_compiled else model)(**inputs).logits
         return None, logits.float(), labels
 
     def evaluate(self, *arguments, **options) -> dict[str, float]:
@@ -160,35 +197,16 @@ class ImageTrainer(Trainer):
         with self.average.in_place() if self.average else contextlib.nullcontext():
             return super().evaluate(*arguments, **options)
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-        self._load_network(resume_from_checkpoint)
-        if self.average:
-            self.average.load(Path(resume_from_checkpoint))
-
-    def _load_best_model(self) -> None:
-        super()._load_best_model()
-        self._load_network(self.state.best_model_checkpoint)
-        if self.average:
-            self.average.become(Path(self.state.best_model_checkpoint))
-
-    def _load_network(self, folder: str) -> None:
-        """The weights of a checkpoint, by the names that transformers gave them when it saved them.
-
-        It saves ViTs under the names of their first checkpoints, and Trainer, which reads the file itself, passes over
-        all names that it does not know.
-        """
-        if isinstance(self.model, PreTrainedModel) and not self.is_fsdp_enabled:
-            saved = type(self.model).from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
-            self.model.load_state_dict(saved.state_dict())
-
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add images_per_second to training logs."""
+        """Add to training logs images_per_second, and the share of a step's time that it waits for images."""
         if "loss" in logs:
             step, now = self.state.global_step, time.monotonic()
             images = (step - self._logged[0]) * self.get_total_train_batch_size(self.args)
             logs["images_per_second"] = round(images / (now - self._logged[1]), 1)
-            self._logged = (step, now)
+            spent = (self.diagnosis.waiting_s, self.diagnosis.working_s)
+            waiting, working = (after - before for after, before in zip(spent, self._seconds, strict=True))
+            logs["waiting"] = round(waiting / max(waiting + working, 1e-9), 3)
+            self._logged, self._seconds = (step, now), spent
         super().log(logs, start_time)
 
     def _determine_best_metric(self, metrics: dict[str, float], trial) -> bool:
@@ -207,41 +225,26 @@ class ImageTrainer(Trainer):
                 self.state.best_global_step = self.state.global_step
         return is_best
 
-    def _get_output_dir(self, trial) -> str:
-        return str(self.run / (artifacts.PARTIAL if self._saving else artifacts.CHECKPOINTS))
+    @property
+    def can_compile(self) -> bool:
+        """Whether what is trained is a network that sees images, and whole on this process."""
+        return isinstance(self.train_dataset, TrainingView) and not self.is_fsdp_enabled
 
-    def _save_checkpoint(self, model, trial) -> None:
-        """Save beside, then rename: a checkpoint that bears its name is whole, whenever the process is killed."""
-        folder, beside = self.run / artifacts.CHECKPOINTS, self.run / artifacts.PARTIAL
-        name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-        self._saving = True
-        try:
-            super()._save_checkpoint(model, trial)
-        except Exception as error:  # a full disk is OSError, RuntimeError or SafetensorError, by who was writing
-            shutil.rmtree(beside, ignore_errors=True)
-            needed, free = 12 * self.model.num_parameters(), shutil.disk_usage(self.run.path).free
-            if free > 1.1 * needed:
-                raise
-            room = f"{artifacts.size_text(needed)} for a checkpoint in {folder}, got {artifacts.size_text(free)} free"
-            raise RunError(
-                f"Expected {room}. Make room and give the same command again: it goes on from the last checkpoint."
-            ) from error
-        finally:
-            self._saving = False
-        if self.state.best_global_step:
-            self.state.best_model_checkpoint = str(folder / f"{PREFIX_CHECKPOINT_DIR}-{self.state.best_global_step}")
-        self.accelerator.wait_for_everyone()  # every rank writes its random state
-        if self.args.should_save:
-            self.state.save_to_json(str(beside / name / "trainer_state.json"))
-            if self.average:
-                self.average.save(beside / name)
-            shutil.rmtree(folder / name, ignore_errors=True)
-            (beside / name).rename(folder / name)
-            rotate_checkpoints(str(folder), self.args.save_total_limit, self.state.best_model_checkpoint)
-        self.accelerator.wait_for_everyone()
+    def compile(self) -> None:
+        """Compile the network in place for training; names of weights stay, and evaluation goes by `forward`."""
+        self.model.compile()
+        self.is_compiled = True
 
-    def rehearse(self) -> Pace:
-        """One step that leaves no trace. Raises out-of-memory errors, on all ranks when one meets it."""
+    def drop_compiled(self) -> None:
+        """Undo `compile`."""
+        self.model._compiled_call_impl = None
+        self.is_compiled = False
+
+    def rehearse(self, whole: bool = False) -> Pace:
+        """One step that leaves no trace. Raises out-of-memory errors, on all ranks when one meets it.
+
+        whole: with a batch as it will be, also where it takes long.
+        """
 
         def step(samples: list) -> torch.Tensor:
             inputs = self._prepare_inputs(collate(samples))
@@ -259,6 +262,7 @@ class ImageTrainer(Trainer):
                 self.eval_dataset,
                 self._train_batch_size,
                 self.args.device,
+                whole=whole,
             )
         except RuntimeError as error:
             if not should_reduce_batch_size(error):

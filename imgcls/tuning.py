@@ -14,14 +14,17 @@ from torch import nn
 from torch.utils.data import Dataset
 from transformers import set_seed
 
-from imgcls import artifacts, features, inputs, layers, lookup, lora, losses, model, pitfalls, probe, recipes
+from imgcls import artifacts, features, inputs, layers, lookup, lora, losses, model, pitfalls, recipes
 from imgcls.augmentation import mixing, plan_of
 from imgcls.checkpoints import CHECKPOINTS
 from imgcls.dataset import Division
 from imgcls.errors import OptionError
 from imgcls.inputs import Input
 from imgcls.options import AugmentOptions, DataOptions, ModelOptions, TuneOptions
+from imgcls.pixels import Pixels
 from imgcls.source import Source, base_model, earlier
+from imgcls.speed_options import SpeedOptions
+from imgcls.start import Start, start
 from imgcls.trainer import ImageTrainer
 from imgcls.training_options import TrainOptions
 from imgcls.transforms import EvaluationView, TrainingView
@@ -30,7 +33,6 @@ log = logging.getLogger(__name__)
 
 CUT_SHARE = 0.25  # of the images: from here a crop of the middle is not what the photos need
 OPINIONS = 3  # sets of probes asked for wrong labels: three found more than one
-KEEP_BYTES = 500_000_000  # of validation pixels in memory: 800 images of 224 px
 KNOWN_TYPES = {c.config["model_type"] for c in CHECKPOINTS.values()}
 
 
@@ -77,55 +79,6 @@ def fit_aspect(mode: str, tune: TuneOptions, wanted: ModelOptions, source: Sourc
         )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Start:
-    """What a training starts from beyond the checkpoint: a probe as head, and for --tune head kept features."""
-
-    probe: probe.Probe | None = None
-    features: dict[str, np.ndarray] = field(default_factory=dict)
-
-
-def start(
-    mode: str,
-    source: Source,
-    wanted: ModelOptions,
-    tune: TuneOptions,
-    augment: AugmentOptions,
-    args: TrainOptions,
-    division: Division,
-) -> Start:
-    """Fit the probe where the mode has one; set the input (--tune auto) and the size of training crops as options."""
-    found = Start() if mode == "full" else _probed(mode, source, wanted, tune, args, division)
-    if mode == "head":
-        return found
-    choice = recipes.train_px(model.family_of(source), wanted.image_px or model.own_px(source))
-    for line in recipes.fill([choice], {"train_px"} if augment.train_px else {}, augment)[1:]:
-        log.info(line)
-    return found
-
-
-def _probed(
-    mode: str, source: Source, wanted: ModelOptions, tune: TuneOptions, args: TrainOptions, division: Division
-) -> Start:
-    extractor = _extractor(source, args, division)
-    balanced = args.class_weights == "balanced"
-    if tune.tune == "auto":
-        chosen = features.best_input(extractor, wanted.image_px, wanted.fixed_aspect, balanced=balanced, seed=args.seed)
-        wanted.image_px, wanted.aspect = chosen.image_px, chosen.aspect or "auto"
-        log.info("input: %s", chosen)
-    shown = Input(wanted.image_px or model.own_px(source), wanted.fixed_aspect)
-    fitted = extractor.probe(shown, features.PROBED_IMAGES, balanced=balanced, seed=args.seed)
-    if mode != "head":
-        return Start(fitted)
-    built = extractor.build(shown.image_px, shown.aspect)
-    views = [extractor.features(built, "train", view=view, seed=args.seed) for view in range(tune.views)]
-    return Start(fitted, {"train": np.stack(views), "validation": extractor.features(built, "validation")[None]})
-
-
-def _extractor(source: Source, args: TrainOptions, division: Division) -> features.Extractor:
-    return features.Extractor(source, division, device=args.device, batch=args.per_device_eval_batch_size)
-
-
 @dataclass
 class Setup:
     """All that a training is made of; once prepared, `trainer` starts from the same initial state at every call."""
@@ -140,15 +93,19 @@ class Setup:
     division: Division
     run: artifacts.RunFolder
     is_demo: bool
+    speed: SpeedOptions = field(default_factory=SpeedOptions)
+    kept: Pixels = field(default_factory=Pixels)
     start: Start = field(default_factory=Start)
 
     def prepared(self) -> Setup:
         """The same setup with what it starts from, and with the input that its training images chose; rank 0 first."""
-        ready = replace(self, wanted=copy(self.wanted), augment=copy(self.augment), args=copy(self.args))
+        own = {name: copy(getattr(self, name)) for name in ("wanted", "augment", "speed", "args")}
+        ready = replace(self, **own)
         with ready.args.main_process_first():
             ready.start = start(
-                ready.mode, ready.source, ready.wanted, ready.tune, ready.augment, ready.args, ready.division
-            )
+                ready.mode, ready.source, ready.wanted, ready.tune, ready.augment, ready.speed, ready.args,
+                ready.division, ready.kept,
+            )  # fmt: skip
         return ready
 
     def opinions(self) -> dict[str, np.ndarray]:
@@ -158,7 +115,11 @@ class Setup:
         """
         if self.start.probe is None or sum(map(len, self.division.paths.values())) > features.PROBED_IMAGES:
             return {}
-        said = _extractor(self.source, self.args, self.division).opinions(
+        extractor = features.Extractor(
+            self.source, self.division, device=self.args.device, batch=self.args.per_device_eval_batch_size,
+            kept=self.kept, short_px=self.speed.cache_px,
+        )  # fmt: skip
+        said = extractor.opinions(
             Input(self.wanted.image_px or model.own_px(self.source), self.wanted.fixed_aspect),
             self.start.probe.strength, OPINIONS, balanced=self.args.class_weights == "balanced", seed=self.args.seed,
         )  # fmt: skip
@@ -167,7 +128,7 @@ class Setup:
 
     def options(self) -> dict:
         """Every option in force, for options.yaml."""
-        ours = (self.data, self.wanted, self.tune, self.augment)
+        ours = (self.data, self.wanted, self.tune, self.augment, self.speed)
         return {name: value for of in ours for name, value in vars(of).items()} | self.args.in_force()
 
     def sources(self) -> dict:
@@ -253,7 +214,6 @@ class Setup:
         if self.mode == "head":
             seen = [self.start.features[split] for split in ("train", "validation")]
             return [features.FeatureView(found, of["label"]) for found, of in zip(seen, rows, strict=True)]
-        keep_bytes = 0 if self.args.dataloader_num_workers else KEEP_BYTES  # each worker would keep its own
         return [
             TrainingView(
                 rows[0],
@@ -262,8 +222,11 @@ class Setup:
                 self.augment.train_px,
                 self.args.seed,
                 padded=inputs.shown(classifier.processor, classifier.image_px) == "pad",
+                keys=self.division.keys["train"],
+                kept=self.kept,
+                short_px=self.speed.cache_px,
             ),
-            EvaluationView(rows[1], classifier.processor, keep_bytes),
+            EvaluationView(rows[1], classifier.processor, keys=self.division.keys["validation"], kept=self.kept),
         ]
 
     def _loss(self) -> losses.ClassificationLoss:

@@ -6,6 +6,7 @@ import sys
 
 from imgcls import cli
 from imgcls.options import RARE, AugmentOptions, DataOptions, ModelOptions, RunOptions, TuneOptions
+from imgcls.speed_options import SpeedOptions
 
 EXAMPLES = """\
 examples:
@@ -20,15 +21,26 @@ exit codes: 0 done, 1 an error that you can mend, 2 wrong usage"""
 def main() -> int:
     from imgcls.training_options import SHOWN, TrainOptions
 
-    kinds = (DataOptions, ModelOptions, TuneOptions, AugmentOptions, TrainOptions, RunOptions)
+    kinds = (DataOptions, ModelOptions, TuneOptions, AugmentOptions, SpeedOptions, TrainOptions, RunOptions)
     given = cli.parse(kinds, description=__doc__, examples=EXAMPLES, shown=SHOWN, rare=RARE)
     cli.start_logging()
 
-    from imgcls import artifacts, dataset, experiment, machine, recommendation, screening, sharing, summary, tuning
+    from imgcls import (
+        artifacts,
+        dataset,
+        experiment,
+        machine,
+        pixels,
+        recommendation,
+        screening,
+        sharing,
+        summary,
+        tuning,
+    )
     from imgcls.source import fetch_to_train, locate
     from imgcls.trainer import disk_bytes
 
-    data, wanted, tune, augment, command = (given.make(k) for k in kinds if k is not TrainOptions)
+    data, wanted, tune, augment, speed, command = (given.make(k) for k in kinds if k is not TrainOptions)
     machine.prepare()
     args = given.make(TrainOptions, **machine.defaults())
     machine.check_launch(args.world_size)
@@ -37,7 +49,10 @@ def main() -> int:
     # What is asked for: cheap checks first, before anything is decoded or downloaded.
     origin = None if wanted.model == "auto" else locate(wanted.model)
     with args.main_process_first():
+        if speed.clear_cache and args.should_save:
+            pixels.clear()
         images = dataset.open_images(data)
+    kept = pixels.opened(speed.cache, speed.cache_gb)
     if "output_dir" not in given:
         args.output_dir = f"runs/{images.name}-{origin.short_name if origin else 'auto'}"
     run = artifacts.RunFolder(args.output_dir)
@@ -63,7 +78,7 @@ def main() -> int:
     follow_recipe(given, args, wanted, tune, augment, origin, division, mode, images.is_demo)
 
     # The run: new, gone on with, or finished.
-    setup = tuning.Setup(mode, origin, data, wanted, tune, augment, args, division, run, images.is_demo)
+    setup = tuning.Setup(mode, origin, data, wanted, tune, augment, args, division, run, images.is_demo, speed, kept)
     experiment.run(
         setup, screened.as_files(images.listing.files), given=given, fresh=command.fresh,
         callbacks=shared.callbacks if shared else lambda trainer: [],

@@ -22,6 +22,7 @@ from imgcls.options import (
     TuneOptions,
 )  # fmt: skip
 from imgcls.run_options import CompareOptions, DemoOptions, ExportOptions, PredictOptions, PushOptions, ValidateOptions
+from imgcls.speed_options import SpeedOptions
 from imgcls.training_options import TrainOptions
 
 ALONE = (PredictOptions, CompareOptions, PushOptions, DemoOptions, ExportOptions)
@@ -30,7 +31,7 @@ README = (ROOT / "README.md").read_text()
 
 
 def test_every_flag_named_exists(capsys):
-    kinds = (DataOptions, ModelOptions, TuneOptions, AugmentOptions, TrainOptions, RunOptions)
+    kinds = (DataOptions, ModelOptions, TuneOptions, AugmentOptions, SpeedOptions, TrainOptions, RunOptions)
     others = ((DataOptions, RecommendOptions), (SourceOptions, CheckOptions), (SourceOptions, ValidateOptions))
     for options in (kinds, *others, *((kind,) for kind in ALONE)):
         with pytest.raises(SystemExit):

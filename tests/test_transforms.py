@@ -2,6 +2,7 @@
 
 import random
 
+import datasets
 import numpy as np
 import pytest
 import timm
@@ -152,7 +153,8 @@ def test_a_scaled_decode_shows_the_same_crop_as_a_full_one(tmp_path, monkeypatch
 def rows(tmp_path, count=6):
     for i in range(count):
         photo(80, 60, i).save(tmp_path / f"{i}.png")
-    return [{"image": {"path": str(tmp_path / f"{i}.png"), "bytes": None}, "label": i % 2} for i in range(count)]
+    images = [{"path": str(tmp_path / f"{i}.png"), "bytes": None} for i in range(count)]
+    return datasets.Dataset.from_dict({"image": images, "label": [i % 2 for i in range(count)]})
 
 
 def test_training_samples_depend_on_seed_epoch_and_index_alone(tmp_path):

@@ -1,0 +1,296 @@
+"""Decoded images kept as uint8 between epochs and runs, packed in files; safe against kills and several runs at once.
+
+A pack is a file of pixels with an index beside it. It has one writer, which appends pixels first and then their entry,
+so an entry that can be read has its pixels; whoever reads them first compares a sum. Packs are read, not mapped: a
+file cut short would kill a process that has it mapped, and mapped pages count as the process's memory.
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import logging
+import os
+import shutil
+import tempfile
+import threading
+import time
+import uuid
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import psutil
+from torch.utils.data import get_worker_info
+
+from imgcls import artifacts, cache, cpu
+from imgcls.errors import OptionError
+
+log = logging.getLogger(__name__)
+
+VERSION = 1  # of how pixels are kept: those of another version are not read
+PACK_BYTES = 256_000_000  # from here a writer begins a new pack: room is made a pack at a time
+DISK_SHARE, RAM_SHARE = 0.3, 0.5  # of what is free, unless --cache_gb says more
+MEMORY_NAME = "imgcls-pixels-"
+ENTRY = np.dtype([("key", "V16"), ("offset", "<u8"), ("shape", "<u4", 3), ("sum", "<u4")])
+
+
+class Wanted(NamedTuple):
+    """An image that is wanted: its key, and how it is made when it is not kept."""
+
+    key: bytes
+    make: Callable[[], np.ndarray]
+
+
+class Place(NamedTuple):
+    """Where pixels lie: the pack's file, the offset in bytes, (rows, columns, channels) or any other three, a sum."""
+
+    pack: Path
+    offset: int
+    shape: tuple[int, int, int]
+    sum: int
+
+
+def key_of(image: str, settings: object) -> bytes:
+    """What pixels are kept under: the file's path, size and time (or an image's name), and what they depend on."""
+    return hashlib.blake2b(repr((VERSION, cache.file_state(image), settings)).encode(), digest_size=16).digest()
+
+
+class Pixels:
+    """Images as uint8 of three axes, by key, in packs below `folder`; None keeps nothing.
+
+    most_bytes: of all packs in the folder together; those that no one used since this object was made give way to new
+    ones, the least recently used first. Copies in other processes (workers) write packs of their own and find what the
+    others wrote.
+    """
+
+    def __init__(self, folder: Path | None = None, most_bytes: int = 0):
+        self.folder, self.most_bytes = folder, most_bytes
+        self.is_full = folder is None
+        self._made = time.time()
+        self._known: dict[bytes, Place] = {}
+        self._read_to: dict[str, int] = {}
+        self._sound: set[bytes] = set()
+        self._touched: set[Path] = set()
+        self._enter_process()
+        self._look()
+
+    def __getstate__(self) -> dict:
+        return {name: value for name, value in vars(self).items() if name not in ("_lock", "_pool")}
+
+    def __setstate__(self, state: dict) -> None:
+        vars(self).update(state)
+        self._enter_process()
+
+    def _enter_process(self) -> None:
+        """Threads and the pack that is written belong to one process, and are not shared after a fork."""
+        self._process = os.getpid()
+        self._lock = threading.Lock()
+        self._pool: ThreadPoolExecutor | None = None
+        self._pack: Path | None = None  # that this process writes
+        self._pack_bytes = self._room = 0
+
+    def read(self, wanted: Sequence[Wanted]) -> list[np.ndarray]:
+        """The images that are wanted, in their order; those that are not kept are made, a thread a core, and kept.
+
+        Raises what `make` raises.
+        """
+        found = [self._kept(image.key) for image in wanted]
+        missing = [i for i, pixels in enumerate(found) if pixels is None]
+        if missing and self._look():  # another process may have made them meanwhile
+            for i in missing:
+                found[i] = self._kept(wanted[i].key)
+            missing = [i for i in missing if found[i] is None]
+        made = self.each([wanted[i].make for i in missing])
+        for i, pixels in zip(missing, made, strict=True):
+            found[i] = pixels
+            self._keep(wanted[i].key, pixels)
+        return found
+
+    def each(self, work: Sequence[Callable[[], object]]) -> list:
+        """What each piece of work returns: a thread a core; one after the other in a worker, beside other workers."""
+        if self._process != os.getpid():
+            self._enter_process()
+        if len(work) < 2 or get_worker_info() is not None:
+            return [piece() for piece in work]
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(cpu.cores())
+        return list(self._pool.map(lambda piece: piece(), work))
+
+    def holds(self, keys: Iterable[bytes]) -> int:
+        """How many of these keys are kept."""
+        self._look()
+        return sum(key in self._known for key in keys)
+
+    def shape(self, key: bytes) -> tuple[int, int, int]:
+        """Of an image that is kept. Raises KeyError for others."""
+        return self._known[key].shape
+
+    def _look(self) -> bool:
+        """Learn what was added to the folder's indexes since the last look; whether there was anything new."""
+        if self.folder is None:
+            return False
+        before = len(self._known)
+        for file in self.folder.glob("*.index"):
+            start = self._read_to.get(file.name, 0)
+            try:
+                if file.stat().st_size < start + ENTRY.itemsize:
+                    continue
+                with open(file, "rb") as index:
+                    index.seek(start)
+                    content = index.read()
+            except OSError:  # removed by another run
+                continue
+            entries = np.frombuffer(content[: len(content) // ENTRY.itemsize * ENTRY.itemsize], ENTRY)
+            pack = file.with_suffix(".pack")
+            columns = (entries[name].tolist() for name in ("key", "offset", "shape", "sum"))
+            for key, offset, shape, of_sum in zip(*columns, strict=True):
+                self._known[bytes(key)] = Place(pack, offset, tuple(shape), of_sum)
+            self._read_to[file.name] = start + entries.nbytes
+        return len(self._known) > before
+
+    def _kept(self, key: bytes) -> np.ndarray | None:
+        """Pixels that are kept, as an array of their own; None when they are not, or not any more."""
+        place = self._known.get(key)
+        if place is None:
+            return None
+        pixels = np.empty(place.shape, np.uint8)
+        try:
+            with open(place.pack, "rb", buffering=0) as pack:
+                pack.seek(place.offset)
+                is_whole = pack.readinto(pixels.data.cast("B")) == pixels.nbytes
+            if place.pack not in self._touched:
+                os.utime(place.pack)
+                self._touched.add(place.pack)
+        except OSError:  # removed by another run
+            is_whole = False
+        if is_whole and key not in self._sound:
+            is_whole = zlib.crc32(pixels) == place.sum
+            self._sound.add(key)
+        if not is_whole:
+            self._known.pop(key, None)
+            self._sound.discard(key)
+            return None
+        return pixels
+
+    def _keep(self, key: bytes, pixels: np.ndarray) -> None:
+        with self._lock:
+            if self.is_full or key in self._known:
+                return
+            pixels = np.ascontiguousarray(pixels)
+            try:
+                if not self._has_room(pixels.nbytes):
+                    self._stop(f"{artifacts.size_text(self.most_bytes)} are full (--cache_gb)")
+                    return
+                with open(self._pack, "ab") as pack:
+                    place = Place(self._pack, pack.tell(), pixels.shape, zlib.crc32(pixels))
+                    pack.write(pixels.data)
+                with open(self._pack.with_suffix(".index"), "ab") as index:
+                    index.write(np.array((key, *place[1:]), ENTRY).tobytes())
+            except OSError as error:
+                self._stop(f"{error.strerror} in {self.folder}")
+                return
+            self._room -= pixels.nbytes
+            self._pack_bytes += pixels.nbytes
+            self._known[key] = place
+            self._sound.add(key)
+            self._touched.add(place.pack)
+
+    def _stop(self, reason: str) -> None:
+        self.is_full = True
+        if get_worker_info() is None:  # else each worker would say it
+            log.warning("cache: %s: images from here on are decoded in every epoch", reason)
+
+    def _has_room(self, count: int) -> bool:
+        """Whether so many bytes may be written; opens a new pack and makes room where that is needed."""
+        if self._pack is None or self._pack_bytes + count > PACK_BYTES:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._pack, self._pack_bytes, self._room = self.folder / f"{uuid.uuid4().hex}.pack", 0, 0
+        if self._room < count:
+            self._room = min(PACK_BYTES, self.most_bytes - self._make_room(count))
+        return self._room >= count
+
+    def _make_room(self, count: int) -> int:
+        """Remove packs that no one has used since this object was made until `count` bytes fit; the bytes that remain.
+
+        Another run's packs stay while it uses them: it marked them so.
+        """
+        packs = []
+        for pack in self.folder.glob("*.pack"):
+            try:
+                stat = pack.stat()
+            except OSError:
+                continue
+            packs.append((stat.st_mtime, stat.st_size, pack))
+        total = sum(size for _, size, _ in packs)
+        for used, size, pack in sorted(packs, key=lambda known: known[:2]):
+            if total + count <= self.most_bytes or used >= self._made:
+                break
+            pack.with_suffix(".index").unlink(missing_ok=True)
+            pack.unlink(missing_ok=True)
+            total -= size
+        return total
+
+
+def opened(kind: str, gigabytes: float | None = None) -> Pixels:
+    """Where --cache says: "auto", "ram", "disk" or "off". gigabytes: as of --cache_gb.
+
+    Raises OptionError when the disk that was asked for cannot be written. In ram they are this launch's alone and gone
+    with it.
+    """
+    if kind == "off":
+        return Pixels()
+    wanted = None if gigabytes is None else round(gigabytes * 1e9)
+    if kind != "ram":
+        place = cache.folder() / "pixels"
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=place):
+                pass
+            free = shutil.disk_usage(place).free
+            held = sum(pack.stat().st_size for pack in place.glob("*.pack"))
+            return Pixels(place, round(DISK_SHARE * (free + held)) if wanted is None else min(wanted, free + held))
+        except OSError as error:
+            reason = f"{place}: {error.strerror}"
+            if kind == "disk":
+                raise OptionError(
+                    f"Expected a folder for --cache disk that can be written, got {reason}. Name another in "
+                    "IMGCLS_CACHE, or give --cache ram."
+                ) from error
+            log.warning("cache: in memory, for this run alone: %s", reason)
+    place = _memory_folder()
+    free = min(psutil.virtual_memory().available, shutil.disk_usage(place.parent).free)
+    return Pixels(place, round(RAM_SHARE * free) if wanted is None else min(wanted, free))
+
+
+def _memory_folder() -> Path:
+    """A folder in memory, one for all processes of a launch on this machine; those that no one uses are removed."""
+    shared = Path("/dev/shm")
+    place = shared if os.access(shared, os.W_OK) else Path(tempfile.gettempdir())
+    for left in place.glob(f"{MEMORY_NAME}*"):  # of a run that was killed
+        owner = left.name.removeprefix(MEMORY_NAME)
+        if owner.isdigit() and not psutil.pid_exists(int(owner)):
+            shutil.rmtree(left, ignore_errors=True)
+    launched = int(os.environ.get("LOCAL_WORLD_SIZE", 1)) > 1
+    owner = os.getppid() if launched else os.getpid()  # processes of a launch have its launcher as their parent
+    found = place / f"{MEMORY_NAME}{owner}"
+    atexit.register(_remove, found, os.getpid())
+    return found
+
+
+def _remove(folder: Path, process: int) -> None:
+    if os.getpid() == process:  # and not a worker of it
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def clear() -> None:
+    """Remove all that is kept between runs: photos, features, what was found out about files."""
+    place = cache.folder()
+    count = sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
+    for kind in ("pixels", "features", "copies"):
+        shutil.rmtree(place / kind, ignore_errors=True)
+    (place / "inspections.sqlite").unlink(missing_ok=True)
+    log.info("cache: %s removed from %s", artifacts.size_text(count), place)

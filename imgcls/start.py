@@ -1,0 +1,96 @@
+"""What a training starts from beyond the checkpoint: the input that suits the photos, a probe as head, features."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from imgcls import features, model, probe, recipes
+from imgcls.augmentation import PLANS
+from imgcls.dataset import Division
+from imgcls.inputs import Input
+from imgcls.options import AugmentOptions, ModelOptions, TuneOptions
+from imgcls.pixels import Pixels
+from imgcls.source import Source
+from imgcls.speed_options import SpeedOptions
+from imgcls.training_options import TrainOptions
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a training starts from beyond the checkpoint: a probe as head, and for --tune head kept features."""
+
+    probe: probe.Probe | None = None
+    features: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+def start(
+    mode: str,
+    source: Source,
+    wanted: ModelOptions,
+    tune: TuneOptions,
+    augment: AugmentOptions,
+    speed: SpeedOptions,
+    args: TrainOptions,
+    division: Division,
+    kept: Pixels,
+) -> Start:
+    """Fit the probe where the mode has one; set the input (--tune auto), the size of training crops and of kept photos.
+
+    kept: where photos are kept; the features of training images are taken from those.
+    """
+    family = model.family_of(source)
+    chooses = mode != "full" and tune.tune == "auto"
+    image_px = wanted.image_px or model.own_px(source)
+    if chooses and wanted.image_px is None:
+        image_px = recipes.input_px(family, image_px, features.short_side(division.rows["train"], args.seed))
+    crops = recipes.train_px(family, image_px)
+    train_px = augment.train_px or crops.value
+    share = (PLANS[augment.augment or "none"].crop_share or features.VIEWS.crop_share)[0]
+    photos = recipes.cache_px(image_px, train_px, share)
+    given = {name for name, value in (("train_px", augment.train_px), ("cache_px", speed.cache_px)) if value}
+    if mode == "head":
+        given.add("train_px")
+    if speed.cache == "off":
+        given.add("cache_px")
+    lines = recipes.fill([crops, photos], given, augment, speed)[1:]
+    found = Start()
+    if mode != "full":
+        extractor = features.Extractor(
+            source,
+            division,
+            device=args.device,
+            batch=args.per_device_eval_batch_size,
+            kept=kept,
+            short_px=speed.cache_px,
+        )
+        if chooses:
+            _choose_input(extractor, wanted, args)
+        found = _probed(mode, extractor, wanted, tune, args)
+    for line in lines:
+        log.info(line)
+    return found
+
+
+def _choose_input(extractor: features.Extractor, wanted: ModelOptions, args: TrainOptions) -> None:
+    balanced = args.class_weights == "balanced"
+    chosen = features.best_input(extractor, wanted.image_px, wanted.fixed_aspect, balanced=balanced, seed=args.seed)
+    wanted.image_px, wanted.aspect = chosen.image_px, chosen.aspect or "auto"
+    log.info("input: %s", chosen)
+
+
+def _probed(
+    mode: str, extractor: features.Extractor, wanted: ModelOptions, tune: TuneOptions, args: TrainOptions
+) -> Start:
+    shown = Input(wanted.image_px or model.own_px(extractor.source), wanted.fixed_aspect)
+    balanced = args.class_weights == "balanced"
+    fitted = extractor.probe(shown, features.PROBED_IMAGES, balanced=balanced, seed=args.seed)
+    if mode != "head":
+        return Start(fitted)
+    built = extractor.build(shown.image_px, shown.aspect)
+    views = [extractor.features(built, "train", view=view, seed=args.seed) for view in range(tune.views)]
+    return Start(fitted, {"train": np.stack(views), "validation": extractor.features(built, "validation")[None]})
