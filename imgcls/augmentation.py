@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -23,7 +24,7 @@ class Plan:
 
     crop_share: tuple[float, float] | None = None  # area of the random crop; None: the processor's own pixels
     flip: str = "none"  # "none", "horizontal" or "both"
-    degrees: float = 0.0
+    degrees: float = 0.0  # half of the images are rotated, by up to so much either way
     colour: float = 0.0  # brightness, contrast and saturation are multiplied by 1 - colour to 1 + colour
     erase: float = 0.0  # probability that a rectangle is erased
     policy: v2.Transform | None = None  # for uint8 (3, px, px) on the host, drawing from torch's generator
@@ -78,7 +79,7 @@ def draw_variation(rng: random.Random, plan: Plan) -> list[float]:
     """DRAWS numbers: mirror left-right, upside down, angle in degrees, three colour factors, erased box in 0..1."""
     mirror = float(plan.flip != "none" and rng.random() < 0.5)
     upside = float(plan.flip == "both" and rng.random() < 0.5)
-    angle = rng.uniform(-plan.degrees, plan.degrees)
+    angle = rng.uniform(-plan.degrees, plan.degrees) if rng.random() < 0.5 else 0.0
     colour = [rng.uniform(1 - plan.colour, 1 + plan.colour) for _ in range(3)]
     box = [0.0] * 4
     if rng.random() < plan.erase:  # area and aspect as in Zhong et al. 2020
@@ -119,12 +120,12 @@ class DeviceHalf:
         """pixels: uint8 or already normalised float (B, 3, H, W). draws: (B, DRAWS). Returns float (B, 3, H, W)."""
         x = pixels
         if self.plan.flip != "none":
-            x = torch.where(_column(draws, 0) > 0, x.flip(-1), x)
+            x = _where(draws[:, 0], x, lambda some, _: some.flip(-1))
         if self.plan.flip == "both":
-            x = torch.where(_column(draws, 1) > 0, x.flip(-2), x)
+            x = _where(draws[:, 1], x, lambda some, _: some.flip(-2))
         x = x.float()
         if self.plan.degrees:
-            x = _rotate(x, draws[:, 2])
+            x = _where(draws[:, 2], x, _rotate)
         if self.plan.colour:
             x = _colour(x, *draws[:, 3:6].T)
         if pixels.dtype == torch.uint8:
@@ -132,8 +133,15 @@ class DeviceHalf:
         return _erase(x, draws[:, 6:10]) if self.plan.erase else x
 
 
-def _column(draws: torch.Tensor, i: int) -> torch.Tensor:
-    return draws[:, i].view(-1, 1, 1, 1)
+def _where(drawn: torch.Tensor, x: torch.Tensor, change: Callable) -> torch.Tensor:
+    """The images with those changed for which a number other than 0 was drawn. change: images and their numbers.
+
+    A CPU changes only these; an accelerator would have to tell the host which they are, and so changes all and picks.
+    """
+    if x.device.type != "cpu":
+        return torch.where((drawn != 0).view(-1, 1, 1, 1), change(x, drawn), x)
+    at = drawn.nonzero()[:, 0]
+    return x.index_copy(0, at, change(x[at], drawn[at])) if len(at) else x
 
 
 def _rotate(x: torch.Tensor, degrees: torch.Tensor) -> torch.Tensor:

@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 import psutil
+import torch
 from torch.utils.data import get_worker_info
 
 from imgcls import artifacts, cache, cpu
@@ -117,7 +118,7 @@ class Pixels:
         if len(work) < 2 or get_worker_info() is not None:
             return [piece() for piece in work]
         if self._pool is None:
-            self._pool = ThreadPoolExecutor(cpu.cores())
+            self._pool = _threads(cpu.cores())
         return list(self._pool.map(lambda piece: piece(), work))
 
     def holds(self, keys: Iterable[bytes]) -> int:
@@ -233,6 +234,20 @@ class Pixels:
             pack.unlink(missing_ok=True)
             total -= size
         return total
+
+
+def _threads(count: int) -> ThreadPoolExecutor:
+    """Threads of which each does torch's work alone: images side by side are quicker than each torn apart."""
+    before, all_began = torch.get_num_threads(), threading.Barrier(count)
+
+    def begin(_) -> None:
+        torch.set_num_threads(1)
+        all_began.wait()
+
+    pool = ThreadPoolExecutor(count)
+    list(pool.map(begin, range(count)))
+    torch.set_num_threads(before)  # which the others' setting had changed for threads to come
+    return pool
 
 
 def opened(kind: str, gigabytes: float | None = None) -> Pixels:

@@ -221,10 +221,13 @@ class TrainingView(_View):
 
             crops = self.kept.each([work(index, rng) for index, rng in zip(indices, rngs, strict=True)])
         else:
-            crops = []
-            for photo, rng in zip(self.shrunk(indices, self.short_px), rngs, strict=True):
+
+            def cut(photo: np.ndarray, rng: random.Random):
                 size = (photo.shape[1], photo.shape[0])
-                crops.append(crop(photo, draw_box(rng, size, self.plan.crop_share, self.padded), size, *how))
+                return lambda: crop(photo, draw_box(rng, size, self.plan.crop_share, self.padded), size, *how)
+
+            photos = self.shrunk(indices, self.short_px)
+            crops = self.kept.each([cut(photo, rng) for photo, rng in zip(photos, rngs, strict=True)])
         tensors = [torch.from_numpy(np.ascontiguousarray(seen)) for seen in crops]
         return [{"pixel_values": self._varied(seen, rng)} for seen, rng in zip(tensors, rngs, strict=True)]
 
