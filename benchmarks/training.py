@@ -208,7 +208,7 @@ def gpu(bench: Bench, options) -> list[dict]:
         for compile in ("off", "on") if options.compile else ("off",):
             given = ("--tune", "full", "--batch_size", 128, "--epochs", options.pairs + 1, "--check", "off")
             steps = {"IMGCLS_CEILING": "12", "IMGCLS_CEILING_PX": "224"}
-            found = bench.ours(photos, bench.network(name), *given, "--compile", compile, cache=f"gpu-{name}", **steps)
+            found = bench.ours(photos, bench.network(name), *given, "--compile", compile, cache="gpu", **steps)
             later = [ms([s for s in found["steps"] if s["epoch"] == epoch + 1]) for epoch in range(options.pairs)]
             alone = [ms(spent) for spent in found["ceiling"]]
             shares = [a / o for a, o in zip(alone, later, strict=True)]

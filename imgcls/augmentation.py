@@ -43,6 +43,7 @@ PLANS = {
     "heavy": Plan(crop_share=(0.2, 1.0), degrees=20, colour=0.4, erase=0.25),
 }
 CROP_ASPECT = (3 / 4, 4 / 3)  # Szegedy et al. 2015, section 6
+LUMA = (0.299, 0.587, 0.114)  # gray of red, green and blue: ITU-R BT.601, as Pillow's "L"
 DRAWS = 10  # numbers drawn for an image: flips 2, angle 1, colour 3, erased rectangle 4
 
 
@@ -116,21 +117,33 @@ class DeviceHalf:
         self.shift = black[:, middle, middle].view(3, 1, 1)
         self.scale = (white[:, middle, middle].view(3, 1, 1) - self.shift) / 255
 
-    def __call__(self, pixels: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
-        """pixels: uint8 or already normalised float (B, 3, H, W). draws: (B, DRAWS). Returns float (B, 3, H, W)."""
+    def __call__(self, pixels: torch.Tensor, draws: torch.Tensor, *, is_mirrored: bool = False) -> torch.Tensor:
+        """Returns float32 or float16 (B, 3, H, W), normalised.
+
+        pixels: (B, 3, H, W), uint8 or normalised float32. draws: (B, DRAWS). is_mirrored: the pixels are 0..255 as
+        floats, mirrored as drawn: `resident` gives such.
+        """
         x = pixels
-        if self.plan.flip != "none":
+        if self.plan.flip != "none" and not is_mirrored:
             x = _where(draws[:, 0], x, lambda some, _: some.flip(-1))
-        if self.plan.flip == "both":
+        if self.plan.flip == "both" and not is_mirrored:
             x = _where(draws[:, 1], x, lambda some, _: some.flip(-2))
-        x = x.float()
+        is_normalised = pixels.dtype != torch.uint8 and not is_mirrored
+        x = x.float() if x.dtype == torch.uint8 else x
         if self.plan.degrees:
             x = _where(draws[:, 2], x, _rotate)
         if self.plan.colour:
-            x = _colour(x, *draws[:, 3:6].T)
-        if pixels.dtype == torch.uint8:
-            x = torch.addcmul(self.shift.to(x.device), x, self.scale.to(x.device))
+            x = _colour(x, *draws[:, 3:6].to(x.dtype).T)
+        if not is_normalised:
+            shift, scale = self._on(x)
+            x = torch.addcmul(shift, x, scale)
         return _erase(x, draws[:, 6:10]) if self.plan.erase else x
+
+    def _on(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Shift and scale where x is; copied once, since each copy would wait for the accelerator."""
+        if self.shift.device != x.device or self.shift.dtype != x.dtype:
+            self.shift, self.scale = self.shift.to(x), self.scale.to(x)
+        return self.shift, self.scale
 
 
 def _where(drawn: torch.Tensor, x: torch.Tensor, change: Callable) -> torch.Tensor:
@@ -150,22 +163,27 @@ def _rotate(x: torch.Tensor, degrees: torch.Tensor) -> torch.Tensor:
     rows, columns = (((torch.arange(n, device=x.device) + 0.5) * 2 / n - 1) for n in x.shape[2:])
     rows = rows[:, None]  # sums of a row and a column, a quarter of the time of affine_grid
     grid = torch.stack([angle.cos() * columns - angle.sin() * rows, angle.sin() * columns + angle.cos() * rows], -1)
-    return torch.nn.functional.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
+    return torch.nn.functional.grid_sample(x, grid.to(x.dtype), padding_mode="reflection", align_corners=False)
 
 
 def _colour(x: torch.Tensor, brightness, contrast, saturation) -> torch.Tensor:
     """Scale brightness, contrast about the mean gray, and saturation about each pixel's gray; x in 0..255.
 
-    All three are linear in a pixel's colours, so together they are one matrix and one offset an image: a tenth of the
-    time of one after the other. brightness, contrast, saturation: (B,).
+    All three are linear in a pixel's colours, so together they are a matrix and an offset an image: a tenth of the time
+    of one after the other. brightness, contrast, saturation: (B,).
     """
-    weights = x.new_tensor([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow's "L"
-    saturated = saturation.view(-1, 1, 1) * torch.eye(3, device=x.device)
+    light = brightness * contrast
+    if x.device.type != "cpu":  # products with matrices this small are slow there
+        red, green, blue = x.unbind(1)
+        gray = torch.add(LUMA[0] * red, green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])
+        offset = (1 - contrast) * brightness * gray.mean((1, 2))
+        rest = torch.addcmul(offset.view(-1, 1, 1), gray, (light * (1 - saturation)).view(-1, 1, 1))
+        return torch.addcmul(rest[:, None], x, (light * saturation).view(-1, 1, 1, 1)).clamp_(0, 255)
+    weights = torch.tensor(LUMA)
+    saturated = saturation.view(-1, 1, 1) * torch.eye(3)
     saturated = saturated + (1 - saturation).view(-1, 1, 1) * weights  # its rows still sum to 1: gray stays
-    mean_gray = brightness * (x.mean((2, 3)) @ weights)
-    offset = ((1 - contrast) * mean_gray).view(-1, 1, 1)
-    matrix = (brightness * contrast).view(-1, 1, 1) * saturated
-    return torch.baddbmm(offset, matrix, x.flatten(2)).view_as(x).clamp_(0, 255)
+    offset = ((1 - contrast) * brightness * (x.mean((2, 3)) @ weights)).view(-1, 1, 1)
+    return torch.baddbmm(offset, light.view(-1, 1, 1) * saturated, x.flatten(2)).view_as(x).clamp_(0, 255)
 
 
 def _erase(x: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:

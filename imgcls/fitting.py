@@ -111,7 +111,9 @@ def _seconds(trainer: ImageTrainer, pace: Pace) -> float:
     steps_an_epoch = math.ceil(images / trainer.get_total_train_batch_size(args))
     epochs = args.max_steps / steps_an_epoch if args.max_steps > 0 else args.num_train_epochs
     evaluated = len(trainer.eval_dataset) * (epochs / args.eval_every_epochs + 1)
-    return pace.seconds(images * epochs, evaluated) / args.world_size
+    readers = max(1, args.dataloader_num_workers)
+    read = pace.seconds(0, 0, images, len(trainer.eval_dataset)) / readers
+    return (pace.seconds(images * epochs, evaluated) + read) / args.world_size
 
 
 def _in_words(seconds: float) -> str:

@@ -14,6 +14,8 @@ from imgcls import artifacts
 
 log = logging.getLogger(__name__)
 
+LOG_EVERY_S = 1.0  # on accelerators, at most
+
 
 class EvaluateEveryEpochs(TrainerCallback):
     """Evaluate and save after every N-th epoch and after the last, where Trainer knows every epoch only."""
@@ -81,6 +83,7 @@ class Progress(TrainerCallback):
     def __init__(self, show_bar: bool):
         self.show_bar = show_bar
         self.bar = None
+        self.logged = 0.0
         self.shown: dict[str, float] = {}
 
     def on_train_begin(self, args, state, control, **kwargs):
@@ -90,14 +93,19 @@ class Progress(TrainerCallback):
             )
 
     def on_step_end(self, args, state, control, **kwargs):
+        # A log waits for the accelerator, which works on while the host is ahead.
+        if args.device.type != "cpu" and time.monotonic() < self.logged + LOG_EVERY_S:
+            control.should_log = False
         if self.bar is not None:
             self.bar.update(state.global_step - self.bar.n)
+        return control
 
     def on_epoch_end(self, args, state, control, **kwargs):
         control.should_log = True  # so that each evaluation's line shows the loss of its own epoch
         return control
 
     def on_log(self, args, state, control, logs=None, **kwargs):
+        self.logged = time.monotonic()
         self.shown |= logs or {}
         if self.bar is not None and "loss" in logs:
             self.bar.set_postfix_str(
@@ -114,8 +122,9 @@ class Progress(TrainerCallback):
             "macro F1": metrics["eval_macro_f1"],
         }
         line = "  ".join(f"{name} {value:.3f}" for name, value in numbers.items() if value is not None)
-        speed = self.shown.get("images_per_second")
+        speed, waiting = self.shown.get("images_per_second"), self.shown.get("waiting")
         line = f"epoch {state.epoch:4.1f}  {line}" + (f"  {speed:.0f} img/s" if speed else "")
+        line += f", {waiting:.0%} of it waiting for images" if waiting else ""
         if self.bar is not None:
             tqdm.write(line, file=sys.stderr)
         else:

@@ -19,14 +19,17 @@ QUICK_S = 1.0  # a CPU that takes less for those rehearses a whole batch: of few
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds an image takes, host and device together."""
+    """Seconds an image takes, host and device together; read_s, read_evaluated_s: more when it is first read."""
 
     train_s: float
     evaluation_s: float
+    read_s: float = 0.0
+    read_evaluated_s: float = 0.0
 
-    def seconds(self, train_images: int, evaluated_images: int) -> float:
-        """Length of a run that trains on and evaluates so many images, repetitions counted."""
-        return self.train_s * train_images + self.evaluation_s * evaluated_images
+    def seconds(self, train: int, evaluated: int, read: int = 0, read_evaluated: int = 0) -> float:
+        """Length of a run that trains on and evaluates so many images, repetitions counted, and reads so many."""
+        computed = self.train_s * train + self.evaluation_s * evaluated
+        return computed + self.read_s * read + self.read_evaluated_s * read_evaluated
 
 
 def rehearse(
@@ -51,7 +54,9 @@ def rehearse(
     with torch.random.fork_rng(accelerators, device_type=device.type if accelerators else "cuda"):
         try:
             network.train()
-            _step(step, train, count)  # warms kernels and file cache up
+            first_s = _timed(lambda: _samples(train, count), device) / count
+            read_s = max(0.0, first_s - _timed(lambda: _samples(train, count), device) / count)
+            _step(step, train, count)  # warms kernels up
             network.zero_grad()
             seconds = _timed(lambda: _step(step, train, count), device)
             if count < batch and seconds < QUICK_S:
@@ -59,16 +64,22 @@ def rehearse(
                 seconds = _timed(lambda: _step(step, train, count), device)
             train_s = seconds / count
             few = range(min(len(evaluation), FEW_IMAGES))
-            read_s = _timed(lambda: [evaluation[i] for i in few], device) / max(len(few), 1)
+            unread_s, kept_s = (_timed(lambda: [evaluation[i] for i in few], device) / max(len(few), 1) for _ in "ab")
         finally:
             network.zero_grad()
             for name, value in network.named_buffers():
                 value.copy_(buffers[name])
-    return Pace(train_s, read_s + train_s / 3)  # a forward pass is a third of a training step's arithmetic
+    evaluation_s = kept_s + train_s / 3  # a forward pass is a third of a training step's arithmetic
+    return Pace(train_s, evaluation_s, read_s, max(0.0, unread_s - kept_s))
+
+
+def _samples(train: Dataset, count: int) -> list:
+    keys = [(0, i % len(train), True) for i in range(count)]
+    return train.__getitems__(keys) if hasattr(train, "__getitems__") else [train[key] for key in keys]
 
 
 def _step(step: Callable[[list], torch.Tensor], train: Dataset, count: int) -> None:
-    step([train[0, i % len(train), True] for i in range(count)]).backward()
+    step(_samples(train, count)).backward()
 
 
 def _timed(work: Callable[[], object], device: torch.device) -> float:

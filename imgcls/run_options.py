@@ -55,6 +55,7 @@ class PredictOptions(AskOptions):
     sort_into: str | None = option(
         None, "copy the images into class folders below this one, unsure ones into _unsure; nothing is overwritten"
     )
+    fast: bool = option(False, "decode large JPEGs at a smaller scale: sooner done, and answers may differ a little")
     allow_urls: bool = option(False, "download inputs that are URLs")
 
     def __post_init__(self):

@@ -24,7 +24,8 @@ class SpeedOptions:
         None, "shorter side that photos are shrunk to before they are kept (default: by recipe)"
     )
     cache_gb: float | None = option(
-        None, "most that all kept photos may take together (default: 30 % of the free disk or half of the free memory)"
+        None,
+        "most that all kept photos may take together (default: three tenths of the free disk, or half the free memory)",
     )
     clear_cache: bool = option(False, "first remove all that earlier runs kept: photos, features, what check.py found")
     compile: Literal["auto", "on", "off"] = option(

@@ -32,6 +32,7 @@ from imgcls.transforms import EpochSampler, TrainingView, collate
 log = logging.getLogger(__name__)
 
 RESIDENT_SHARE = 0.7  # of the accelerator's free memory that photos may take
+DEALERS = 2  # processes that draw the boxes of photos there: 20 us an image
 
 
 class ImageTrainer(CheckpointingTrainer):
@@ -148,7 +149,7 @@ class ImageTrainer(CheckpointingTrainer):
             return False
         optimizer_bytes = 8 * self.model.num_parameters() if not self.state.global_step else 0
         free = machine.free_memory(self.args.device) - optimizer_bytes
-        return view.kept_bytes() < RESIDENT_SHARE * free
+        return view.resident_bytes() < RESIDENT_SHARE * free
 
     def _reside(self) -> None:
         """Put the photos on the accelerator, and from now on let the host deal boxes alone."""
@@ -156,28 +157,28 @@ class ImageTrainer(CheckpointingTrainer):
         self.resident = view.resident(args.device)
         view.deals_boxes = True
         self.args = copy.copy(args)
-        self.args.dataloader_num_workers, self.args.dataloader_persistent_workers = 0, False
-        self.args.dataloader_prefetch_factor = None
+        self.args.dataloader_num_workers = min(DEALERS, args.dataloader_num_workers)
         self._resident_loader = self.get_train_dataloader()
         self.args = args
         log.info(
             "photos: %d on the accelerator, %s, in %.1f s: nothing else of them crosses the bus",
-            len(view), artifacts.size_text(view.kept_bytes()), time.monotonic() - started,
+            len(view), artifacts.size_text(view.resident_bytes()), time.monotonic() - started,
         )  # fmt: skip
 
     def _prepare_inputs(self, inputs: dict) -> dict:
         inputs = super()._prepare_inputs(inputs)
-        if "boxes" in inputs:
-            placed = (inputs.pop("indices"), inputs.pop("boxes"), (inputs.pop("rows"), inputs.pop("columns")))
-            view = self.train_dataset
-            inputs["pixel_values"] = self.resident.crops(*placed, view.px, view.resample)
         draws = inputs.pop("draws", None)
         if draws is not None:
-            inputs["pixel_values"] = self.device_half(inputs["pixel_values"], draws)
+            is_mirrored = "boxes" in inputs
+            if is_mirrored:
+                view, mirrored = self.train_dataset, draws[:, :2]
+                placed = (inputs.pop("indices"), inputs.pop("boxes"), mirrored)
+                inputs["pixel_values"] = self.resident.crops(*placed, view.px, view.resample)
+            inputs["pixel_values"] = self.device_half(inputs["pixel_values"], draws, is_mirrored=is_mirrored)
             if self.mix is not None:
                 shares = losses.class_shares(inputs["labels"], self.num_classes)
                 inputs["pixel_values"], inputs["labels"] = self.mix(inputs["pixel_values"], shares)
-        inputs["pixel_values"] = inputs["pixel_values"].contiguous(memory_format=self.layout)
+        inputs["pixel_values"] = inputs["pixel_values"].to(torch.float32, memory_format=self.layout)
         return inputs
 
     def floating_point_ops(self, inputs: dict) -> int:

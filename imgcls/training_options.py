@@ -96,6 +96,7 @@ class TrainOptions(TrainingArguments):
         "on", "off: train even when the Hub cannot be reached now; it is asked at the end"
     )
     log_on_each_node: bool = option(False, "every machine prints, and not the first alone")
+    logging_nan_inf_filter: bool = option(False, "true: hide losses that are no numbers, and wait for each step's")
     remove_unused_columns: bool = option(False, "samples hold more than the model's arguments")
 
     def __post_init__(self):
@@ -120,6 +121,8 @@ class TrainOptions(TrainingArguments):
             )
         if self.metric_for_best_model is not None and self.greater_is_better is None:
             self.greater_is_better = METRICS[self.metric_for_best_model]
+        if self.accelerator_config is None:
+            self.accelerator_config = {"non_blocking": True}  # the host goes ahead while a batch is copied
         super().__post_init__()
         self._check_report_to()
         self._check_hub()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections import Counter
 
@@ -52,7 +53,11 @@ def main() -> int:
     total = None if listed else sum(1 for _ in intake.expand(inputs))
     if total == 0:
         raise FolderError(f"Expected images in {shorten(inputs)}, got none.")
-    settings = (said, inputs, asked.sort_into, cache.file_state(folder / artifacts.WEIGHTS))
+    settings = (said, inputs, asked.sort_into, asked.fast, cache.file_state(folder / artifacts.WEIGHTS))
+    pixels = functools.partial(transforms.evaluation_pixels, processor=processor)
+    if asked.fast:
+        cli.log.info("--fast: large JPEGs are decoded at a smaller scale, so answers may differ from the exact ones")
+        pixels = transforms.fast_pixels(processor)
     counts = Counter()
     with ledger.of(asked.out, asked.format, said.columns, settings, said.line) as out:
         known = out.count()
@@ -60,7 +65,7 @@ def main() -> int:
         stream = prediction.stream(
             prediction.logits(network),
             out.rest(intake.expand(inputs, listed)),
-            lambda name: transforms.evaluation_pixels(intake.source(name, asked.allow_urls), processor),
+            lambda name: pixels(intake.source(name, asked.allow_urls)),
             batch=asked.batch_size,
             device=device,
         )

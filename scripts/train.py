@@ -114,6 +114,8 @@ def follow_recipe(given, args, wanted, tune, augment, origin, division, mode: st
         cli.log.warning("warning: %s", warning)
     if "dataloader_num_workers" not in given:
         args.dataloader_num_workers = machine.loader_workers()
+    if "dataloader_persistent_workers" not in given:
+        args.dataloader_persistent_workers = args.dataloader_num_workers > 0
 
 
 if __name__ == "__main__":

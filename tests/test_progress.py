@@ -5,6 +5,7 @@ import logging
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from imgcls import progress
 from imgcls.artifacts import RunFolder
@@ -67,7 +68,7 @@ def test_a_line_of_numbers_after_each_evaluation(show_bar, caplog, capsys):
     metrics = {"eval_loss": 0.5, "eval_accuracy": 0.75, "eval_macro_f1": 0.7}
     with caplog.at_level(logging.INFO):
         shown.on_train_begin(None, state(), None)
-        shown.on_step_end(None, state(1), None)
+        shown.on_step_end(SimpleNamespace(device=torch.device("cpu")), state(1), None)
         shown.on_log(None, state(1), None, logs={"loss": 1.25, "learning_rate": 1e-3, "images_per_second": 80.0})
         shown.on_evaluate(None, state(1, 0.5), None, metrics=metrics)
         shown.on_train_end(None, state(1), None)

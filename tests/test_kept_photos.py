@@ -1,0 +1,270 @@
+"""What training and evaluation are shown of kept photos: the same samples, cold or warm, each file decoded once."""
+
+import os
+import random
+from collections import Counter
+from pathlib import Path
+
+import datasets
+import pytest
+import torch
+from drawings import photo
+from torch.utils.data import DataLoader
+
+from imgcls import images, inputs, model, recipes, source
+from imgcls.augmentation import DRAWS, PLANS, plan_of
+from imgcls.options import AugmentOptions
+from imgcls.pixels import Pixels
+from imgcls.transforms import (
+    EpochSampler,
+    EvaluationView,
+    TrainingView,
+    collate,
+    draw_box,
+    evaluation_pixels,
+    whole_box,
+)
+
+SIZES = [(160, 120), (120, 170), (150, 150), (40, 50), (300, 90), (97, 131)]
+SHORT_PX, PX = 72, 48
+POLICY = plan_of(AugmentOptions(augment="light", flip="both", trivialaugment=True))
+
+
+def processor_of(name, px=64, aspect=None):
+    config, processor = model._settings(source.locate(name))
+    processor = inputs.resized(config, processor, px)
+    return inputs.with_aspect(config, processor, aspect) if aspect else processor
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Files of different shapes, the fourth smaller than what is kept, half of them JPEGs."""
+    folder = tmp_path_factory.mktemp("pictures")
+    files = []
+    for i, size in enumerate(SIZES):
+        files.append(str(folder / f"{i}.{'jpg' if i % 2 else 'png'}"))
+        photo(*size, seed=i).save(files[-1])
+    return files
+
+
+@pytest.fixture(scope="module")
+def rows(pictures):
+    return rows_of([{"path": file, "bytes": None} for file in pictures])
+
+
+def rows_of(shown):
+    return datasets.Dataset.from_dict({"image": shown, "label": [i % 2 for i in range(len(shown))]})
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "pixels"
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """How often each file was decoded, by whatever way."""
+    count, to_rgb = Counter(), images.to_rgb
+
+    def counting(image, *arguments):
+        count[Path(image.filename).name if getattr(image, "filename", "") else "bytes"] += 1
+        return to_rgb(image, *arguments)
+
+    monkeypatch.setattr(images, "to_rgb", counting)
+    return count
+
+
+def kept(folder):
+    return Pixels(folder, 10**9)
+
+
+def training(rows, folder=None, *, name="resnet-18", plan=PLANS["heavy"], **more):
+    pixels = kept(folder) if folder else Pixels()
+    return TrainingView(rows, processor_of(name), plan, PX, 5, kept=pixels, **{"short_px": SHORT_PX, **more})
+
+
+def assert_equal(samples, others):
+    for sample, other in zip(samples, others, strict=True):
+        assert sample.keys() == other.keys()
+        for name, value in sample.items():
+            is_equal = torch.equal(value, other[name]) if torch.is_tensor(value) else value == other[name]
+            assert is_equal, name
+
+
+KEYS = [(epoch, index, index != 2) for epoch in (0, 3) for index in (4, 2, 0, 5, 1, 3)]
+WAYS = {
+    "heavy": {},
+    "light, nearest": {"plan": PLANS["light"], "name": "efficientnet-b0"},
+    "bilinear": {"plan": PLANS["standard"], "name": "vit-base"},
+    "padded": {"padded": True},
+    "policy": {"plan": POLICY},
+    "not cropped": {"plan": PLANS["none"]},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_samples_are_the_same_kept_or_not(rows, folder, way):
+    expected = training(rows, **WAYS[way]).__getitems__(KEYS)
+    view = training(rows, folder, **WAYS[way])
+    assert_equal(view.__getitems__(KEYS), expected)  # nothing is kept yet
+    assert list(folder.glob("*.pack"))
+    assert_equal(view.__getitems__(KEYS), expected)
+    assert_equal(training(rows, folder, **WAYS[way]).__getitems__(KEYS), expected)
+    assert_equal([view[key] for key in KEYS], expected)
+
+
+def run_of(view, epochs):
+    sampler = EpochSampler(len(view), 4, seed=1)
+    loader = DataLoader(view, batch_size=4, sampler=sampler, collate_fn=collate)
+    for epoch in epochs:
+        sampler.epoch = epoch
+        for batch in loader:
+            assert batch["pixel_values"].shape[0] == 4
+
+
+@pytest.mark.parametrize("way", ["heavy", "padded", "not cropped"])
+def test_a_training_photo_is_decoded_once_over_epochs_and_runs(rows, folder, pictures, decoded, way):
+    once = {Path(file).name: 1 for file in pictures}
+    run_of(training(rows, folder, **WAYS[way]), (0, 1))
+    assert decoded == once
+    run_of(training(rows, folder, **WAYS[way]), (0, 1))
+    assert decoded == once
+    run_of(training(rows, **WAYS[way]), (0,))
+    assert sum(decoded.values()) == len(once) + 8  # nothing is kept: a full epoch
+
+
+def test_photos_kept_for_one_size_are_not_shown_for_another(rows, folder):
+    for short_px in (SHORT_PX, 100, 60):
+        expected = training(rows, short_px=short_px).__getitems__(KEYS)
+        assert_equal(training(rows, folder, short_px=short_px).__getitems__(KEYS), expected)
+
+
+def test_a_photo_that_changed_is_decoded_anew(tmp_path, folder, decoded):
+    file = tmp_path / "a.png"
+    for seed in (1, 2):
+        photo(90, 80, seed).save(file)
+        os.utime(file, (seed, seed))
+        rows = rows_of([{"path": str(file), "bytes": None}])
+        assert_equal([training(rows, folder)[0, 0, True]], [training(rows)[0, 0, True]])
+    assert decoded["a.png"] == 4
+
+
+def test_images_without_files_are_kept_by_their_names(pictures, folder, decoded):
+    shown = [{"path": None, "bytes": Path(file).read_bytes()} for file in pictures]
+    names = [f"owner/name@1/train/{i}" for i in range(len(shown))]
+    expected = training(rows_of(shown)).__getitems__(KEYS)
+    decoded.clear()
+    for _ in range(2):
+        view = training(rows_of(shown), folder, keys=names)
+        assert_equal([view[key] for key in KEYS], expected)
+    assert decoded["bytes"] == len(shown)
+    turned = [name.replace("@1", "@2") for name in names]
+    other = training(rows_of(shown[::-1]), folder, keys=turned).__getitems__(KEYS)
+    assert_equal(other, training(rows_of(shown[::-1])).__getitems__(KEYS))
+    nameless = rows_of(shown)
+    for some in (nameless, nameless.select(range(5, -1, -1))):
+        assert_equal(training(some, folder).__getitems__(KEYS), training(some).__getitems__(KEYS))
+
+
+# Boxes in place of pixels
+
+
+def test_photos_reside_only_once_all_are_kept_and_only_where_crops_can_be_made_there(rows, folder):
+    view = training(rows, folder)
+    assert not view.can_reside
+    view.__getitems__(KEYS[:5])
+    assert not view.can_reside
+    view.__getitems__(KEYS)
+    assert view.can_reside
+    assert training(rows, folder, name="vit-base").can_reside  # bilinear
+    for way in ("light, nearest", "padded", "policy", "not cropped"):
+        view = training(rows, folder, **WAYS[way])
+        view.__getitems__(KEYS)
+        assert not view.can_reside, way
+    assert not training(rows, folder, short_px=None).can_reside
+    assert not training(rows).can_reside
+
+
+@pytest.mark.parametrize("name", ["resnet-18", "vit-base"])
+def test_boxes_show_what_the_pixels_dealt_otherwise_show(rows, folder, decoded, name):
+    view = training(rows, folder, name=name)
+    dealt = collate([view[key] for key in KEYS])
+    resident = view.resident(torch.device("cpu"))
+    count = sum(decoded.values())
+    view.deals_boxes = True
+    batch = collate(view.__getitems__(KEYS))
+    assert batch.keys() == {"labels", "indices", "boxes", "draws"}
+    assert batch["indices"].tolist() == [index for _, index, _ in KEYS]
+    assert batch["boxes"].shape == (len(KEYS), 4)
+    assert not batch["boxes"].is_floating_point()
+    assert torch.equal(batch["labels"], dealt["labels"])
+    assert torch.equal(batch["draws"], dealt["draws"])
+    assert batch["draws"].shape == (len(KEYS), DRAWS)
+    crops = resident.crops(batch["indices"], batch["boxes"], torch.zeros(len(KEYS), 2), PX, view.resample)
+    assert (crops.round() - dealt["pixel_values"].float()).abs().max() <= 1
+    assert resident.photos.nbytes == view.resident_bytes()
+    assert sum(decoded.values()) == count == len(SIZES)
+
+
+# Evaluation
+
+
+@pytest.mark.parametrize("aspect", [None, "pad"])
+@pytest.mark.parametrize("name", ["resnet-18", "vit-base", "mobilenetv3-small"])
+def test_kept_evaluation_is_exact_and_decodes_each_photo_once(rows, pictures, folder, decoded, name, aspect):
+    processor = processor_of(name, aspect=aspect)
+    expected = [{"pixel_values": evaluation_pixels(f, processor), "labels": i % 2} for i, f in enumerate(pictures)]
+    decoded.clear()
+    order = [3, 0, 5, 1, 2, 4]
+    for _ in range(2):
+        view = EvaluationView(rows, processor, kept=kept(folder))
+        for _ in range(2):
+            assert_equal(view.__getitems__(order), [expected[i] for i in order])
+            assert_equal([view[2]], [expected[2]])
+    assert decoded == {Path(file).name: 1 for file in pictures}
+
+
+def test_processors_that_give_other_values_share_nothing(rows, pictures, folder):
+    processors = [
+        processor_of(name, px, aspect)
+        for name in ("resnet-18", "vit-base", "vit-small-msn", "efficientnet-b0", "mobilenetv3-small")
+        for px, aspect in ((64, None), (96, None), (64, "crop"), (64, "squash"))
+    ]
+    given = set()
+    for processor in processors:
+        samples = EvaluationView(rows, processor, kept=kept(folder)).__getitems__(range(6))
+        pixels = torch.stack([sample["pixel_values"] for sample in samples])
+        assert torch.equal(pixels, torch.stack([evaluation_pixels(file, processor) for file in pictures]))
+        given.add(pixels.numpy().tobytes())
+    assert len(given) > 12, "too much alike to tell anything"
+
+
+def test_evaluation_of_shrunk_photos_uses_those_of_training(rows, folder, decoded):
+    processor = processor_of("resnet-18")
+    training(rows, folder).__getitems__(KEYS)
+    decoded.clear()
+    shown = EvaluationView(rows, processor, kept=kept(folder), short_px=SHORT_PX).__getitems__(range(6))
+    assert not decoded
+    for sample, row in zip(shown, rows, strict=True):
+        shrunk = images.load_shrunk(row["image"]["path"], SHORT_PX)
+        expected = processor(images=shrunk, return_tensors="pt")["pixel_values"][0]
+        assert torch.equal(sample["pixel_values"], expected)
+
+
+# How large photos are kept
+
+
+@pytest.mark.parametrize("px", [(224, 224), (288, 192), (160, 160), (384, 256)])
+@pytest.mark.parametrize("plan", ["light", "standard", "heavy"])
+def test_no_crop_of_kept_photos_has_to_be_enlarged(plan, px):
+    image_px, train_px = px
+    share, draw = PLANS[plan].crop_share, random.Random(f"{plan} {px}")
+    short = recipes.cache_px(image_px, train_px, share[0]).value
+    assert short >= image_px * 8 / 7
+    smallest = short
+    for _ in range(2000):
+        size = (short, round(short * draw.choice([1, 1.1, 4 / 3, 3 / 2, 16 / 9, 3])))
+        size = size[:: draw.choice([1, -1])]
+        left, top, right, bottom = whole_box(draw_box(draw, size, share), size)
+        smallest = min(smallest, right - left, bottom - top)
+    assert smallest >= train_px
