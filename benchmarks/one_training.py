@@ -44,6 +44,8 @@ def clock(out: Path):
     import torch
     from transformers import TrainerCallback
 
+    from imgcls import artifacts
+
     def synchronize() -> None:
         if torch.accelerator.is_available():
             torch.accelerator.synchronize()
@@ -85,6 +87,11 @@ def clock(out: Path):
             if steps and state.epoch > 1.5:
                 self.ceiling.append(self._synthetic(args, model, steps))
 
+        def _kind(self, args):
+            tried = Path(args.output_dir) / artifacts.PRECISION  # of a CPU
+            lowered = tried.exists() and json.loads(tried.read_text())["bf16"]
+            return torch.bfloat16 if args.bf16 or lowered else torch.float16 if args.fp16 else None
+
         def _synthetic(self, args, model, count: int) -> dict:
             """Seconds of `count` steps on a batch that is on the device, as fast as the network goes here."""
             import copy
@@ -95,7 +102,7 @@ def clock(out: Path):
             layout = models.memory_layout(network)
             px = int(os.environ["IMGCLS_CEILING_PX"])
             batch = args.per_device_train_batch_size
-            kind = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else None
+            kind = self._kind(args)
             optimizer = torch.optim.AdamW(network.parameters(), lr=1e-6, fused=True)
             pixels = torch.randn(batch, 3, px, px, device=args.device).contiguous(memory_format=layout)
             labels = torch.randint(0, network.config.num_labels, (batch,), device=args.device)

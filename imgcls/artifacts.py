@@ -46,6 +46,7 @@ ADAPTER = "adapter"
 CHECKPOINTS = "checkpoints"
 PARTIAL = "checkpoints/.partial"  # the checkpoint that is being written
 STUDY = "checkpoints/search.log"  # the trials of --search so far
+PRECISION = "checkpoints/precision.json"  # whether a CPU's steps are in bf16, once that was tried
 BATCH = "checkpoints/batch.json"  # batch and accumulation, once memory was short
 WEIGHTS = "model.safetensors"
 OWN_FOLDERS = (CHECKPOINTS, ADAPTER, FOLDS)

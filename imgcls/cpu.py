@@ -2,12 +2,21 @@
 
 import os
 import platform
+import re
 from pathlib import Path
 
 
 def cores() -> int:
     """Cores that this process may use (containers and `taskset` grant fewer than the machine has)."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def has_bf16() -> bool:
+    """Whether the processor has instructions for bfloat16, as far as the system tells; without them it is emulated."""
+    try:
+        return re.search(r"\b(avx512_bf16|amx_bf16|bf16)\b", Path("/proc/cpuinfo").read_text()) is not None
+    except OSError:
+        return False
 
 
 def name() -> str:

@@ -55,6 +55,11 @@ class Diagnosis(TrainerCallback):
         if done > 1 / 3 and self.numbers() is not None:
             self._say(pitfalls.predictions(self.task, self.numbers()))
 
+    @property
+    def waiting_share(self) -> float:
+        """Share of the steps' time that went by waiting for images; the rest is computing."""
+        return self.waiting_s / max(self.waiting_s + self.working_s, 1e-9)
+
     def _say(self, findings: Iterator[dict]) -> None:
         for entry in findings:
             if entry["code"] not in self.said:

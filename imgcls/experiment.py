@@ -12,7 +12,7 @@ from accelerate.utils.memory import clear_device_cache
 from transformers import TrainerCallback
 from transformers.trainer_utils import HubStrategy
 
-from imgcls import artifacts, fitting, results, search, selection
+from imgcls import artifacts, fitting, search, selection
 from imgcls.dataset import Division
 from imgcls.errors import LaunchError, OptionError
 from imgcls.metrics import judge
@@ -88,6 +88,8 @@ def run(
         return trainer
 
     trained = fitting.fit(make_trainer, setup.args, folder, setup.speed.compile)
+    from imgcls import results  # what only its pages need, 100 MB and a second, is not there while training
+
     selected = selection.keep_best(trained, setup.tune.keep, setup.expected)
     results.write(trained, division, folder, selected, judged, setup.sources(), setup.kept, page=page)
 

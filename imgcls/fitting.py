@@ -15,7 +15,7 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from transformers import TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from imgcls import artifacts, compilation, pitfalls
+from imgcls import artifacts, pitfalls, trials
 from imgcls.errors import LaunchError, ModelError
 from imgcls.rehearsal import Pace
 from imgcls.trainer import ImageTrainer
@@ -77,7 +77,8 @@ def _train(trainer: ImageTrainer, run: artifacts.RunFolder, compile: str) -> Non
     state = None if checkpoint is None else _relocated_state(checkpoint, run)
     pace = trainer.rehearse()
     left = 1.0 if state is None else 1 - state.global_step / max(state.max_steps, 1)
-    pace = compilation.compiled(trainer, compile, pace, left * _seconds(trainer, pace))
+    pace = trials.lowered(trainer, pace, left * _seconds(trainer, pace), run)
+    pace = trials.compiled(trainer, compile, pace, left * _seconds(trainer, pace))
     if state is None:
         log.info("this will take %s", _in_words(_seconds(trainer, pace)))
         trainer.train()

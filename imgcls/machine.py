@@ -46,8 +46,8 @@ def defaults() -> dict[str, bool]:
     """TrainingArguments that follow from the machine: use_cpu, bf16, fp16.
 
     use_cpu must be said, or two CPU processes each believe to be alone. bf16 needs compute capability 8:
-    `torch.cuda.is_bf16_supported()` is also true where it is emulated, and slow (T4: 7.5). No mixed precision on
-    CPU (bf16 runs at 0.6 to 0.87 of float32's speed without AMX) and MPS.
+    `torch.cuda.is_bf16_supported()` is also true where it is emulated, and slow (T4: 7.5). No mixed precision on MPS;
+    on a CPU it is tried with the network itself (`trials`).
     """
     kind = accelerator()
     if kind is None:

@@ -247,6 +247,12 @@ def pace(waiting_s: float, working_s: float, left_s: float, workers: int) -> Ite
         )
 
 
+def limit_of(waiting: float) -> str:
+    """What bounds a training's speed, in words. waiting: share of the steps' time that goes by waiting for images."""
+    what = "images" if waiting > 0.5 else "computing"
+    return f"{what}: a step waits for its images {waiting:.0%} of its time and computes {1 - waiting:.0%}"
+
+
 def out_of_memory(batch: int, accumulation: int) -> dict:
     """The finding of a run whose batch had to be halved."""
     return finding(

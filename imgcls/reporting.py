@@ -213,6 +213,7 @@ def facts(metrics: Mapping) -> dict[str, str]:
         "day": made["date"],
         "training": f"{train['seconds']:.0f} s, {train['images_per_second']:.0f} images a second, best epoch "
         f"{train['best_epoch']:g}{', stopped early' if train['stopped_early'] else ''}",
+        **({"limit": pitfalls.limit_of(train["waiting"])} if "waiting" in train else {}),
         "versions": _versions(made),
     }
 

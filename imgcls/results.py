@@ -141,6 +141,7 @@ def _training_numbers(trainer: ImageTrainer) -> dict:
         "epochs": round(state.epoch, 3),
         "seconds": round(stopwatch.seconds, 1),
         "images_per_second": round(images * state.epoch / max(stopwatch.seconds, 1e-9), 1),
+        "waiting": round(trainer.diagnosis.waiting_share, 3),
         "stopped_early": state.global_step < state.max_steps,
         "best_epoch": round(best.get("epoch", state.epoch), 3),
     }

@@ -13,7 +13,7 @@ from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback
 from transformers.trainer_utils import HubStrategy
 
-from imgcls import artifacts, hub, release, results
+from imgcls import artifacts, hub, release
 from imgcls.errors import HubError
 from imgcls.trainer import ImageTrainer
 from imgcls.training_options import TrainOptions
@@ -39,6 +39,8 @@ class Destination:
 
     def callbacks(self, trainer: ImageTrainer) -> list[TrainerCallback]:
         """What takes part in a training for this destination."""
+        from imgcls import results  # with what only its pages need: not for those who do not push
+
         return (
             [PushEverySave(self.repo, lambda folder: results.write_model(trainer, folder))] if self.every_save else []
         )

@@ -15,6 +15,7 @@ def in_words(run: artifacts.RunFolder) -> str:
         f"{numbers['model']}, from {numbers['initialised']} weights, {len(numbers['classes'])} classes",
         f"{train['images']} images x {train['epochs']:g} epochs in {_duration(train['seconds'])}"
         f" ({train['images_per_second']:.0f} img/s), best epoch {train['best_epoch']:g}{stopped}",
+        *([f"limit: {pitfalls.limit_of(train['waiting'])}"] if "waiting" in train else []),
         *_kept(numbers.get("selection")),
         "",
         f"{'':12}{'images':>8}{'accuracy':>10}  {'95 % interval':15}{'macro F1':>9}{'loss':>8}",

@@ -29,7 +29,7 @@ SHOWN = {
     "gradient_accumulation_steps": "batches added up before each optimizer step: a larger batch in the same memory",
     "max_steps": "optimizer steps, instead of --epochs",
     "metric_for_best_model": "",
-    "bf16": "mixed precision; chosen by itself where the GPU has it",
+    "bf16": "",
     "fp16": "mixed precision of older GPUs; chosen by itself there",
     "seed": "of everything random: split, weights, order, augmentation (default: 42)",
     "dataloader_num_workers": "processes that read images (default: by machine)",
@@ -96,6 +96,7 @@ class TrainOptions(TrainingArguments):
         "on", "off: train even when the Hub cannot be reached now; it is asked at the end"
     )
     log_on_each_node: bool = option(False, "every machine prints, and not the first alone")
+    bf16: bool | None = option(None, "mixed precision (default: by the GPU's kind; on a CPU tried with the network)")
     logging_nan_inf_filter: bool = option(False, "true: hide losses that are no numbers, and wait for each step's")
     remove_unused_columns: bool = option(False, "samples hold more than the model's arguments")
 
@@ -121,6 +122,8 @@ class TrainOptions(TrainingArguments):
             )
         if self.metric_for_best_model is not None and self.greater_is_better is None:
             self.greater_is_better = METRICS[self.metric_for_best_model]
+        self.tries_bf16 = self.bf16 is None
+        self.bf16 = bool(self.bf16)
         if self.accelerator_config is None:
             self.accelerator_config = {"non_blocking": True}  # the host goes ahead while a batch is copied
         super().__post_init__()

@@ -31,7 +31,6 @@ def main() -> int:
         experiment,
         machine,
         pixels,
-        recommendation,
         screening,
         sharing,
         summary,
@@ -66,6 +65,8 @@ def main() -> int:
 
     # The model's files, and every option that was not given.
     if origin is None:
+        from imgcls import recommendation
+
         wanted.model = recommendation.best_model(division, run, args.device, args.seed, fresh=command.fresh)
         origin = locate(wanted.model)
         run.check_writable(needed_bytes=disk_bytes(origin, args.save_total_limit))

@@ -25,7 +25,7 @@ FLOORS = [
         "checkpointing",
     },
     {"report", "audit", "dataset", "prediction", "trainer", "lora", "overlay", "preprocessing", "card"},
-    {"compilation", "problems", "selection", "features", "labelled", "exhibit", "release"},
+    {"trials", "problems", "selection", "features", "labelled", "exhibit", "release"},
     {
         "summary", "demo", "file_rules", "picture_rules", "check_page", "start", "fitting", "recommendation",
         "validation", "export",

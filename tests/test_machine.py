@@ -70,7 +70,14 @@ def test_precision_goes_by_capability(pretend, kind, capability, expected):
 
 @pytest.mark.parametrize(
     ("cores", "kind", "processes", "expected"),
-    [(8, None, 1, 0), (2, "cuda", 1, 0), (4, "cuda", 1, 3), (16, "cuda", 1, 8), (16, "cuda", 8, 0), (32, "cuda", 8, 3)],
+    [
+        (8, None, 1, 0),
+        (2, "cuda", 1, 0),
+        (4, "cuda", 1, 3),
+        (16, "cuda", 1, 15),
+        (16, "cuda", 8, 0),
+        (32, "cuda", 8, 3),
+    ],
 )
 def test_loader_workers_fit_the_cores(pretend, cores, kind, processes, expected):
     pretend(cores, kind, LOCAL_WORLD_SIZE=str(processes))
