@@ -21,7 +21,7 @@ from imgcls.losses import PADDING_LABEL
 from imgcls.model import Classifier
 from imgcls.pixels import Pixels
 from imgcls.source import Source
-from imgcls.transforms import EvaluationView, TrainingView
+from imgcls.views import EvaluationView, TrainingView
 
 log = logging.getLogger(__name__)
 

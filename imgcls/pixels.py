@@ -7,12 +7,11 @@ file cut short would kill a process that has it mapped, and mapped pages count a
 
 from __future__ import annotations
 
-import atexit
+import contextlib
 import hashlib
 import logging
+import math
 import os
-import shutil
-import tempfile
 import threading
 import time
 import uuid
@@ -23,19 +22,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import psutil
 import torch
 from torch.utils.data import get_worker_info
 
 from imgcls import artifacts, cache, cpu
-from imgcls.errors import OptionError
 
 log = logging.getLogger(__name__)
 
 VERSION = 1  # of how pixels are kept: those of another version are not read
 PACK_BYTES = 256_000_000  # from here a writer begins a new pack: room is made a pack at a time
-DISK_SHARE, RAM_SHARE = 0.3, 0.5  # of what is free, unless --cache_gb says more
-MEMORY_NAME = "imgcls-pixels-"
 ENTRY = np.dtype([("key", "V16"), ("offset", "<u8"), ("shape", "<u4", 3), ("sum", "<u4")])
 
 
@@ -75,7 +70,7 @@ class Pixels:
         self._known: dict[bytes, Place] = {}
         self._read_to: dict[str, int] = {}
         self._sound: set[bytes] = set()
-        self._touched: set[Path] = set()
+        self._marked: dict[Path, float] = {}  # when we last said that a pack is in use
         self._enter_process()
         self._look()
 
@@ -105,10 +100,12 @@ class Pixels:
             for i in missing:
                 found[i] = self._kept(wanted[i].key)
             missing = [i for i in missing if found[i] is None]
-        made = self.each([wanted[i].make for i in missing])
-        for i, pixels in zip(missing, made, strict=True):
-            found[i] = pixels
-            self._keep(wanted[i].key, pixels)
+        first = {wanted[i].key: i for i in reversed(missing)}
+        made = dict(zip(first, self.each([wanted[i].make for i in first.values()]), strict=True))
+        for key, pixels in made.items():
+            self._keep(key, pixels)
+        for i in missing:
+            found[i] = made[wanted[i].key]
         return found
 
     def each(self, work: Sequence[Callable[[], object]]) -> list:
@@ -135,7 +132,7 @@ class Pixels:
         if self.folder is None:
             return False
         before = len(self._known)
-        for file in self.folder.glob("*.index"):
+        for file in sorted(self.folder.glob("*.index"), key=_written):  # what was made anew counts
             start = self._read_to.get(file.name, 0)
             try:
                 if file.stat().st_size < start + ENTRY.itemsize:
@@ -158,24 +155,30 @@ class Pixels:
         place = self._known.get(key)
         if place is None:
             return None
-        pixels = np.empty(place.shape, np.uint8)
+        is_whole = False
         try:
             with open(place.pack, "rb", buffering=0) as pack:
-                pack.seek(place.offset)
-                is_whole = pack.readinto(pixels.data.cast("B")) == pixels.nbytes
-            if place.pack not in self._touched:
-                os.utime(place.pack)
-                self._touched.add(place.pack)
+                if os.fstat(pack.fileno()).st_size >= place.offset + math.prod(place.shape):
+                    pixels = np.empty(place.shape, np.uint8)
+                    pack.seek(place.offset)
+                    is_whole = pack.readinto(pixels.data.cast("B")) == pixels.nbytes
+            self._mark(place.pack)
         except OSError:  # removed by another run
-            is_whole = False
+            pass
         if is_whole and key not in self._sound:
-            is_whole = zlib.crc32(pixels) == place.sum
+            is_whole = _sum(pixels) == place.sum
             self._sound.add(key)
         if not is_whole:
             self._known.pop(key, None)
             self._sound.discard(key)
             return None
         return pixels
+
+    def _mark(self, pack: Path) -> None:
+        if time.time() > self._marked.get(pack, 0) + 60:
+            with contextlib.suppress(OSError):
+                os.utime(pack)
+            self._marked[pack] = time.time()
 
     def _keep(self, key: bytes, pixels: np.ndarray) -> None:
         with self._lock:
@@ -187,7 +190,7 @@ class Pixels:
                     self._stop(f"{artifacts.size_text(self.most_bytes)} are full (--cache_gb)")
                     return
                 with open(self._pack, "ab") as pack:
-                    place = Place(self._pack, pack.tell(), pixels.shape, zlib.crc32(pixels))
+                    place = Place(self._pack, pack.tell(), pixels.shape, _sum(pixels))
                     pack.write(pixels.data)
                 with open(self._pack.with_suffix(".index"), "ab") as index:
                     index.write(np.array((key, *place[1:]), ENTRY).tobytes())
@@ -198,7 +201,7 @@ class Pixels:
             self._pack_bytes += pixels.nbytes
             self._known[key] = place
             self._sound.add(key)
-            self._touched.add(place.pack)
+            self._marked.setdefault(place.pack, time.time())
 
     def _stop(self, reason: str) -> None:
         self.is_full = True
@@ -207,11 +210,13 @@ class Pixels:
 
     def _has_room(self, count: int) -> bool:
         """Whether so many bytes may be written; opens a new pack and makes room where that is needed."""
-        if self._pack is None or self._pack_bytes + count > PACK_BYTES:
+        if self._pack is None or self._pack_bytes + count > PACK_BYTES or _size(self._pack) != self._pack_bytes:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._pack, self._pack_bytes, self._room = self.folder / f"{uuid.uuid4().hex}.pack", 0, 0
+            self._pack.touch()
         if self._room < count:
-            self._room = min(PACK_BYTES, self.most_bytes - self._make_room(count))
+            left = self.most_bytes - self._make_room(count)
+            self._room = min(PACK_BYTES, left if left < count else max(count, left // 16))
         return self._room >= count
 
     def _make_room(self, count: int) -> int:
@@ -230,10 +235,30 @@ class Pixels:
         for used, size, pack in sorted(packs, key=lambda known: known[:2]):
             if total + count <= self.most_bytes or used >= self._made:
                 break
+            if pack in self._marked:
+                continue
             pack.with_suffix(".index").unlink(missing_ok=True)
             pack.unlink(missing_ok=True)
             total -= size
         return total
+
+
+def _written(file: Path) -> float:
+    try:
+        return file.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _size(file: Path) -> int | None:
+    try:
+        return file.stat().st_size
+    except OSError:
+        return None
+
+
+def _sum(pixels: np.ndarray) -> int:
+    return zlib.crc32(pixels, zlib.crc32(repr(pixels.shape).encode()))
 
 
 def _threads(count: int) -> ThreadPoolExecutor:
@@ -241,6 +266,7 @@ def _threads(count: int) -> ThreadPoolExecutor:
     before, all_began = torch.get_num_threads(), threading.Barrier(count)
 
     def begin(_) -> None:
+        torch.get_num_threads()  # else torch sets its own at this thread's first work
         torch.set_num_threads(1)
         all_began.wait()
 
@@ -248,64 +274,3 @@ def _threads(count: int) -> ThreadPoolExecutor:
     list(pool.map(begin, range(count)))
     torch.set_num_threads(before)  # which the others' setting had changed for threads to come
     return pool
-
-
-def opened(kind: str, gigabytes: float | None = None) -> Pixels:
-    """Where --cache says: "auto", "ram", "disk" or "off". gigabytes: as of --cache_gb.
-
-    Raises OptionError when the disk that was asked for cannot be written. In ram they are this launch's alone and gone
-    with it.
-    """
-    if kind == "off":
-        return Pixels()
-    wanted = None if gigabytes is None else round(gigabytes * 1e9)
-    if kind != "ram":
-        place = cache.folder() / "pixels"
-        try:
-            place.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=place):
-                pass
-            free = shutil.disk_usage(place).free
-            held = sum(pack.stat().st_size for pack in place.glob("*.pack"))
-            return Pixels(place, round(DISK_SHARE * (free + held)) if wanted is None else min(wanted, free + held))
-        except OSError as error:
-            reason = f"{place}: {error.strerror}"
-            if kind == "disk":
-                raise OptionError(
-                    f"Expected a folder for --cache disk that can be written, got {reason}. Name another in "
-                    "IMGCLS_CACHE, or give --cache ram."
-                ) from error
-            log.warning("cache: in memory, for this run alone: %s", reason)
-    place = _memory_folder()
-    free = min(psutil.virtual_memory().available, shutil.disk_usage(place.parent).free)
-    return Pixels(place, round(RAM_SHARE * free) if wanted is None else min(wanted, free))
-
-
-def _memory_folder() -> Path:
-    """A folder in memory, one for all processes of a launch on this machine; those that no one uses are removed."""
-    shared = Path("/dev/shm")
-    place = shared if os.access(shared, os.W_OK) else Path(tempfile.gettempdir())
-    for left in place.glob(f"{MEMORY_NAME}*"):  # of a run that was killed
-        owner = left.name.removeprefix(MEMORY_NAME)
-        if owner.isdigit() and not psutil.pid_exists(int(owner)):
-            shutil.rmtree(left, ignore_errors=True)
-    launched = int(os.environ.get("LOCAL_WORLD_SIZE", 1)) > 1
-    owner = os.getppid() if launched else os.getpid()  # processes of a launch have its launcher as their parent
-    found = place / f"{MEMORY_NAME}{owner}"
-    atexit.register(_remove, found, os.getpid())
-    return found
-
-
-def _remove(folder: Path, process: int) -> None:
-    if os.getpid() == process:  # and not a worker of it
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def clear() -> None:
-    """Remove all that is kept between runs: photos, features, what was found out about files."""
-    place = cache.folder()
-    count = sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
-    for kind in ("pixels", "features", "copies"):
-        shutil.rmtree(place / kind, ignore_errors=True)
-    (place / "inspections.sqlite").unlink(missing_ok=True)
-    log.info("cache: %s removed from %s", artifacts.size_text(count), place)

@@ -19,7 +19,7 @@ from imgcls.errors import ImgclsError, ModelError, shorten
 from imgcls.intervals import surplus, wilson_interval
 from imgcls.losses import ClassificationLoss
 from imgcls.options import AugmentOptions
-from imgcls.transforms import EvaluationView, TrainingView, collate
+from imgcls.views import EvaluationView, TrainingView, collate
 
 log = logging.getLogger(__name__)
 

@@ -44,7 +44,10 @@ class Resident:
         over = weights(boxes[:, 1], boxes[:, 3], mirrored[:, 1], rows, px, reach, kind)
         beside = weights(boxes[:, 0], boxes[:, 2], mirrored[:, 0], columns, px, reach, kind)
         photos = self.photos.index_select(0, indices).to(kind)
-        resized = over[:, None] @ photos @ beside.transpose(1, 2)[:, None]
+        wide = photos @ beside.transpose(1, 2)[:, None]
+        if reach > 1:  # as Pillow and torch, whose pictures between are uint8
+            wide.clamp_(0, 255)
+        resized = over[:, None] @ wide
         return resized.clamp_(0, 255) if reach > 1 else resized
 
 

@@ -20,7 +20,7 @@ from imgcls.metrics import judge
 from imgcls.pixels import Pixels
 from imgcls.progress import Stopwatch
 from imgcls.trainer import ImageTrainer
-from imgcls.transforms import EvaluationView
+from imgcls.views import EvaluationView
 
 log = logging.getLogger(__name__)
 

@@ -27,7 +27,8 @@ from imgcls.progress import EvaluateEveryEpochs, History, Progress, Stopwatch
 from imgcls.rehearsal import Pace, rehearse
 from imgcls.source import Source
 from imgcls.training_options import METRICS, TrainOptions
-from imgcls.transforms import EpochSampler, TrainingView, collate
+from imgcls.transforms import EpochSampler
+from imgcls.views import TrainingView, collate
 
 log = logging.getLogger(__name__)
 

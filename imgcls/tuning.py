@@ -27,7 +27,7 @@ from imgcls.speed_options import SpeedOptions
 from imgcls.start import Start, start
 from imgcls.trainer import ImageTrainer
 from imgcls.training_options import TrainOptions
-from imgcls.transforms import EvaluationView, TrainingView
+from imgcls.views import EvaluationView, TrainingView
 
 log = logging.getLogger(__name__)
 

@@ -25,17 +25,7 @@ def main() -> int:
     given = cli.parse(kinds, description=__doc__, examples=EXAMPLES, shown=SHOWN, rare=RARE)
     cli.start_logging()
 
-    from imgcls import (
-        artifacts,
-        dataset,
-        experiment,
-        machine,
-        pixels,
-        screening,
-        sharing,
-        summary,
-        tuning,
-    )
+    from imgcls import artifacts, dataset, experiment, machine, pixel_folder, screening, sharing, summary, tuning
     from imgcls.source import fetch_to_train, locate
     from imgcls.trainer import disk_bytes
 
@@ -49,9 +39,9 @@ def main() -> int:
     origin = None if wanted.model == "auto" else locate(wanted.model)
     with args.main_process_first():
         if speed.clear_cache and args.should_save:
-            pixels.clear()
+            pixel_folder.clear()
         images = dataset.open_images(data)
-    kept = pixels.opened(speed.cache, speed.cache_gb)
+    kept = pixel_folder.opened(speed.cache, speed.cache_gb)
     if "output_dir" not in given:
         args.output_dir = f"runs/{images.name}-{origin.short_name if origin else 'auto'}"
     run = artifacts.RunFolder(args.output_dir)

@@ -22,8 +22,9 @@ FLOORS = [
     {"pixels"},
     {
         "lookup", "duplicates", "hub_rows", "transforms", "model", "diagnosis", "answers", "confusion", "card_numbers",
-        "checkpointing",
+        "checkpointing", "pixel_folder",
     },
+    {"views"},
     {"report", "audit", "dataset", "prediction", "trainer", "lora", "overlay", "preprocessing", "card"},
     {"trials", "problems", "selection", "features", "labelled", "exhibit", "release"},
     {

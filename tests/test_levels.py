@@ -11,7 +11,8 @@ from imgcls import inputs, model, source
 from imgcls.checkpoints import CHECKPOINTS
 from imgcls.levels import Levels
 from imgcls.pixels import Pixels
-from imgcls.transforms import EvaluationView, evaluation_pixels
+from imgcls.transforms import evaluation_pixels
+from imgcls.views import EvaluationView
 
 
 def processor_of(name, px=None, aspect=None):

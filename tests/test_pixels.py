@@ -21,9 +21,10 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from imgcls import pixels
+from imgcls import pixel_folder, pixels
 from imgcls.errors import ImageError, OptionError
-from imgcls.pixels import Pixels, Wanted, key_of, opened
+from imgcls.pixel_folder import opened
+from imgcls.pixels import Pixels, Wanted, key_of
 
 SHAPE = (40, 30, 3)
 BYTES = 40 * 30 * 3
@@ -427,7 +428,7 @@ def cache(tmp_path, monkeypatch):
     memory = tmp_path / "memory"
     memory.mkdir()
     monkeypatch.setenv("IMGCLS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(pixels.os, "access", lambda *_: False)
+    monkeypatch.setattr(pixel_folder.os, "access", lambda *_: False)
     monkeypatch.setattr(tempfile, "tempdir", str(memory))
     return SimpleNamespace(root=tmp_path / "cache", memory=memory)
 
@@ -444,8 +445,8 @@ def test_each_kind_of_cache_lies_where_it_should(cache, monkeypatch):
 
 def test_the_room_is_a_share_of_what_is_free_unless_it_is_given(cache, monkeypatch):
     served(opened("disk"), range(4))
-    monkeypatch.setattr(pixels.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**6))
-    monkeypatch.setattr(pixels.psutil, "virtual_memory", lambda: SimpleNamespace(available=4 * 10**5))
+    monkeypatch.setattr(pixel_folder.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**6))
+    monkeypatch.setattr(pixel_folder.psutil, "virtual_memory", lambda: SimpleNamespace(available=4 * 10**5))
     assert opened("auto").most_bytes == round(0.3 * (10**6 + 4 * BYTES))
     assert opened("ram").most_bytes == 2 * 10**5
     assert opened("auto", 0.0005).most_bytes == 500_000
@@ -493,7 +494,8 @@ def test_what_a_killed_run_left_in_memory_is_removed_by_the_next(server):
 LAUNCH = """
 import os, sys
 import numpy as np
-from imgcls.pixels import Wanted, opened
+from imgcls.pixel_folder import opened
+from imgcls.pixels import Wanted
 
 def keep():
     made = []
@@ -545,13 +547,13 @@ def test_memory_is_shared_within_a_launch_and_given_back_by_the_last():
 
 
 def test_clearing_removes_what_was_kept_and_nothing_else(cache, caplog):
-    pixels.clear()
+    pixel_folder.clear()
     served(opened("disk"), range(400))
     for name in ("features/a.npy", "copies/b.npy", "inspections.sqlite", "digits/c.png"):
         (cache.root / name).parent.mkdir(exist_ok=True)
         (cache.root / name).write_bytes(bytes(10**6))
     with caplog.at_level(logging.INFO):
-        pixels.clear()
+        pixel_folder.clear()
     assert [file.name for file in cache.root.rglob("*") if file.is_file()] == ["c.png"]
     assert f"cache: 4 MB removed from {cache.root}" in caplog.text
     assert served(opened("disk"), range(3)) == [0, 1, 2]
@@ -586,6 +588,7 @@ def test_workers_give_the_same_pixels_and_keep_them(folder, how):
         assert torch.equal(torch.cat(list(loader)), plain)
     assert kept.holds(map(key, range(24))) == 24
     assert served(kept, range(24)) == []
+    assert len(list(folder.glob("*.pack"))) == 3, "a pack has one writer"
 
 
 @pytest.fixture

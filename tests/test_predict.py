@@ -13,9 +13,11 @@ import tiny
 import torch
 from commands import TESTS, main_of
 from drawings import class_folders, photo
+from PIL import ExifTags, Image
 from transformers import pipeline
 
-from imgcls import cli, model, source
+from imgcls import cli, images, ledger, model, source
+from imgcls.errors import OptionError
 
 PREDICT = TESTS.parent / "scripts" / "predict.py"
 
@@ -118,6 +120,115 @@ def test_sorting_and_mistakes(predict, run, photos, tmp_path):
         assert code == cli.FAILED
         assert words in err
         assert err.count("error:") == 1
+
+
+@pytest.fixture(scope="module")
+def large_photos(tmp_path_factory):
+    """Six JPEGs above what a processor looks at, upright and turned, with the sizes that they are displayed at."""
+    root = tmp_path_factory.mktemp("large")
+    for i in range(6):
+        stored = photo(1300, 1000 + 100 * i, i)
+        exif = Image.Exif()
+        exif[ExifTags.Base.Orientation] = 6 if i % 2 else 1
+        stored.save(root / f"{i}.jpg", quality=92, exif=exif)
+    return root
+
+
+@pytest.fixture
+def both(predict, tmp_path):
+    """Answers without and with --fast, and what was said with it."""
+
+    def run(folder, *arguments):
+        answers = []
+        for more in ((), ("--fast",)):
+            out = tmp_path / f"{len(list(tmp_path.iterdir()))}.csv"
+            code, _, err = predict("--run", folder, *arguments, "--out", out, "--top_k", 3, *more)
+            assert code == cli.DONE
+            assert ("--fast" in err) == bool(more)
+            answers.append(rows(out))
+        return *answers, err
+
+    return run
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """Shorter sides of all images as they were decoded."""
+    sides = []
+    to_rgb = images.to_rgb
+
+    def watched(*arguments):
+        sides.append(min((pixels := to_rgb(*arguments)).size))
+        return pixels
+
+    monkeypatch.setattr(images, "to_rgb", watched)
+    return sides
+
+
+def by_class(row):
+    return {row[f"predicted{k}"]: float(row[f"confidence{k}"]) for k in ("", "_2", "_3")}
+
+
+# Shorter side that each processor resizes to; none for the one that takes the nearest pixel.
+@pytest.mark.parametrize(("name", "to_px"), [
+    ("vit-base", 224), ("resnet-18", 256), ("mobilenetv3-small", 256), ("efficientnet-b0", None),
+])  # fmt: skip
+def test_fast_decodes_smaller_and_answers_nearly_the_same(both, decoded, tmp_path, large_photos, name, to_px):
+    folder = saved(name, tmp_path / "model")
+    exact, fast, err = both(folder, large_photos)
+    assert [line for line in err.splitlines() if "--fast" in line and "may differ" in line]
+    whole = [1000, 1100, 1200, 1300, 1300, 1300]
+    assert sorted(decoded[:6]) == whole
+    if to_px is None:
+        assert sorted(decoded[6:]) == whole
+        assert fast == exact
+        return
+    # of 1/2, 1/4 and 1/8 the smallest with 1.25 times the pixels
+    expected = [min(s for d in (1, 2, 4, 8) if (s := -(-side // d)) >= 1.25 * to_px) for side in whole]
+    assert sorted(decoded[6:]) == sorted(expected)
+    for mine, theirs in zip(fast, exact, strict=True):
+        assert mine["path"] == theirs["path"]
+        assert by_class(mine) == pytest.approx(by_class(theirs), abs=0.02)
+    assert fast != exact
+
+
+def test_fast_is_exact_where_nothing_can_be_decoded_smaller(both, decoded, run, tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    photo(1300, 1000, 1).save(folder / "large.png")
+    photo(300, 250, 2).save(folder / "small.jpg")
+    photo(1300, 2, 3).save(folder / "flat.jpg")
+    Image.new("RGB", (1, 1), "red").save(folder / "one.jpg")
+    photo(3, 2, 4).save(folder / "tiny.png")
+    (folder / "torn.jpg").write_bytes((folder / "small.jpg").read_bytes()[:1000])
+    exact, fast, _ = both(run, folder)
+    assert len(fast) == 6
+    assert fast == exact
+    assert [r["path"] for r in fast if r["error"]] == [str(folder / "torn.jpg")]
+    assert decoded[: len(decoded) // 2] == decoded[len(decoded) // 2 :]
+
+
+def test_fast_sees_that_a_large_photo_is_torn(both, run, large_photos, tmp_path):
+    file = tmp_path / "torn.jpg"
+    whole = (large_photos / "0.jpg").read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    exact, fast, _ = both(run, file)
+    assert exact[0]["error"]
+    assert fast == exact
+
+
+def test_fast_does_not_go_on_with_exact_answers(predict, run, photos, tmp_path, monkeypatch):
+    def stop(_):
+        raise OptionError("stopped")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger.Ledger, "finish", stop)
+        code, _, _ = predict("--run", run, photos, "--out", tmp_path / "a.csv")
+    assert code == cli.FAILED
+    assert len(list(tmp_path.glob("*.partial"))) == 1
+    _, _, err = predict("--run", run, photos, "--out", tmp_path / "a.csv", "--fast")
+    assert "14 images, " in err
+    assert len(rows(tmp_path / "a.csv")) == 14
 
 
 def test_calibrated_answers_of_a_run(predict, train, shapes, resnet, tmp_path):

@@ -17,7 +17,8 @@ from imgcls.augmentation import DRAWS, PLANS, DeviceHalf, Plan, draw_variation, 
 from imgcls.errors import OptionError
 from imgcls.losses import PADDING_LABEL, balanced_weights
 from imgcls.options import AugmentOptions
-from imgcls.transforms import EpochSampler, TrainingView, collate, evaluation_pixels, read_crop
+from imgcls.transforms import EpochSampler, evaluation_pixels, read_crop
+from imgcls.views import TrainingView, collate
 
 NAMES = sorted(tiny.HUB_IDS)
 CLASSES = ["a", "b"]

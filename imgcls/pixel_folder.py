@@ -1,0 +1,84 @@
+"""Where kept pixels lie, as --cache says: on disk, in memory, nowhere; and how to be rid of all that is kept."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import psutil
+
+from imgcls import artifacts, cache
+from imgcls.errors import OptionError
+from imgcls.pixels import Pixels
+
+log = logging.getLogger(__name__)
+
+DISK_SHARE, RAM_SHARE = 0.3, 0.5  # of what is free, unless --cache_gb says more
+MEMORY_NAME = "imgcls-pixels-"
+
+
+def opened(kind: str, gigabytes: float | None = None) -> Pixels:
+    """Where --cache says: "auto", "ram", "disk" or "off". gigabytes: as of --cache_gb.
+
+    Raises OptionError when the disk that was asked for cannot be written. In ram they are this launch's alone and gone
+    with it.
+    """
+    if kind == "off":
+        return Pixels()
+    wanted = None if gigabytes is None else round(gigabytes * 1e9)
+    if kind != "ram":
+        place = cache.folder() / "pixels"
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=place):
+                pass
+            free = shutil.disk_usage(place).free
+            held = sum(pack.stat().st_size for pack in place.glob("*.pack"))
+            return Pixels(place, round(DISK_SHARE * (free + held)) if wanted is None else min(wanted, free + held))
+        except OSError as error:
+            reason = f"{place}: {error.strerror}"
+            if kind == "disk":
+                raise OptionError(
+                    f"Expected a folder for --cache disk that can be written, got {reason}. Name another in "
+                    "IMGCLS_CACHE, or give --cache ram."
+                ) from error
+            log.warning("cache: in memory, for this run alone: %s", reason)
+    place = _memory_folder()
+    free = min(psutil.virtual_memory().available, shutil.disk_usage(place.parent).free)
+    return Pixels(place, round(RAM_SHARE * free) if wanted is None else min(wanted, free))
+
+
+def _memory_folder() -> Path:
+    """A folder in memory, one for all processes of a launch on this machine; those that no one uses are removed."""
+    shared = Path("/dev/shm")
+    place = shared if os.access(shared, os.W_OK) else Path(tempfile.gettempdir())
+    for left in place.glob(f"{MEMORY_NAME}*"):  # of a run that was killed
+        owner = left.name.removeprefix(MEMORY_NAME)
+        if owner.isdigit() and not psutil.pid_exists(int(owner)):
+            shutil.rmtree(left, ignore_errors=True)
+    launched = int(os.environ.get("LOCAL_WORLD_SIZE", 1)) > 1
+    owner = os.getppid() if launched else os.getpid()  # processes of a launch have its launcher as their parent
+    found = place / f"{MEMORY_NAME}{owner}"
+    atexit.register(_remove, found, os.getpid())
+    return found
+
+
+def _remove(folder: Path, process: int) -> None:
+    if os.getpid() == process and os.environ.get("LOCAL_RANK", "0") == "0":  # no worker of it, no other process
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def clear() -> None:
+    """Remove all that is kept between runs: photos, features, what was found out about files."""
+    place = cache.folder()
+    kinds = ("pixels", "features", "copies")
+    files = [place / "inspections.sqlite", *(file for kind in kinds for file in (place / kind).rglob("*"))]
+    count = sum(file.stat().st_size for file in files if file.is_file())
+    for kind in kinds:
+        shutil.rmtree(place / kind, ignore_errors=True)
+    (place / "inspections.sqlite").unlink(missing_ok=True)
+    log.info("cache: %s removed from %s", artifacts.size_text(count), place)
