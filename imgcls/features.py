@@ -21,7 +21,7 @@ from imgcls.losses import PADDING_LABEL
 from imgcls.model import Classifier
 from imgcls.pixels import Pixels
 from imgcls.source import Source
-from imgcls.views import EvaluationView, TrainingView
+from imgcls.views import EvaluationView, TrainingView, shrunk_settings
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class Extractor:
         settings = [weights, built.network.config.to_json_string(), repr(built.processor), torch.__version__]
         pixels = {"keys": keys, "kept": self.kept, "short_px": self.short_px if split == "train" else None}
         if pixels["short_px"] is not None:
-            settings.append(f"shrunk {self.short_px}")
+            settings.append(shrunk_settings(self.short_px))
         if view:
             settings += [view, seed, repr(VIEWS)]
             shown = VariedView(TrainingView(rows, built.processor, VIEWS, built.image_px, seed, **pixels), view)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import os
 import shutil
@@ -18,6 +19,7 @@ from imgcls.pixels import Pixels
 log = logging.getLogger(__name__)
 
 DISK_SHARE, RAM_SHARE = 0.3, 0.5  # of what is free, unless --cache_gb says more
+LEAST_BYTES = 200_000_000  # of room on disk: with less, photos are kept in memory
 MEMORY_NAME = "imgcls-pixels-"
 
 
@@ -37,8 +39,11 @@ def opened(kind: str, gigabytes: float | None = None) -> Pixels:
             with tempfile.TemporaryFile(dir=place):
                 pass
             free = shutil.disk_usage(place).free
-            held = sum(pack.stat().st_size for pack in place.glob("*.pack"))
-            return Pixels(place, round(DISK_SHARE * (free + held)) if wanted is None else min(wanted, free + held))
+            held = _held_bytes(place)
+            room = round(DISK_SHARE * (free + held)) if wanted is None else min(wanted, free + held)
+            if kind == "disk" or wanted is not None or room >= LEAST_BYTES:
+                return Pixels(place, room)
+            reason = f"{place} has {artifacts.size_text(free)} free"
         except OSError as error:
             reason = f"{place}: {error.strerror}"
             if kind == "disk":
@@ -46,10 +51,19 @@ def opened(kind: str, gigabytes: float | None = None) -> Pixels:
                     f"Expected a folder for --cache disk that can be written, got {reason}. Name another in "
                     "IMGCLS_CACHE, or give --cache ram."
                 ) from error
-            log.warning("cache: in memory, for this run alone: %s", reason)
+        log.warning("cache: in memory, for this run alone: %s", reason)
     place = _memory_folder()
     free = min(psutil.virtual_memory().available, shutil.disk_usage(place.parent).free)
     return Pixels(place, round(RAM_SHARE * free) if wanted is None else min(wanted, free))
+
+
+def _held_bytes(place: Path) -> int:
+    """Of a folder's packs."""
+    total = 0
+    for pack in place.glob("*.pack"):
+        with contextlib.suppress(FileNotFoundError):  # another run makes room
+            total += pack.stat().st_size
+    return total
 
 
 def _memory_folder() -> Path:

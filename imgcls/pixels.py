@@ -73,6 +73,7 @@ class Pixels:
         self._marked: dict[Path, float] = {}  # when we last said that a pack is in use
         self._enter_process()
         self._look()
+        self._at_start = len(self._known)
 
     def __getstate__(self) -> dict:
         return {name: value for name, value in vars(self).items() if name not in ("_lock", "_pool")}
@@ -117,6 +118,11 @@ class Pixels:
         if self._pool is None:
             self._pool = _threads(cpu.cores())
         return list(self._pool.map(lambda piece: piece(), work))
+
+    def added(self) -> int:
+        """How many images this and other processes added since the object was made."""
+        self._look()
+        return len(self._known) - self._at_start
 
     def holds(self, keys: Iterable[bytes]) -> int:
         """How many of these keys are kept."""
@@ -205,7 +211,8 @@ class Pixels:
 
     def _stop(self, reason: str) -> None:
         self.is_full = True
-        if get_worker_info() is None:  # else each worker would say it
+        worker = get_worker_info()
+        if worker is None or worker.id == 0:  # else each worker would say it
             log.warning("cache: %s: images from here on are decoded in every epoch", reason)
 
     def _has_room(self, count: int) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from collections.abc import Callable
 
 from tqdm import tqdm
 from transformers import TrainerCallback
@@ -80,10 +81,10 @@ class History(TrainerCallback):
 class Progress(TrainerCallback):
     """One bar with loss, learning rate, images/s and time left, and a line of numbers after each evaluation."""
 
-    def __init__(self, show_bar: bool):
-        self.show_bar = show_bar
+    def __init__(self, show_bar: bool, kept_share: Callable[[], float] | None = None):
+        self.show_bar, self.kept_share = show_bar, kept_share
         self.bar = None
-        self.logged = 0.0
+        self.logged = self.looked = 0.0
         self.shown: dict[str, float] = {}
 
     def on_train_begin(self, args, state, control, **kwargs):
@@ -98,7 +99,19 @@ class Progress(TrainerCallback):
             control.should_log = False
         if self.bar is not None:
             self.bar.update(state.global_step - self.bar.n)
+            self._show_kept()
         return control
+
+    def _show_kept(self) -> None:
+        """While the first epoch decodes photos and keeps them, say how far that is."""
+        if self.kept_share is None or time.monotonic() < self.looked + LOG_EVERY_S:
+            return
+        self.looked, share = time.monotonic(), self.kept_share()
+        if 0 < share < 1:
+            self.bar.set_description_str(f"keeping photos {share:.0%}")
+        else:
+            self.bar.set_description_str("")
+            self.kept_share = None if share == 1 else self.kept_share
 
     def on_epoch_end(self, args, state, control, **kwargs):
         control.should_log = True  # so that each evaluation's line shows the loss of its own epoch

@@ -68,7 +68,8 @@ class ImageTrainer(CheckpointingTrainer):
         self.device_half = DeviceHalf(train.processor, train.plan, train.px) if is_images else None
         self.layout = model.memory_layout(classifier.network) if is_images else torch.contiguous_format
         self.metric = ImageClassification(task.classes)
-        callbacks = [Stopwatch(), History(run), Progress(show_bar=not args.disable_tqdm), self.diagnosis]
+        progress = Progress(not args.disable_tqdm, train.kept_share if is_images else None)
+        callbacks = [Stopwatch(), History(run), progress, self.diagnosis]
         if args.eval_strategy == "epoch":
             callbacks.append(EvaluateEveryEpochs(args.eval_every_epochs))
         if args.early_stopping_patience is not None:

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import numpy as np
+import PIL
 import torch
 from PIL import Image
 from torch.utils.data import Dataset
@@ -62,7 +63,7 @@ class _View(Dataset):
         def make(index: int):
             return lambda: np.array(images.load_shrunk(self.source(index), short_px))
 
-        settings = f"shrunk {short_px}"
+        settings = shrunk_settings(short_px)
         return self.kept.read([Wanted(self.key(i, settings), make(i)) for i in indices])
 
 
@@ -136,7 +137,11 @@ class TrainingView(_View):
         return max(shape[0] for shape in shapes), max(shape[1] for shape in shapes)
 
     def _photo(self, index: int) -> bytes:
-        return self.key(index, f"shrunk {self.short_px}")
+        return self.key(index, shrunk_settings(self.short_px))
+
+    def kept_share(self) -> float:
+        """How far this run is with keeping the photos, 0..1; 1 where it keeps none."""
+        return 1.0 if self.kept.is_full or self.short_px is None else min(1.0, self.kept.added() / len(self))
 
     def _boxes(self, indices: list[int], rngs: list[random.Random]) -> list[dict]:
         shown = []
@@ -231,6 +236,11 @@ class EvaluationView(_View):
             levels.to_float(torch.from_numpy(p)) if p.shape[2] == p.shape[1] else torch.from_numpy(p.view(np.float32))
             for p in kept
         ]
+
+
+def shrunk_settings(short_px: int) -> str:
+    """All that a shrunk photo depends on beside the photo."""
+    return f"shrunk {short_px} pillow {PIL.__version__}"
 
 
 def settings_of(processor) -> str:

@@ -447,7 +447,10 @@ def test_the_room_is_a_share_of_what_is_free_unless_it_is_given(cache, monkeypat
     served(opened("disk"), range(4))
     monkeypatch.setattr(pixel_folder.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**6))
     monkeypatch.setattr(pixel_folder.psutil, "virtual_memory", lambda: SimpleNamespace(available=4 * 10**5))
-    assert opened("auto").most_bytes == round(0.3 * (10**6 + 4 * BYTES))
+    assert opened("disk").most_bytes == round(0.3 * (10**6 + 4 * BYTES))
+    assert opened("auto").folder.parent == cache.memory  # hardly any disk is left
+    monkeypatch.setattr(pixel_folder, "LEAST_BYTES", 1000)
+    assert opened("auto").most_bytes == opened("disk").most_bytes
     assert opened("ram").most_bytes == 2 * 10**5
     assert opened("auto", 0.0005).most_bytes == 500_000
     assert opened("disk", 3.0).most_bytes == 10**6 + 4 * BYTES
