@@ -156,4 +156,5 @@ class TrainOptions(TrainingArguments):
         """All options as plain values for options.yaml, the folder's own name and secrets left out."""
         left_out = ("output_dir", "accelerator_config", "parallelism_config", "fsdp_config", "deepspeed")
         values = json.loads(self.to_json_string())
+        values["bf16"] = None if self.tries_bf16 else self.bf16
         return {k: v for k, v in values.items() if k not in left_out and not k.endswith("token")}

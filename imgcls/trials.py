@@ -24,6 +24,13 @@ GAIN = 1.05  # less is noise
 WORTH_TRYING_S, CLEARLY = 10, 1.15
 
 
+def agreed(value: float) -> float:
+    """What the first process says: all must try the same things, or they wait for each other."""
+    shared = [value]
+    broadcast_object_list(shared)
+    return shared[0]
+
+
 def lowered(trainer: ImageTrainer, pace: Pace, seconds: float, run: artifacts.RunFolder) -> Pace:
     """Take bf16 for the steps of a CPU where that is clearly faster; the pace from then on.
 
@@ -40,14 +47,13 @@ def lowered(trainer: ImageTrainer, pace: Pace, seconds: float, run: artifacts.Ru
         trainer.lower = torch.bfloat16 if remembered["bf16"] else None
         return trainer.rehearse() if remembered["bf16"] else pace
     faster = trainer.rehearse()
-    gain = [pace.train_s / faster.train_s]
-    broadcast_object_list(gain)  # all processes go by the first one's
-    if gain[0] < CLEARLY:
+    gain = agreed(pace.train_s / faster.train_s)
+    if gain < CLEARLY:
         trainer.lower = None
     if args.should_save:
         run.write_json(artifacts.PRECISION, {"bf16": trainer.lower is not None})
     verdict = "taken" if trainer.lower else "left out"
-    log.info("bf16: %s, %.2f times the speed of float32 here (--bf16 true or false decides)", verdict, gain[0])
+    log.info("bf16: %s, %.2f times the speed of float32 here (--bf16 true or false decides)", verdict, gain)
     return faster if trainer.lower else pace
 
 
@@ -57,7 +63,8 @@ def compiled(trainer: ImageTrainer, wanted: str, pace: Pace, seconds: float) -> 
     wanted: as of --compile. seconds: what the run takes as it is. Raises ModelError when `wanted` is "on" and it cannot
     be compiled.
     """
-    if wanted == "off" or not trainer.can_compile or (wanted == "auto" and (seconds < LONG_S or not _has_compiler())):
+    pays = seconds >= LONG_S and trainer.args.world_size == 1 and _has_compiler()  # processes could disagree
+    if wanted == "off" or not trainer.can_compile or (wanted == "auto" and not pays):
         return pace
     log.info("compile: trying, which takes a minute or two (--compile off leaves it out)")
     started = time.monotonic()
