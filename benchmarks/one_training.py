@@ -7,7 +7,8 @@
 Writes the seconds of each step (of each epoch on an accelerator, which works on while the host goes ahead), how busy
 other processes kept the cores meanwhile, the seconds from the start of the process to the first step, and peak memory.
 With IMGCLS_CEILING=N, after each epoch but the first N steps of the same network on a batch that is there already are
-timed in the same process: the synthetic ceiling. The process ends with its training: nothing is evaluated after it.
+timed in the same process: the synthetic ceiling. IMGCLS_EPOCHS=N ends a longer training after N epochs. The process
+ends with its training: nothing is evaluated after it.
 """
 
 from __future__ import annotations
@@ -83,6 +84,7 @@ def clock(out: Path):
             if self.on_accelerator:
                 synchronize()
                 self._count(args, state)
+            control.should_training_stop = state.epoch > float(os.environ.get("IMGCLS_EPOCHS", 1e9)) - 0.5
             steps = int(os.environ.get("IMGCLS_CEILING", 0))
             if steps and state.epoch > 1.5:
                 self.ceiling.append(self._synthetic(args, model, steps))

@@ -31,6 +31,7 @@ from imgcls import checkpoints, cpu, machine, model, source
 CHILD = Path(__file__).with_name("one_training.py")
 SIZES = {"12 MP": (4000, 3000), "0.2 MP": (512, 384)}
 QUALITY = 80
+LONG = 100  # epochs of which a few are looked at: a training long enough to be worth the trials at its start
 DISTURBED = 0.05  # share of the cores that others took: the step is left out
 CLASSES = ("first", "second")
 
@@ -121,9 +122,8 @@ def speed(bench: Bench, options) -> list[dict]:
             network = bench.network(name)
             pairs = []
             for pair in range(options.pairs):
-                ours = bench.ours(
-                    photos, network, "--tune", "full", "--batch_size", 16, "--epochs", 3, cache=f"{size}-{name}-{pair}"
-                )
+                given = ("--tune", "full", "--batch_size", 16, "--epochs", LONG, "--compile", "off")
+                ours = bench.ours(photos, network, *given, cache=f"{size}-{name}-{pair}", IMGCLS_EPOCHS="3")
                 pairs.append({"ours": ours})
                 for workers in (0, 2) if size == "12 MP" else (0,):
                     pairs[-1][f"stock {workers}"] = bench.child("stock", photos, network, workers, 1)
@@ -157,7 +157,8 @@ def ceiling(bench: Bench, options) -> list[dict]:
             heavy = checkpoints.CHECKPOINTS[name].parameters > 40e6
             batch, count = (4, 10) if name == "vit-large" else (8, 19) if heavy else (16, 38 if size == "12 MP" else 76)
             steps = {"IMGCLS_CEILING": str(2 if heavy else 4), "IMGCLS_CEILING_PX": "224"}
-            given = ("--tune", "full", "--batch_size", batch, "--epochs", options.pairs + 1, "--image_px", 224)
+            given = ("--tune", "full", "--batch_size", batch, "--epochs", LONG, "--image_px", 224, "--compile", "off")
+            steps["IMGCLS_EPOCHS"] = str(options.pairs + 1)
             found = bench.ours(bench.photos(size, count), bench.network(name), *given, cache="ceiling", **steps)
             later = [ms([s for s in found["steps"] if s["epoch"] == epoch + 1]) for epoch in range(options.pairs)]
             alone = [ms(spent) for spent in found["ceiling"]]

@@ -22,13 +22,14 @@ class Trainer:
             device=torch.device(device), tries_bf16=tries, should_save=True, world_size=processes
         )
         self.faster, self.can_compile, self.sees_images = faster, can_compile, True
+        self.warm = 1.0  # seconds of a step in float32 that is not the first
         self.lower, self.is_compiled, self.rehearsed = None, False, []
 
     def rehearse(self, whole=False):
         self.rehearsed.append(whole)
         if isinstance(self.faster, Exception):
             raise self.faster
-        return Pace(self.faster, 0.1)
+        return Pace(self.faster if self.lower or self.is_compiled else self.warm, 0.1)
 
     def compile(self):
         self.is_compiled = True
@@ -61,6 +62,13 @@ def test_bf16_is_taken_where_it_is_clearly_faster_and_remembered(run, caplog, fa
     resumed = Trainer(1.8 if taken else 0.5)  # whatever it would measure now
     trials.lowered(resumed, SLOW, 1, run)
     assert resumed.lower == trainer.lower
+
+
+def test_a_slow_first_step_in_float32_does_not_speak_for_bf16(run):
+    trainer = Trainer(faster=0.9)
+    trainer.warm = 0.8
+    assert trials.lowered(trainer, SLOW, 100, run) == SLOW
+    assert trainer.lower is None
 
 
 @pytest.mark.parametrize("other", [{"device": "cuda"}, {"tries": False}, {}])
