@@ -11,7 +11,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +98,10 @@ def _finite(content):
     if isinstance(content, (list, tuple)):
         return [_finite(value) for value in content]
     return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+def _of_run(options: Mapping) -> dict:
+    return {name: value for name, value in options.items() if not name.startswith(NOT_THE_RUN)}
 
 
 def _is_behaviour(option: str) -> bool:
@@ -237,7 +241,7 @@ class RunFolder:
         options: all in force. split: rows of split.csv. write: whether this process writes files (rank 0).
         found_later: options that the run itself finds out, and that so tell nothing.
         """
-        options = {k: v for k, v in options.items() if not k.startswith(NOT_THE_RUN)}
+        options = _of_run(options)
         before = None if fresh else self.read_options()
         if before is None:
             foreign = [name for name in (WEIGHTS, *OWN_FOLDERS, *RESULTS) if (self / name).exists()]
@@ -251,10 +255,14 @@ class RunFolder:
                 self.write_csv(SPLIT, SPLIT_COLUMNS, split)
                 self.write_options(options)
             return "new"
+        before = _of_run(before)
         changed = [
             f"{k} {before.get(k)} -> {options.get(k)}"
             for k in {**before, **options}
-            if before.get(k) != options.get(k) and not _is_behaviour(k) and k not in found_later
+            if not k.startswith(NOT_THE_RUN)
+            and before.get(k) != options.get(k)
+            and not _is_behaviour(k)
+            and k not in found_later
         ]
         known = {tuple(row.values()) for row in self.read_csv(SPLIT)}
         if known != set(split):

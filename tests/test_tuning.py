@@ -87,7 +87,7 @@ def test_lora_leaves_an_ordinary_model_and_its_adapter(fit, resnet, shapes, tmp_
     pixels = torch.randn(2, 3, 96, 96)
     with torch.no_grad():
         torch.testing.assert_close(
-            adapted(pixel_values=pixels).logits, merged(pixel_values=pixels).logits, atol=1e-5, rtol=0
+            adapted(pixel_values=pixels).logits, merged(pixel_values=pixels).logits, atol=1e-5, rtol=1e-5
         )
     assert not [n for n in load_file(run / "model.safetensors") if "lora" in n]
 
