@@ -259,10 +259,7 @@ class RunFolder:
         changed = [
             f"{k} {before.get(k)} -> {options.get(k)}"
             for k in {**before, **options}
-            if not k.startswith(NOT_THE_RUN)
-            and before.get(k) != options.get(k)
-            and not _is_behaviour(k)
-            and k not in found_later
+            if before.get(k) != options.get(k) and not _is_behaviour(k) and k not in found_later
         ]
         known = {tuple(row.values()) for row in self.read_csv(SPLIT)}
         if known != set(split):
