@@ -162,15 +162,13 @@ class Pixels:
         if place is None:
             return None
         is_whole = False
-        try:
-            with open(place.pack, "rb", buffering=0) as pack:
-                if os.fstat(pack.fileno()).st_size >= place.offset + math.prod(place.shape):
-                    pixels = np.empty(place.shape, np.uint8)
-                    pack.seek(place.offset)
-                    is_whole = pack.readinto(pixels.data.cast("B")) == pixels.nbytes
+        # another run may have removed the pack: the caller then makes the image anew
+        with contextlib.suppress(OSError), open(place.pack, "rb", buffering=0) as pack:
+            if os.fstat(pack.fileno()).st_size >= place.offset + math.prod(place.shape):
+                pixels = np.empty(place.shape, np.uint8)
+                pack.seek(place.offset)
+                is_whole = pack.readinto(pixels.data.cast("B")) == pixels.nbytes
             self._mark(place.pack)
-        except OSError:  # removed by another run
-            pass
         if is_whole and key not in self._sound:
             is_whole = _sum(pixels) == place.sum
             self._sound.add(key)

@@ -55,9 +55,7 @@ def main() -> int:
 
     # The model's files, and every option that was not given.
     if origin is None:
-        from imgcls import recommendation
-
-        wanted.model = recommendation.best_model(division, run, args.device, args.seed, fresh=command.fresh)
+        wanted.model = measured_best(division, run, args, command.fresh)
         origin = locate(wanted.model)
         run.check_writable(needed_bytes=disk_bytes(origin, args.save_total_limit))
     with args.main_process_first():
@@ -80,6 +78,13 @@ def main() -> int:
     if shared:
         print(f"pushed to {sharing.after_training(run, shared)}")
     return cli.DONE
+
+
+def measured_best(division, run, args, fresh: bool) -> str:
+    """The model that --model auto picks; what measuring imports, other trainings do not need."""
+    from imgcls import recommendation
+
+    return recommendation.best_model(division, run, args.device, args.seed, fresh=fresh)
 
 
 def follow_recipe(given, args, wanted, tune, augment, origin, division, mode: str, is_demo: bool) -> None:
