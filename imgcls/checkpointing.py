@@ -12,6 +12,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 from imgcls import artifacts
 from imgcls.averaging import WeightAverage
 from imgcls.errors import RunError
+from imgcls.source import Source
 
 
 class CheckpointingTrainer(Trainer):
@@ -75,3 +76,14 @@ class CheckpointingTrainer(Trainer):
             (beside / name).rename(folder / name)
             rotate_checkpoints(str(folder), self.args.save_total_limit, self.state.best_model_checkpoint)
         self.accelerator.wait_for_everyone()
+
+
+def disk_bytes(source: Source, kept: int | None) -> int:
+    """Room that a run needs, as far as it is known before a download.
+
+    float32 weights in the root; weights and two AdamW moments in each kept checkpoint and in the one being written.
+    """
+    weights = 4 * source.checkpoint.parameters if source.checkpoint else 0
+    if source.folder is not None:
+        weights = sum(file.stat().st_size for file in source.folder.glob("*.safetensors"))
+    return weights * (1 + 3 * ((kept or 10) + 1))

@@ -78,6 +78,7 @@ def _train(trainer: ImageTrainer, run: artifacts.RunFolder, compile: str) -> Non
     pace = trainer.rehearse()
     left = 1.0 if state is None else 1 - state.global_step / max(state.max_steps, 1)
     pace = trials.lowered(trainer, pace, trials.agreed(left * _seconds(trainer, pace)), run)
+    pace = trainer.rehearse_batch(pace)
     pace = trials.compiled(trainer, compile, pace, left * _seconds(trainer, pace))
     if state is None:
         log.info("this will take %s", _in_words(_seconds(trainer, pace)))

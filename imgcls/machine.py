@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
+import ctypes
 import logging
 import os
+import sys
+from collections.abc import Iterator
 
 import psutil
 import torch
@@ -67,6 +71,20 @@ def loader_workers() -> int:
 def free_memory(device: torch.device) -> int:
     """Bytes that a device has left; of the machine, where the two share their memory."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+
+
+@contextlib.contextmanager
+def trimmed(is_wanted: bool = True) -> Iterator[None]:
+    """Work before and after which memory that was freed goes back to the system, where that is wanted and glibc's.
+
+    glibc keeps what a training step freed in pieces too small for a whole photo: both would be held at once.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if is_wanted and sys.platform == "linux" else None
+    if trim:
+        trim(0)
+    yield
+    if trim:
+        trim(0)
 
 
 def check_launch(world_size: int) -> None:

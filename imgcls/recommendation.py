@@ -241,7 +241,8 @@ def _pace(built: model.Classifier, division: Division, device: torch.device) -> 
 
     train = TrainingView(division.rows["train"], built.processor, plan, built.image_px, seed=0)
     evaluation = EvaluationView(division.rows["train"], built.processor)
-    return rehearsal.rehearse(built.network, step, train, evaluation, BATCH, device)
+    pace = rehearsal.rehearse(built.network, step, train, evaluation, BATCH, device)
+    return rehearsal.of_batch(pace, built.network, step, train, BATCH, device)
 
 
 def _latency_ms(built: model.Classifier, division: Division, device: torch.device) -> float:

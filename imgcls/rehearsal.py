@@ -6,8 +6,9 @@ A rehearsal leaves no trace: batch norm statistics and random state are put back
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -15,12 +16,17 @@ from torch.utils.data import Dataset
 
 FEW_IMAGES = 4  # enough to time a slow CPU, where memory is not tried
 QUICK_S = 1.0  # a CPU that takes less for those rehearses a whole batch: of few images most time is overhead
+FORWARD = 1 / 3  # of a training step's arithmetic
 
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds an image takes, host and device together; read_s, read_evaluated_s: more when it is first read."""
+    """Seconds an image takes, host and device together; read_s, read_evaluated_s: more when it is first read.
 
+    images: of the step that was timed.
+    """
+
+    images: int
     train_s: float
     evaluation_s: float
     read_s: float = 0.0
@@ -42,35 +48,57 @@ def rehearse(
     *,
     whole: bool = False,
 ) -> Pace:
-    """Take one optimizer-less step with a full batch (a few images on a slow CPU) and time it.
+    """Take one optimizer-less step with a full batch (a few images on a CPU) and time it.
 
-    step: samples -> loss, as training computes it. whole: a full batch on a slow CPU too.
+    step: samples -> loss, as training computes it. whole: a full batch on a CPU too.
 
     Raises what the device raises when memory is short.
     """
     count = batch if whole or device.type != "cpu" else min(batch, FEW_IMAGES)
+    with _traceless(network, device):
+        first_s = _timed(lambda: _samples(train, count), device) / count
+        read_s = max(0.0, first_s - _timed(lambda: _samples(train, count), device) / count)
+        _step(step, train, count)  # warms kernels up
+        network.zero_grad()
+        train_s = _timed(lambda: _step(step, train, count), device) / count
+        few = range(min(len(evaluation), FEW_IMAGES))
+        unread_s, kept_s = (_timed(lambda: [evaluation[i] for i in few], device) / max(len(few), 1) for _ in "ab")
+    return Pace(count, train_s, kept_s + train_s * FORWARD, read_s, max(0.0, unread_s - kept_s))
+
+
+def of_batch(
+    pace: Pace,
+    network: nn.Module,
+    step: Callable[[list], torch.Tensor],
+    train: Dataset,
+    batch: int,
+    device: torch.device,
+) -> Pace:
+    """The pace of a whole batch, where a step of few images was quick; else the pace that is known.
+
+    Raises what the device raises when memory is short.
+    """
+    if pace.images == batch or pace.images * pace.train_s >= QUICK_S:
+        return pace
+    with _traceless(network, device):
+        train_s = _timed(lambda: _step(step, train, batch), device) / batch
+    evaluation_s = pace.evaluation_s + (train_s - pace.train_s) * FORWARD
+    return replace(pace, images=batch, train_s=train_s, evaluation_s=evaluation_s)
+
+
+@contextmanager
+def _traceless(network: nn.Module, device: torch.device) -> Iterator[None]:
+    """Training's steps, after which all is as before."""
     buffers = {name: value.clone() for name, value in network.named_buffers()}
     accelerators = [] if device.type == "cpu" else [device.index or 0]
     with torch.random.fork_rng(accelerators, device_type=device.type if accelerators else "cuda"):
         try:
             network.train()
-            first_s = _timed(lambda: _samples(train, count), device) / count
-            read_s = max(0.0, first_s - _timed(lambda: _samples(train, count), device) / count)
-            _step(step, train, count)  # warms kernels up
-            network.zero_grad()
-            seconds = _timed(lambda: _step(step, train, count), device)
-            if count < batch and seconds < QUICK_S:
-                count = batch
-                seconds = _timed(lambda: _step(step, train, count), device)
-            train_s = seconds / count
-            few = range(min(len(evaluation), FEW_IMAGES))
-            unread_s, kept_s = (_timed(lambda: [evaluation[i] for i in few], device) / max(len(few), 1) for _ in "ab")
+            yield
         finally:
             network.zero_grad()
             for name, value in network.named_buffers():
                 value.copy_(buffers[name])
-    evaluation_s = kept_s + train_s / 3  # a forward pass is a third of a training step's arithmetic
-    return Pace(train_s, evaluation_s, read_s, max(0.0, unread_s - kept_s))
 
 
 def _samples(train: Dataset, count: int) -> list:

@@ -24,11 +24,10 @@ from imgcls.intervals import standard_error
 from imgcls.metrics import ImageClassification
 from imgcls.model import Classifier
 from imgcls.progress import EvaluateEveryEpochs, History, Progress, Stopwatch
-from imgcls.rehearsal import Pace, rehearse
-from imgcls.source import Source
+from imgcls.rehearsal import Pace, of_batch, rehearse
 from imgcls.training_options import METRICS, TrainOptions
 from imgcls.transforms import EpochSampler
-from imgcls.views import TrainingView, collate
+from imgcls.views import EvaluationView, TrainingView, collate
 
 log = logging.getLogger(__name__)
 
@@ -198,7 +197,8 @@ class ImageTrainer(CheckpointingTrainer):
 
     def evaluate(self, *arguments, **options) -> dict[str, float]:
         """Trainer's evaluation, of the averaged weights where there are such."""
-        with self.average.in_place() if self.average else contextlib.nullcontext():
+        reads = isinstance(self.eval_dataset, EvaluationView) and not self.eval_dataset.is_kept
+        with self.average.in_place() if self.average else contextlib.nullcontext(), machine.trimmed(reads):
             return super().evaluate(*arguments, **options)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -256,29 +256,30 @@ class ImageTrainer(CheckpointingTrainer):
         self.is_compiled = False
 
     def rehearse(self, whole: bool = False) -> Pace:
-        """One step that leaves no trace. Raises out-of-memory errors, on all ranks when one meets it.
+        """A step that leaves no trace, of few images on a CPU. Raises out-of-memory errors, on all ranks when one does.
 
-        whole: with a batch as it will be, also where it takes long.
+        whole: with a batch as it will be, also on a CPU.
         """
+        sets = (self.train_dataset, self.eval_dataset)
+        how = (self._train_batch_size, self.args.device)
+        return self._together(lambda: rehearse(self.model, self._rehearsed_loss, *sets, *how, whole=whole))
 
-        def step(samples: list) -> torch.Tensor:
-            inputs = self._prepare_inputs(collate(samples))
-            labels = inputs.pop("labels")
-            with torch.autocast(self.args.device.type, dtype, enabled=dtype is not None):
-                return self.compute_loss_func(self.model(**inputs), labels)
+    def rehearse_batch(self, pace: Pace) -> Pace:
+        """The pace of a whole batch, where that of few images says that it takes not long. Raises as `rehearse`."""
+        how = (self.train_dataset, self._train_batch_size, self.args.device)
+        return self._together(lambda: of_batch(pace, self.model, self._rehearsed_loss, *how))
 
+    def _rehearsed_loss(self, samples: list) -> torch.Tensor:
         dtype = torch.bfloat16 if self.args.bf16 else torch.float16 if self.args.fp16 else self.lower
+        inputs = self._prepare_inputs(collate(samples))
+        labels = inputs.pop("labels")
+        with torch.autocast(self.args.device.type, dtype, enabled=dtype is not None):
+            return self.compute_loss_func(self.model(**inputs), labels)
+
+    def _together(self, rehearsed: Callable[[], Pace]) -> Pace:
         failure = None
         try:
-            pace = rehearse(
-                self.model,
-                step,
-                self.train_dataset,
-                self.eval_dataset,
-                self._train_batch_size,
-                self.args.device,
-                whole=whole,
-            )
+            pace = rehearsed()
         except RuntimeError as error:
             if not should_reduce_batch_size(error):
                 raise
@@ -287,14 +288,3 @@ class ImageTrainer(CheckpointingTrainer):
         if failed.any():
             raise torch.OutOfMemoryError("a rehearsed step did not fit") from failure
         return pace
-
-
-def disk_bytes(source: Source, kept: int | None) -> int:
-    """Room that a run needs, as far as it is known before a download.
-
-    float32 weights in the root; weights and two AdamW moments in each kept checkpoint and in the one being written.
-    """
-    weights = 4 * source.checkpoint.parameters if source.checkpoint else 0
-    if source.folder is not None:
-        weights = sum(file.stat().st_size for file in source.folder.glob("*.safetensors"))
-    return weights * (1 + 3 * ((kept or 10) + 1))

@@ -32,8 +32,9 @@ def agreed(value: float) -> float:
 
 
 def lowered(trainer: ImageTrainer, pace: Pace, seconds: float, run: artifacts.RunFolder) -> Pace:
-    """Take bf16 for the steps of a CPU where that is clearly faster; the pace from then on.
+    """Take bf16 for the steps of a CPU where that is clearly faster; the pace from then on, of as many images.
 
+    A few images decide as a batch does, and take less memory in float32 than a batch will in bf16.
     seconds: what the run takes in float32. What was chosen is remembered, so that a resumed run computes alike.
     """
     args = trainer.args

@@ -212,6 +212,12 @@ class EvaluationView(_View):
             pixels = self._exact(indices)
         return [{"pixel_values": p, "labels": self.labels[i]} for p, i in zip(pixels, indices, strict=True)]
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether what the processor gives is kept of all images, so that none is decoded."""
+        keys = (self.key(i, self._settings) for i in range(len(self)))
+        return bool(self._settings) and self.kept.holds(keys) == len(self)
+
     def _processed(self, image: Image.Image) -> torch.Tensor:
         return self.processor(images=image, return_tensors="pt")["pixel_values"][0]
 

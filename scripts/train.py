@@ -26,8 +26,8 @@ def main() -> int:
     cli.start_logging()
 
     from imgcls import artifacts, dataset, experiment, machine, pixel_folder, screening, sharing, summary, tuning
+    from imgcls.checkpointing import disk_bytes
     from imgcls.source import fetch_to_train, locate
-    from imgcls.trainer import disk_bytes
 
     data, wanted, tune, augment, speed, command = (given.make(k) for k in kinds if k is not TrainOptions)
     machine.prepare()

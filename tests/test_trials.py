@@ -11,7 +11,7 @@ from imgcls.artifacts import PRECISION, RunFolder
 from imgcls.errors import ModelError
 from imgcls.rehearsal import Pace
 
-SLOW = Pace(1.0, 0.3)
+SLOW = Pace(4, 1.0, 0.3)
 
 
 class Trainer:
@@ -29,7 +29,7 @@ class Trainer:
         self.rehearsed.append(whole)
         if isinstance(self.faster, Exception):
             raise self.faster
-        return Pace(self.faster if self.lower or self.is_compiled else self.warm, 0.1)
+        return Pace(4, self.faster if self.lower or self.is_compiled else self.warm, 0.1)
 
     def compile(self):
         self.is_compiled = True
@@ -56,7 +56,7 @@ def test_bf16_is_taken_where_it_is_clearly_faster_and_remembered(run, caplog, fa
     trainer = Trainer(faster)
     pace = trials.lowered(trainer, SLOW, 100, run)
     assert trainer.lower == (torch.bfloat16 if taken else None)
-    assert pace == (Pace(faster, 0.1) if taken else SLOW)
+    assert pace == (Pace(4, faster, 0.1) if taken else SLOW)
     assert ("bf16: taken" if taken else "bf16: left out") in caplog.text
     assert run.read_json(PRECISION) == {"bf16": taken}
     resumed = Trainer(1.8 if taken else 0.5)  # whatever it would measure now
