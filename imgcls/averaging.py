@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
-from timm.utils import ModelEmaV3
 from torch import nn
 from transformers import TrainerCallback
 
@@ -21,6 +20,8 @@ class WeightAverage(TrainerCallback):
     """
 
     def __init__(self, module: nn.Module, decay: float):
+        from timm.utils import ModelEmaV3  # half a second and 20 MB, which a training without an average does not need
+
         self.module = module
         self.average = ModelEmaV3(module, decay=decay, use_warmup=True)
 

@@ -15,7 +15,7 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from transformers import TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from imgcls import artifacts, pitfalls, trials
+from imgcls import artifacts, machine, pitfalls, trials
 from imgcls.errors import LaunchError, ModelError
 from imgcls.rehearsal import Pace
 from imgcls.trainer import ImageTrainer
@@ -78,7 +78,8 @@ def _train(trainer: ImageTrainer, run: artifacts.RunFolder, compile: str) -> Non
     pace = trainer.rehearse()
     left = 1.0 if state is None else 1 - state.global_step / max(state.max_steps, 1)
     pace = trials.lowered(trainer, pace, trials.agreed(left * _seconds(trainer, pace)), run)
-    pace = trainer.rehearse_batch(pace)
+    with machine.trimmed():  # of memory in the pieces that the trials left
+        pace = trainer.rehearse_batch(pace)
     pace = trials.compiled(trainer, compile, pace, left * _seconds(trainer, pace))
     if state is None:
         log.info("this will take %s", _in_words(_seconds(trainer, pace)))

@@ -1,5 +1,6 @@
 """What is decided from the machine: threads, precision, loader workers, and launches that are not what they seem."""
 
+import psutil
 import pytest
 import torch
 
@@ -51,6 +52,21 @@ def test_an_accelerator_s_host_threads_are_left_alone(pretend, threads):
     pretend(accelerator="cuda", OMP_NUM_THREADS="1", ACCELERATE_MIXED_PRECISION="no")
     machine.prepare()
     assert threads == [1]
+
+
+@pytest.mark.skipif(machine._of_libc("malloc_trim") is None, reason="the C library is not glibc")
+def test_freed_memory_goes_back_to_the_system_where_that_is_wanted():
+    def resident() -> int:
+        return psutil.Process().memory_info().rss
+
+    for _ in range(2):  # blocks of the second round come from the heap, whose end the last one keeps
+        blocks = [b"1" * 1_000_000 for _ in range(200)]
+        del blocks[:-1]
+    held = resident()
+    with machine.trimmed(is_wanted=False):
+        assert resident() > held - 50e6
+    with machine.trimmed():
+        assert resident() < held - 150e6
 
 
 @pytest.mark.parametrize(
