@@ -1,6 +1,7 @@
 """bf16 and torch.compile are tried on the run's own step, kept where they are faster, and said in words."""
 
 import logging
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +12,7 @@ from imgcls.artifacts import PRECISION, RunFolder
 from imgcls.errors import ModelError
 from imgcls.rehearsal import Pace
 
-SLOW = Pace(4, 1.0, 0.3)
+SLOW = Pace(4, 1.0, 0.3, 0.5, 0.6)
 
 
 class Trainer:
@@ -56,7 +57,7 @@ def test_bf16_is_taken_where_it_is_clearly_faster_and_remembered(run, caplog, fa
     trainer = Trainer(faster)
     pace = trials.lowered(trainer, SLOW, 100, run)
     assert trainer.lower == (torch.bfloat16 if taken else None)
-    assert pace == (Pace(4, faster, 0.1) if taken else SLOW)
+    assert pace == (replace(SLOW, train_s=faster, evaluation_s=0.1) if taken else SLOW)
     assert ("bf16: taken" if taken else "bf16: left out") in caplog.text
     assert run.read_json(PRECISION) == {"bf16": taken}
     resumed = Trainer(1.8 if taken else 0.5)  # whatever it would measure now
@@ -75,7 +76,7 @@ def test_an_unclear_trial_is_repeated_so_that_a_disturbed_step_does_not_decide(r
 def test_a_slow_first_step_in_float32_does_not_speak_for_bf16(run):
     trainer = Trainer(faster=0.9)
     trainer.warm = 0.8
-    assert trials.lowered(trainer, SLOW, 100, run) == SLOW
+    assert trials.lowered(trainer, SLOW, 100, run) == replace(SLOW, train_s=0.8, evaluation_s=0.1)
     assert trainer.lower is None
 
 
