@@ -2,7 +2,7 @@
 
     python benchmarks/one_training.py ours OUT.json --data FOLDER --model CHECKPOINT ...
     python benchmarks/one_training.py stock OUT.json FOLDER CHECKPOINT WORKERS EPOCHS
-    python benchmarks/one_training.py imports OUT.json
+    python benchmarks/one_training.py imports OUT.json MODULE ...
 
 Writes the seconds of each step (of each epoch on an accelerator, which works on while the host goes ahead), how busy
 other processes kept the cores meanwhile, the seconds from the start of the process to the first step, and peak memory.
@@ -163,8 +163,8 @@ def ours(out: Path, options: list[str]) -> None:
     runpy.run_path(str(script), run_name="__main__")
 
 
-def imports(out: Path) -> None:
-    """What scripts/train.py imports until its first step, and nothing else."""
+def imports(out: Path, *others: str) -> None:
+    """What scripts/train.py imports until its first step, and nothing else. others: what some options need besides."""
     import importlib
 
     for name in ("experiment", "dataset", "machine", "pixels", "recommendation", "screening", "sharing", "summary"):
@@ -172,7 +172,8 @@ def imports(out: Path) -> None:
     for name in ("tuning", "trainer", "training_options", "source"):
         importlib.import_module(f"imgcls.{name}")
     importlib.import_module("transformers.models.resnet.modeling_resnet")
-    importlib.import_module("transformers.models.convnext.image_processing_convnext")
+    for name in ("transformers.models.convnext.image_processing_convnext", *others):
+        importlib.import_module(name)
     write(out)
 
 
@@ -217,5 +218,5 @@ def stock(out: Path, folder: str, checkpoint: str, workers: str, epochs: str) ->
 
 if __name__ == "__main__":
     kind, target = sys.argv[1], Path(sys.argv[2])
-    {"ours": lambda *given: ours(target, list(given)), "imports": lambda: imports(target),
+    {"ours": lambda *given: ours(target, list(given)), "imports": lambda *given: imports(target, *given),
      "stock": lambda *given: stock(target, *given)}[kind](*sys.argv[3:])  # fmt: skip

@@ -197,11 +197,12 @@ def start(bench: Bench, options) -> list[dict]:
     """Seconds to the first step, 1,000 photos, second run, beside the imports alone."""
     photos, network = bench.photos("0.2 MP", 1000), bench.network("resnet-18")
     rows = []
-    for given in ((), ("--tune", "full")):
+    of_probes = ("sklearn.linear_model", "sklearn.preprocessing")
+    for given, others in (((), of_probes), (("--tune", "full"), ())):
         bench.ours(photos, network, *given, "--max_steps", 1)
         runs = [bench.ours(photos, network, *given, "--max_steps", 1) for _ in range(options.pairs)]
         firsts = [run["first_s"] for run in runs]
-        alone = [bench.child("imports")["seconds"] for _ in range(options.pairs)]
+        alone = [bench.child("imports", *others)["seconds"] for _ in range(options.pairs)]
         over = [first - least for first, least in zip(firsts, alone, strict=True)]
         said = " ".join(given) or "default options"
         print(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import random
 import statistics
@@ -11,14 +12,14 @@ from collections.abc import Sequence
 import datasets
 import numpy as np
 import torch
+from torch import nn
 from torch.utils.data import Dataset
 
-from imgcls import cache, images, inputs, model, prediction, probe, recipes, splits
+from imgcls import cache, images, inputs, model, model_settings, prediction, probe, recipes, splits
 from imgcls.augmentation import DeviceHalf, Plan
 from imgcls.dataset import Division
 from imgcls.inputs import Input
 from imgcls.losses import PADDING_LABEL
-from imgcls.model import Classifier
 from imgcls.pixels import Pixels
 from imgcls.source import Source
 from imgcls.views import EvaluationView, TrainingView, shrunk_settings
@@ -29,6 +30,24 @@ COMPARED_IMAGES = 500  # views are compared on so many training images at most
 PROBED_IMAGES = 10_000  # and the head to start from is fitted on so many: it is trained further on all
 VIEWS = Plan(crop_share=(0.6, 1.0), flip="horizontal")  # of views beyond the first; heavier ones lose the object
 MEASURED_IMAGES = 50  # whose sizes tell whether the photos have that many pixels
+
+
+class Backbone:
+    """A pretrained network with an input (None: the checkpoint's own): its settings now, its weights when wanted."""
+
+    def __init__(
+        self, source: Source, classes: list[str], device: torch.device, image_px: int | None, aspect: str | None
+    ):
+        self.config, self.processor = model_settings.fitted(source, classes, image_px, aspect)
+        self.image_px = inputs.side(self.config, self.processor)
+        self._wanted = (source, classes, device, {"image_px": image_px, "aspect": aspect})
+
+    @functools.cached_property
+    def network(self) -> nn.Module:
+        """In evaluation mode, on the device."""
+        source, classes, device, shown = self._wanted
+        network = model.build(source, classes, **shown).network
+        return network.to(device, memory_format=model.memory_layout(network)).eval()
 
 
 class Extractor:
@@ -52,14 +71,12 @@ class Extractor:
         self.probes: dict[tuple, probe.Probe] = {}
         self.how = {"batch": batch, "device": device}
 
-    def build(self, image_px: int | None = None, aspect: str | None = None) -> Classifier:
-        """The pretrained network with this input (None: the checkpoint's own), in evaluation mode, on the device."""
-        built = model.build(self.source, self.division.classes, image_px=image_px, aspect=aspect)
-        built.network.to(self.how["device"], memory_format=model.memory_layout(built.network)).eval()
-        return built
+    def build(self, image_px: int | None = None, aspect: str | None = None) -> Backbone:
+        """The pretrained network with this input, which is loaded only if features have to be computed."""
+        return Backbone(self.source, self.division.classes, self.how["device"], image_px, aspect)
 
     def features(
-        self, built: Classifier, split: str, at: Sequence[int] | None = None, *, view: int = 0, seed: int = 0
+        self, built: Backbone, split: str, at: Sequence[int] | None = None, *, view: int = 0, seed: int = 0
     ) -> np.ndarray:
         """Features of a split's images, or of those at some positions; kept in the cache.
 
@@ -69,7 +86,7 @@ class Extractor:
         if at is not None:
             rows, keys = rows.select(at), [keys[i] for i in at]
         weights = sorted(str(cache.file_state(f)) for f in self.source.folder.glob("*.safetensors"))
-        settings = [weights, built.network.config.to_json_string(), repr(built.processor), torch.__version__]
+        settings = [weights, built.config.to_json_string(), repr(built.processor), torch.__version__]
         pixels = {"keys": keys, "kept": self.kept, "short_px": self.short_px if split == "train" else None}
         if pixels["short_px"] is not None:
             settings.append(shrunk_settings(self.short_px))
@@ -106,7 +123,7 @@ class Extractor:
         given = (seen, labels, len(self.division.classes), strength, groups)
         return [probe.out_of_fold(*given, balanced=balanced, seed=seed + k) for k in range(count)]
 
-    def _compute(self, built: Classifier, shown: Dataset) -> np.ndarray:
+    def _compute(self, built: Backbone, shown: Dataset) -> np.ndarray:
         seen = threading.local()  # the network is computed in several threads
         head = model.head_of(built.network)
         hook = head.register_forward_pre_hook(lambda _, given: setattr(seen, "features", given[0].flatten(1)))
@@ -133,7 +150,9 @@ def best_input(
     own = extractor.build()
     px = fixed_px
     if px is None:
-        px = recipes.input_px(own.family, own.image_px, short_side(extractor.division.rows["train"], seed))
+        px = recipes.input_px(
+            model_settings.family_of(extractor.source), own.image_px, short_side(extractor.division.rows["train"], seed)
+        )
     chosen = Input(px, fixed_aspect)
     if fixed_aspect is None and inputs.shown(own.processor, own.image_px) == "crop":
         ways = [Input(px, aspect) for aspect in (None, "squash")]

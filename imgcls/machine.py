@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
+import gc
 import logging
 import os
 import sys
@@ -43,6 +44,7 @@ def prepare() -> None:
     one, so the threads are raised again. A value set by hand (no accelerate in sight) is kept.
     """
     torch.set_flush_denormal(True)
+    gc.freeze()  # what was imported stays: collecting garbage took a third of a second each time
     mallopt = _of_libc("mallopt")
     if mallopt:
         mallopt(M_ARENA_MAX, 1)

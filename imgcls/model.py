@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import transformers
 from torch import nn
-from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
+from transformers import AutoModelForImageClassification
 
-from imgcls import inputs
+from imgcls import inputs, model_settings
 from imgcls.errors import ModelError, shorten
 from imgcls.source import Source
 
@@ -47,14 +46,10 @@ def build(
     others are fresh; ViT position embeddings are interpolated. The torch seed decides fresh weights. Raises
     ModelError when anything but the head does not fit.
     """
-    config, processor = _settings(source)
+    config, processor = model_settings.of(source)
     old = None if from_scratch else _load(source.folder, config)
-    _set_classes(config, classes)
     old_px = inputs.side(config, processor)
-    if image_px is not None and image_px != old_px:
-        processor = inputs.resized(config, processor, image_px)
-    if aspect is not None:
-        processor = inputs.with_aspect(config, processor, aspect)
+    processor = model_settings.shaped(config, processor, classes, image_px, aspect)
     if drop_path is not None:
         _set_drop_path(config, drop_path, source.name)
     try:
@@ -72,7 +67,7 @@ def build(
         source.name,
         network,
         processor,
-        _family(config),
+        model_settings.family(config),
         "random" if from_scratch else "pretrained",
         inputs.side(config, processor),
         notes,
@@ -98,33 +93,12 @@ def head_names(network: nn.Module) -> frozenset[str]:
 def has_linear_head(source: Source) -> bool:
     """Whether `head_of` will find the head of this model."""
     with torch.device("meta"):
-        network = AutoModelForImageClassification.from_config(_settings(source)[0])
+        network = AutoModelForImageClassification.from_config(model_settings.of(source)[0])
     try:
         head_of(network)
     except ModelError:
         return False
     return True
-
-
-def family_of(source: Source) -> str:
-    """ "vit" or "cnn", from the source's configuration."""
-    return _family(_settings(source)[0])
-
-
-def check_px(source: Source, image_px: int) -> None:
-    """Raises ModelError when the network cannot have this input size, before anything is built or written."""
-    inputs.resized(*_settings(source), image_px)
-
-
-def own_aspect(source: Source) -> str | None:
-    """How the checkpoint's image processor brings a photo to a square: "crop", "pad", "squash" or None, another way."""
-    config, processor = _settings(source)
-    return inputs.shown(processor, inputs.side(config, processor))
-
-
-def own_px(source: Source) -> int:
-    """Side of the input that the checkpoint was made for."""
-    return inputs.side(*_settings(source))
 
 
 def memory_layout(network: nn.Module) -> torch.memory_format:
@@ -137,36 +111,8 @@ def memory_layout(network: nn.Module) -> torch.memory_format:
     """
     convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
     narrow = any(m.out_channels < 16 and m.kernel_size[0] > 1 for m in convolutions)
-    return torch.channels_last if _family(network.config) == "cnn" and not narrow else torch.contiguous_format
-
-
-def _family(config) -> str:
-    """ "vit" for networks that cut the image into patch tokens, else "cnn"."""
-    architecture = getattr(config, "architecture", "")  # timm's name, inside the wrapper
-    tokens = hasattr(config, "num_attention_heads") or any(
-        word in architecture for word in ("vit", "deit", "beit", "swin", "eva")
-    )
-    return "vit" if tokens else "cnn"
-
-
-def _settings(source: Source) -> tuple[object, object]:
-    """Configuration and image processor, from the source's folder or else from the table."""
-    if source.folder is None:
-        config = AutoConfig.for_model(**source.checkpoint.config)
-        kind = source.checkpoint.processor["image_processor_type"]
-        settings = {k: v for k, v in source.checkpoint.processor.items() if k != "image_processor_type"}
-        if kind == "TimmWrapperImageProcessor":
-            settings = {"pretrained_cfg": config.pretrained_cfg, "architecture": config.architecture}
-        return config, getattr(transformers, kind)(**settings)
-    try:
-        config = AutoConfig.from_pretrained(source.folder)
-        if getattr(config, "model_args", None):  # timm.save_for_hf writes these; the wrapper sets them itself
-            config.model_args = {k: v for k, v in config.model_args.items() if k != "num_classes"}
-        return config, AutoImageProcessor.from_pretrained(source.folder)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ModelError(
-            f"Expected an image model that transformers knows, got {source.name}: {' '.join(str(error).split())[:300]}"
-        ) from error
+    is_cnn = model_settings.family(network.config) == "cnn"
+    return torch.channels_last if is_cnn and not narrow else torch.contiguous_format
 
 
 def _load(folder: Path, config) -> nn.Module:
@@ -203,13 +149,6 @@ def _head_keys_of(kind: type, settings: str) -> frozenset[str]:
             network = AutoModelForImageClassification.from_config(config)
         shapes.append({name: tensor.shape for name, tensor in network.state_dict().items()})
     return frozenset(name for name, shape in shapes[0].items() if shapes[1][name] != shape)
-
-
-def _set_classes(config, classes: list[str]) -> None:
-    config.num_labels = len(classes)
-    config.id2label = dict(enumerate(classes))
-    config.label2id = {name: i for i, name in enumerate(classes)}
-    config.problem_type = "single_label_classification"
 
 
 def _set_drop_path(config, share: float, name: str) -> None:

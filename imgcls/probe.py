@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,12 +52,13 @@ def fit(features: np.ndarray, labels: np.ndarray, num_classes: int, *, balanced:
         out = fold == k
         if len(np.unique(y[~out])) < 2:
             continue
-        for c in STRENGTHS:
-            weight, bias, known = _regression(x[~out], y[~out], c, balanced)
+        for c, (weight, bias, known) in zip(
+            STRENGTHS, _regressions(x[~out], y[~out], STRENGTHS, balanced), strict=True
+        ):
             logits[c][np.ix_(out, known)] = x[out] @ weight.T + bias
     losses = {c: _cross_entropy(logits[c], y) for c in STRENGTHS}
     strength = min(STRENGTHS, key=lambda c: losses[c].mean())
-    weight, bias, known = _regression(features, labels, strength, balanced)
+    ((weight, bias, known),) = _regressions(features, labels, [strength], balanced)
     full_weight = np.zeros((num_classes, features.shape[1]), np.float32)
     full_bias = np.full(num_classes, bias.min(), np.float32)
     full_weight[known], full_bias[known] = weight, bias
@@ -84,28 +85,36 @@ def out_of_fold(
     found = np.full((len(labels), num_classes), -np.inf, np.float32)
     for k in range(fold.max() + 1):
         out = fold == k
-        weight, bias, known = _regression(features[~out], labels[~out], strength, balanced)
+        ((weight, bias, known),) = _regressions(features[~out], labels[~out], [strength], balanced)
         found[np.ix_(out, known)] = features[out] @ weight.T + bias
     return found
 
 
-def _regression(x: np.ndarray, y: np.ndarray, c: float, balanced: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Weight (k, D), bias (k,) for unscaled features, and the k classes that occur."""
+def _regressions(
+    x: np.ndarray, y: np.ndarray, strengths: Sequence[float], balanced: bool
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """For each strength: weight (k, D), bias (k,) for unscaled features, and the k classes that occur.
+
+    Each starts from the one before, so that rising strengths take half the steps.
+    """
     # half a second and 20 MB, which --tune full does not need
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
     scaler = StandardScaler().fit(x)
-    model = LogisticRegression(C=c, max_iter=MAX_ITERATIONS, class_weight="balanced" if balanced else None)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a probe that is nearly fitted serves as well
-        model.fit(scaler.transform(x), y)
-    weight, bias = model.coef_, model.intercept_
-    if len(model.classes_) == 2:  # sklearn keeps one row for two classes: the difference of their logits
-        weight, bias = np.concatenate([-weight / 2, weight / 2]), np.concatenate([-bias / 2, bias / 2])
-    weight = weight / scaler.scale_
-    return weight.astype(np.float32), (bias - weight @ scaler.mean_).astype(np.float32), model.classes_
+    scaled = scaler.transform(x)
+    weights = "balanced" if balanced else None
+    model = LogisticRegression(max_iter=MAX_ITERATIONS, class_weight=weights, warm_start=True)
+    for c in strengths:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # a probe that is nearly fitted serves as well
+            model.set_params(C=c).fit(scaled, y)
+        weight, bias = model.coef_, model.intercept_
+        if len(model.classes_) == 2:  # sklearn keeps one row for two classes: the difference of their logits
+            weight, bias = np.concatenate([-weight / 2, weight / 2]), np.concatenate([-bias / 2, bias / 2])
+        weight = weight / scaler.scale_
+        yield weight.astype(np.float32), (bias - weight @ scaler.mean_).astype(np.float32), model.classes_
 
 
 def _cross_entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -229,7 +229,7 @@ def best_model(division: Division, run: artifacts.RunFolder, device: torch.devic
     return found["pick"]
 
 
-def _pace(built: model.Classifier, division: Division, device: torch.device) -> rehearsal.Pace:
+def _pace(built: features.Backbone, division: Division, device: torch.device) -> rehearsal.Pace:
     """Seconds an image takes in training and in evaluation."""
     plan = plan_of(AugmentOptions(augment="standard", flip="horizontal"))
     half, loss = DeviceHalf(built.processor, plan, built.image_px), ClassificationLoss()
@@ -245,7 +245,7 @@ def _pace(built: model.Classifier, division: Division, device: torch.device) -> 
     return rehearsal.of_batch(pace, built.network, step, train, BATCH, device)
 
 
-def _latency_ms(built: model.Classifier, division: Division, device: torch.device) -> float:
+def _latency_ms(built: features.Backbone, division: Division, device: torch.device) -> float:
     """Median milliseconds from a file to its logits, one image at a time."""
     view = EvaluationView(division.rows["train"], built.processor)
     built.network.eval()
@@ -258,7 +258,7 @@ def _latency_ms(built: model.Classifier, division: Division, device: torch.devic
     return 1000 * statistics.median(times[1:])  # the first warms up
 
 
-def _memory_mb(built: model.Classifier) -> float:
+def _memory_mb(built: features.Backbone) -> float:
     """Memory of a training step of BATCH images: weights, gradients, AdamW's two moments, and what backward needs."""
     kept: dict[int, int] = {}
 

@@ -15,7 +15,8 @@ from torch import nn
 from torch.utils.data import Dataset
 
 FEW_IMAGES = 4  # enough to time a slow CPU, where memory is not tried
-QUICK_S = 1.0  # a CPU that takes less for those rehearses a whole batch: of few images most time is overhead
+WARM_IMAGES = 2  # warm kernels up on a CPU; batch norm of a pooled map wants more than one
+QUICK_S = 0.15  # a CPU that takes less for those rehearses a whole batch: of few images most time is overhead
 FORWARD = 1 / 3  # of a training step's arithmetic
 
 
@@ -58,7 +59,7 @@ def rehearse(
     with _traceless(network, device):
         first_s = _timed(lambda: _samples(train, count), device) / count
         read_s = max(0.0, first_s - _timed(lambda: _samples(train, count), device) / count)
-        _step(step, train, count)  # warms kernels up
+        _step(step, train, count if device.type != "cpu" or whole else min(count, WARM_IMAGES))
         network.zero_grad()
         train_s = _timed(lambda: _step(step, train, count), device) / count
         few = range(min(len(evaluation), FEW_IMAGES))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from imgcls import features, model, probe, recipes
+from imgcls import features, model_settings, probe, recipes
 from imgcls.augmentation import PLANS
 from imgcls.dataset import Division
 from imgcls.inputs import Input
@@ -43,9 +43,9 @@ def start(
 
     kept: where photos are kept; the features of training images are taken from those.
     """
-    family = model.family_of(source)
+    family = model_settings.family_of(source)
     chooses = mode != "full" and tune.tune == "auto"
-    image_px = wanted.image_px or model.own_px(source)
+    image_px = wanted.image_px or model_settings.own_px(source)
     if chooses and wanted.image_px is None:
         image_px = recipes.input_px(family, image_px, features.short_side(division.rows["train"], args.seed))
     crops = recipes.train_px(family, image_px)
@@ -86,7 +86,7 @@ def _choose_input(extractor: features.Extractor, wanted: ModelOptions, args: Tra
 def _probed(
     mode: str, extractor: features.Extractor, wanted: ModelOptions, tune: TuneOptions, args: TrainOptions
 ) -> Start:
-    shown = Input(wanted.image_px or model.own_px(extractor.source), wanted.fixed_aspect)
+    shown = Input(wanted.image_px or model_settings.own_px(extractor.source), wanted.fixed_aspect)
     balanced = args.class_weights == "balanced"
     fitted = extractor.probe(shown, features.PROBED_IMAGES, balanced=balanced, seed=args.seed)
     if mode != "head":

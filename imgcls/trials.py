@@ -63,9 +63,7 @@ def lowered(trainer: ImageTrainer, pace: Pace, seconds: float, run: artifacts.Ru
         run.write_json(artifacts.PRECISION, {"bf16": trainer.lower is not None})
     verdict = "taken" if trainer.lower else "left out"
     log.info("bf16: %s, %.2f times the speed of float32 here (--bf16 true or false decides)", verdict, gain)
-    taken = faster if trainer.lower else slower
-    # only the first reads photos that are not kept
-    return replace(taken, read_s=pace.read_s, read_evaluated_s=pace.read_evaluated_s)
+    return _reading(faster if trainer.lower else slower, pace)
 
 
 def compiled(trainer: ImageTrainer, wanted: str, pace: Pace, seconds: float) -> Pace:
@@ -77,11 +75,12 @@ def compiled(trainer: ImageTrainer, wanted: str, pace: Pace, seconds: float) -> 
     pays = seconds >= LONG_S and trainer.args.world_size == 1 and _has_compiler()  # processes could disagree
     if wanted == "off" or not trainer.can_compile or (wanted == "auto" and not pays):
         return pace
+    pace = _reading(trainer.rehearse(whole=True), pace)
     log.info("compile: trying, which takes a minute or two (--compile off leaves it out)")
     started = time.monotonic()
     trainer.compile()
     try:
-        faster = trainer.rehearse(whole=True)
+        faster = _reading(trainer.rehearse(whole=True), pace)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # compilers of all kinds raise all kinds
@@ -101,6 +100,11 @@ def compiled(trainer: ImageTrainer, wanted: str, pace: Pace, seconds: float) -> 
         return pace
     log.info("compile: kept, %.2f times the speed after %.0f s", gain, took)
     return faster
+
+
+def _reading(pace: Pace, first: Pace) -> Pace:
+    """A pace with what reading took in the first rehearsal: later ones find photos that are kept."""
+    return replace(pace, read_s=first.read_s, read_evaluated_s=first.read_evaluated_s)
 
 
 def _has_compiler() -> bool:

@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.data import Dataset
 from transformers import set_seed
 
-from imgcls import artifacts, features, inputs, layers, lookup, lora, losses, model, pitfalls, recipes
+from imgcls import artifacts, features, inputs, layers, lookup, lora, losses, model, model_settings, pitfalls, recipes
 from imgcls.augmentation import mixing, plan_of
 from imgcls.checkpoints import CHECKPOINTS
 from imgcls.dataset import Division
@@ -44,7 +44,7 @@ def mode_of(tune: TuneOptions, wanted: ModelOptions, source: Source, images: int
     the network cannot have.
     """
     if wanted.image_px is not None:
-        model.check_px(source, wanted.image_px)
+        model_settings.check_px(source, wanted.image_px)
     if tune.tune == "full" or (tune.tune == "auto" and (wanted.from_scratch or tune.recipe == "guide")):
         return "full"
     if wanted.from_scratch:
@@ -52,7 +52,7 @@ def mode_of(tune: TuneOptions, wanted: ModelOptions, source: Source, images: int
     if tune.tune == "auto" and not model.has_linear_head(source):
         log.info("tune: full, since the head of %s is not one linear layer", source.name)
         return "full"
-    return recipes.auto_mode(model.family_of(source), images) if tune.tune == "auto" else tune.tune
+    return recipes.auto_mode(model_settings.family_of(source), images) if tune.tune == "auto" else tune.tune
 
 
 def shown_smaller(
@@ -61,8 +61,10 @@ def shown_smaller(
     """Whether --tune auto will take a smaller input than the checkpoint's own, since the pictures are tiny."""
     if mode == "full" or tune.tune != "auto" or wanted.image_px is not None:
         return False
-    own = model.own_px(source)
-    return recipes.input_px(model.family_of(source), own, features.short_side(division.rows["train"], seed)) < own
+    own = model_settings.own_px(source)
+    return (
+        recipes.input_px(model_settings.family_of(source), own, features.short_side(division.rows["train"], seed)) < own
+    )
 
 
 def fit_aspect(mode: str, tune: TuneOptions, wanted: ModelOptions, source: Source, cut_share: float) -> None:
@@ -71,7 +73,7 @@ def fit_aspect(mode: str, tune: TuneOptions, wanted: ModelOptions, source: Sourc
     cut_share: share of the images of which the middle square shows less than two thirds.
     """
     probed = mode != "full" and tune.tune == "auto"
-    if wanted.aspect == "auto" and not probed and cut_share > CUT_SHARE and model.own_aspect(source) == "crop":
+    if wanted.aspect == "auto" and not probed and cut_share > CUT_SHARE and model_settings.own_aspect(source) == "crop":
         wanted.aspect = "squash"
         log.info(
             "input: photos are squashed to a square, since the middle of %.0f %% of them would miss over a third "
@@ -120,7 +122,7 @@ class Setup:
             kept=self.kept, short_px=self.speed.cache_px,
         )  # fmt: skip
         said = extractor.opinions(
-            Input(self.wanted.image_px or model.own_px(self.source), self.wanted.fixed_aspect),
+            Input(self.wanted.image_px or model_settings.own_px(self.source), self.wanted.fixed_aspect),
             self.start.probe.strength, OPINIONS, balanced=self.args.class_weights == "balanced", seed=self.args.seed,
         )  # fmt: skip
         paths = [path for split in self.division.rows for path in self.division.paths[split]]

@@ -89,13 +89,13 @@ def measured_best(division, run, args, fresh: bool) -> str:
 
 def follow_recipe(given, args, wanted, tune, augment, origin, division, mode: str, is_demo: bool) -> None:
     """Set every hyper-parameter that was not given, and say why."""
-    from imgcls import machine, model, recipes, tuning
+    from imgcls import machine, model_settings, recipes, tuning
 
     facts = recipes.Facts(
         images=len(division.rows["train"]),
         classes=len(division.classes),
         largest_over_smallest=division.imbalance("train"),
-        family=model.family_of(origin),
+        family=model_settings.family_of(origin),
         pretrained=not wanted.from_scratch,
         mode=mode,
         is_demo=is_demo,

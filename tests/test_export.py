@@ -20,7 +20,7 @@ from PIL import Image
 from torch import nn
 from transformers import AutoImageProcessor, pipeline
 
-from imgcls import artifacts, cli, export, inputs, model, onnx_file, preprocessing, source
+from imgcls import artifacts, cli, export, inputs, model, model_settings, onnx_file, preprocessing, source
 from imgcls.errors import ModelError
 
 EXPORT = TESTS.parent / "scripts" / "export.py"
@@ -108,7 +108,7 @@ def test_all_architectures_answer_as_pipeline(run_export, tmp_path, name):
 @pytest.mark.parametrize("name", ["vit-base", "vit-small-msn", "resnet-18", "efficientnet-b0", "mobilenetv3-small"])
 @pytest.mark.parametrize("px", [96, 224, 400])
 def test_steps_make_what_the_processor_makes(name, px):
-    config, processor = model._settings(source.locate(name))
+    config, processor = model_settings.of(source.locate(name))
     resized = inputs.resized(config, processor, px)
     asked = {aspect: inputs.with_aspect(config, resized, aspect) for aspect in ("crop", "squash")}
     if name != "efficientnet-b0":  # its processor cannot pad

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor
 
-from imgcls import inputs, model, source
+from imgcls import inputs, model, model_settings, source
 from imgcls.errors import ModelError
 
 
@@ -56,4 +56,4 @@ def test_what_checkpoints_show(folder):
     built = model.build(source.locate(str(folder)), ["a", "b"])
     cropping = built.network.config.model_type in ("resnet", "timm_wrapper")
     assert inputs.shown(built.processor, built.image_px) == ("crop" if cropping else "squash")
-    assert model.own_aspect(source.locate(str(folder))) == ("crop" if cropping else "squash")
+    assert model_settings.own_aspect(source.locate(str(folder))) == ("crop" if cropping else "squash")

@@ -11,7 +11,7 @@ import torch
 from drawings import photo
 from torch.utils.data import DataLoader
 
-from imgcls import images, inputs, model, recipes, source
+from imgcls import images, inputs, model_settings, recipes, source
 from imgcls.augmentation import DRAWS, PLANS, plan_of
 from imgcls.options import AugmentOptions
 from imgcls.pixels import Pixels
@@ -24,7 +24,7 @@ POLICY = plan_of(AugmentOptions(augment="light", flip="both", trivialaugment=Tru
 
 
 def processor_of(name, px=64, aspect=None):
-    config, processor = model._settings(source.locate(name))
+    config, processor = model_settings.of(source.locate(name))
     processor = inputs.resized(config, processor, px)
     return inputs.with_aspect(config, processor, aspect) if aspect else processor
 

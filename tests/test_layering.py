@@ -19,7 +19,7 @@ FLOORS = [
         "training_options", "run_options", "speed_options", "probe", "metrics", "pitfalls", "page", "calibration",
         "intake", "ledger", "sorting", "suspects", "made", "onnx_file", "hub", "profile",
     },
-    {"pixels"},
+    {"pixels", "model_settings"},
     {
         "lookup", "duplicates", "hub_rows", "transforms", "model", "diagnosis", "answers", "confusion", "card_numbers",
         "checkpointing", "pixel_folder",

@@ -7,7 +7,7 @@ import torch
 from drawings import photo
 from PIL import Image
 
-from imgcls import inputs, model, source
+from imgcls import inputs, model_settings, source
 from imgcls.checkpoints import CHECKPOINTS
 from imgcls.levels import Levels
 from imgcls.pixels import Pixels
@@ -17,7 +17,7 @@ from imgcls.views import EvaluationView
 
 def processor_of(name, px=None, aspect=None):
     """A checkpoint's image processor and the side of what it gives."""
-    config, found = model._settings(source.locate(name))
+    config, found = model_settings.of(source.locate(name))
     if px:
         found = inputs.resized(config, found, px)
     if aspect:

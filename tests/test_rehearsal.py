@@ -65,7 +65,7 @@ def test_a_whole_batch_is_rehearsed_where_a_few_images_were_quick(network):
     assert few.images == 4
     slow = Pace(4, QUICK_S / 4, 0.1)
     assert of_batch(slow, network, step, Images(), 8, CPU) is slow
-    assert set(sizes) == {4}
+    assert max(sizes) == 4
     whole = of_batch(few, network, step, Images(), 8, CPU)
     assert (sizes[-1], whole.images) == (8, 8)
     assert (whole.read_s, whole.read_evaluated_s) == (few.read_s, few.read_evaluated_s)
