@@ -156,7 +156,7 @@ def speed(bench: Bench, options) -> list[dict]:
 def ceiling(bench: Bench, options) -> list[dict]:
     """All models from the second epoch against the same network on a batch that is there already."""
     rows = []
-    for size in SIZES:
+    for size in options.sizes:
         for name in options.models or checkpoints.CHECKPOINTS:
             heavy = checkpoints.CHECKPOINTS[name].parameters > 40e6
             batch, count = (4, 10) if name == "vit-large" else (8, 19) if heavy else (16, 38 if size == "12 MP" else 76)
@@ -178,7 +178,7 @@ def ceiling(bench: Bench, options) -> list[dict]:
 def head(bench: Bench, options) -> list[dict]:
     """Ten epochs of --tune head, all of it but the start of the process, against ten of the example's."""
     rows, count = [], 112
-    for size in SIZES:
+    for size in options.sizes:
         photos, few = bench.photos(size, count), bench.photos(size, 8)
         for name in ("resnet-18", "mobilenetv3-small"):
             network, ratios = bench.network(name), []
@@ -245,6 +245,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=[name for name in TABLES if name != "gpu"])
     parser.add_argument("--models", nargs="+", help="of ceiling and gpu (default: all that they know)")
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES), help="of photos, in ceiling and head")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--photos", type=int, default=2048, help="of gpu")
     parser.add_argument("--compile", action="store_true", help="gpu also with --compile on")
