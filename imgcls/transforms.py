@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,9 +20,6 @@ from torch.utils.data import Sampler
 
 from imgcls import images
 from imgcls.augmentation import draw_crop
-
-if TYPE_CHECKING:
-    pass  # half a second, which prediction does not need
 
 GRAY = 118  # the mean of ImageNet, with which image processors pad
 # Filters that torch has for uint8, antialiased as Pillow's and up to four times as fast; Pillow has the others.
