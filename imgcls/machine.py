@@ -46,7 +46,8 @@ def prepare() -> None:
     one, so the threads are raised again. A value set by hand (no accelerate in sight) is kept.
     """
     torch.set_flush_denormal(True)
-    gc.freeze()  # what was imported stays: collecting garbage took a third of a second each time
+    if not gc.get_freeze_count():
+        gc.freeze()  # what was imported stays: looking for garbage in it took a third of a second each time
     mallopt = _of_libc("mallopt") if accelerator() is None else None
     if mallopt:
         for setting in MALLOC:
