@@ -146,9 +146,7 @@ class RunFolder:
 
     def write_json(self, name: str, content) -> None:
         """Write JSON, readable by people; NaN and infinity, which JSON lacks, become null."""
-        with whole_file(self / name) as file:
-            text = json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False)
-            file.write((text + "\n").encode(errors="backslashreplace"))
+        self.write_text(name, json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
     def read_json(self, name: str):
         """Content of a JSON file; None when it is absent. Raises RunError when it is damaged."""
@@ -163,8 +161,7 @@ class RunFolder:
 
     def write_text(self, name: str, text: str) -> None:
         """Text as UTF-8; what of a file's name is not Unicode is shown by its code."""
-        with whole_file(self / name) as file:
-            file.write(text.encode(errors="backslashreplace"))
+        self.write_bytes(name, text.encode(errors="backslashreplace"))
 
     def write_bytes(self, name: str, content: bytes) -> None:
         """A file of another kind."""
@@ -203,8 +200,7 @@ class RunFolder:
 
     def write_options(self, options: dict) -> None:
         """options.yaml, one option a line, usable again as --config."""
-        with whole_file(self / OPTIONS) as file:
-            file.write(yaml.safe_dump(options, sort_keys=False, allow_unicode=True).encode())
+        self.write_bytes(OPTIONS, yaml.safe_dump(options, sort_keys=False, allow_unicode=True).encode())
 
     def read_options(self) -> dict | None:
         """Options of the run that this folder holds; None when it holds none."""

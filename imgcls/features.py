@@ -40,6 +40,7 @@ class Backbone:
     ):
         self.config, self.processor = model_settings.fitted(source, classes, image_px, aspect)
         self.image_px = inputs.side(self.config, self.processor)
+        self.family = model_settings.family(self.config)
         self._wanted = (source, classes, device, {"image_px": image_px, "aspect": aspect})
 
     @functools.cached_property
@@ -150,9 +151,7 @@ def best_input(
     own = extractor.build()
     px = fixed_px
     if px is None:
-        px = recipes.input_px(
-            model_settings.family_of(extractor.source), own.image_px, short_side(extractor.division.rows["train"], seed)
-        )
+        px = recipes.input_px(own.family, own.image_px, short_side(extractor.division.rows["train"], seed))
     chosen = Input(px, fixed_aspect)
     if fixed_aspect is None and inputs.shown(own.processor, own.image_px) == "crop":
         ways = [Input(px, aspect) for aspect in (None, "squash")]

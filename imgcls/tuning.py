@@ -61,10 +61,8 @@ def shown_smaller(
     """Whether --tune auto will take a smaller input than the checkpoint's own, since the pictures are tiny."""
     if mode == "full" or tune.tune != "auto" or wanted.image_px is not None:
         return False
-    own = model_settings.own_px(source)
-    return (
-        recipes.input_px(model_settings.family_of(source), own, features.short_side(division.rows["train"], seed)) < own
-    )
+    family, own = model_settings.family_of(source), model_settings.own_px(source)
+    return recipes.input_px(family, own, features.short_side(division.rows["train"], seed)) < own
 
 
 def fit_aspect(mode: str, tune: TuneOptions, wanted: ModelOptions, source: Source, cut_share: float) -> None:
