@@ -211,7 +211,8 @@ def divide(
     kept = [i for i in range(len(files)) if i not in excluded]
     _check_enough(images, kept)
     if excluded:
-        log.info("data: %d images are left out: %s", len(excluded), _left_out(images, excluded))
+        plural = "" if len(excluded) == 1 else "s"
+        log.info("data: %d image%s left out: %s", len(excluded), plural, _left_out(images, excluded))
     numbers = [int(group) for group in (range(len(files)) if groups is None else groups)]
     chosen = [files[i].split for i in kept]
     wanted = {"validation": options.val_fraction, "test": options.test_fraction}

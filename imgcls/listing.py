@@ -69,7 +69,8 @@ def check_classes(listing: Listing, source: Path) -> None:
         per_split.setdefault(file.split, Counter())[file.label] += 1
     if not listing.files:
         loose = listing.skipped[LOOSE]
-        got = f"{len(loose)} images directly in it" if loose else listing.summary() or "an empty folder"
+        skipped = listing.summary()
+        got = f"{len(loose)} images directly in it" if loose else f"none ({skipped})" if skipped else "an empty folder"
         raise FolderError(f"Expected class folders with images in {source}, got {got}. Make one folder a class.")
     train = per_split.get("train", Counter()) + per_split.get(None, Counter())
     if len(listing.classes) == 1:
