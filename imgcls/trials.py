@@ -23,7 +23,7 @@ GAIN = 1.05  # less is noise
 # Trying bf16 takes some steps. On a CPU with instructions for it ResNet-18 took 0.45 of float32's time and ViT-Small
 # 0.6, but MobileNetV3-Small 1.8 times as long: no rule tells which.
 WORTH_TRYING_S, CLEARLY = 60, 1.15
-ROUNDS, UNCLEAR = 3, (0.7, 1.5)  # another process may disturb one
+ROUNDS, UNCLEAR = (2, 4), (0.7, 1.5)  # another process may disturb one: a second is asked, and more if unclear
 
 
 def agreed(value: float) -> float:
@@ -50,13 +50,13 @@ def lowered(trainer: ImageTrainer, pace: Pace, seconds: float, run: artifacts.Ru
         trainer.lower = torch.bfloat16 if remembered["bf16"] else None
         return trainer.rehearse() if remembered["bf16"] else pace
     found = {None: [pace], torch.bfloat16: []}
-    for _ in range(ROUNDS):
+    for rounds in range(1, ROUNDS[1] + 1):
         for kind in (torch.bfloat16, None):  # float32's first steps may have been slow because they were the first
             trainer.lower = kind
             found[kind].append(trainer.rehearse())
         slower, faster = (min(paces, key=lambda tried: tried.train_s) for paces in found.values())
         gain = agreed(slower.train_s / faster.train_s)
-        if not UNCLEAR[0] < gain < UNCLEAR[1]:
+        if rounds >= ROUNDS[0] and not UNCLEAR[0] < gain < UNCLEAR[1]:
             break
     trainer.lower = torch.bfloat16 if gain >= CLEARLY else None
     if args.should_save:

@@ -65,6 +65,14 @@ def test_bf16_is_taken_where_it_is_clearly_faster_and_remembered(run, caplog, fa
     assert resumed.lower == trainer.lower
 
 
+def test_one_disturbed_step_does_not_decide_however_clear_it_looks(run):
+    trainer = Trainer()
+    steps = iter([2.0, 1.0, 0.5, 1.0])
+    trainer.rehearse = lambda: Pace(4, next(steps), 0.1)
+    assert trials.lowered(trainer, SLOW, 100, run).train_s == 0.5
+    assert trainer.lower == torch.bfloat16
+
+
 def test_an_unclear_trial_is_repeated_so_that_a_disturbed_step_does_not_decide(run):
     trainer = Trainer(faster=0.6)
     steps = iter([0.9, 1.0, 0.6, 1.0])  # bf16's first was disturbed: 1.1 times float32's speed, the second tells
