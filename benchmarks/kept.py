@@ -5,7 +5,7 @@
 Three sides, each `scripts/train.py --folds 5`: photos kept shrunk (the default), `--cache off` (each crop decoded at
 the smallest JPEG scale that covers it), and `--cache off` on the same photos as PNG, which are decoded in full. Each
 image is judged by a model that did not see it. Prints accuracy and loss of each seed, and the mean difference to the
-last side with its standard error.
+last side with its standard error. `--out` is written after each run, and what it holds already is not run again.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ def as_png(folder: Path, target: Path) -> Path:
     return target
 
 
-def judged(data: Path, model: str, seed: int, cache: str, scratch: Path, kept: Path) -> tuple[float, float]:
+def judged(data: Path, model: str, seed: str, cache: str, scratch: Path, kept: Path) -> tuple[float, float]:
     """Accuracy and loss over all folds."""
     run = scratch / f"{data.name}-{cache}-{seed}"
     command = [sys.executable, str(TRAIN), "--data", str(data), "--model", model, "--output_dir", str(run),
-               "--folds", "5", "--seed", str(seed), "--cache", cache, "--bf16", "false"]  # fmt: skip
+               "--folds", "5", "--seed", seed, "--cache", cache, "--bf16", "false"]  # fmt: skip
     environment = {**os.environ, "IMGCLS_CACHE": str(kept)}
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
     found = json.loads((run / "metrics.json").read_text())["cross_validation"]
@@ -57,19 +57,22 @@ def main() -> None:
         scratch = Path(name)
         png = as_png(options.data, scratch / "png")
         sides = {"kept": (options.data, "auto"), "scaled": (options.data, "off"), "in full": (png, "off")}
-        found: dict[str, list] = {side: [] for side in sides}
-        for seed in options.seeds:
+        found: dict[str, dict] = {side: {} for side in sides}  # accuracy and loss by side and seed
+        if options.out and options.out.is_file():
+            found = json.loads(options.out.read_text())
+        for seed in map(str, options.seeds):
             for side, (data, cache) in sides.items():
-                found[side].append(judged(data, options.model, seed, cache, scratch, scratch / "cache"))
-                accuracy, loss = found[side][-1]
+                if seed not in found[side]:
+                    found[side][seed] = judged(data, options.model, seed, cache, scratch, scratch / "cache")
+                    if options.out:
+                        options.out.write_text(json.dumps(found, indent=1) + "\n")
+                accuracy, loss = found[side][seed]
                 print(f"seed {seed}, {side}: accuracy {accuracy:.4f}, loss {loss:.4f}", flush=True)
     for side in list(sides)[:-1]:
         for i, what in enumerate(("accuracy", "loss")):
-            over = [a[i] - b[i] for a, b in zip(found[side], found["in full"], strict=True)]
+            over = [found[side][str(seed)][i] - found["in full"][str(seed)][i] for seed in options.seeds]
             error = statistics.stdev(over) / len(over) ** 0.5 if len(over) > 1 else float("nan")
             print(f"{side} minus in full, {what}: {statistics.mean(over):+.4f} (standard error {error:.4f})")
-    if options.out:
-        options.out.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":
