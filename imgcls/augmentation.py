@@ -132,11 +132,12 @@ class DeviceHalf:
         x = x.float() if x.dtype == torch.uint8 else x
         if self.plan.degrees:
             x = _where(draws[:, 2], x, _rotate)
-        if self.plan.colour:
-            x = _colour(x, *draws[:, 3:6].to(x.dtype).T)
         if not is_normalised:
             shift, scale = self._on(x)
-            x = torch.addcmul(shift, x, scale)
+            if self.plan.colour:
+                x = _colour(x, *draws[:, 3:6].to(x.dtype).T, shift, scale)
+            else:
+                x = torch.addcmul(shift, x, scale)
         return _erase(x, draws[:, 6:10]) if self.plan.erase else x
 
     def _on(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -154,23 +155,29 @@ def _where(drawn: torch.Tensor, x: torch.Tensor, change: Callable) -> torch.Tens
     if x.device.type != "cpu":
         return torch.where((drawn != 0).view(-1, 1, 1, 1), change(x, drawn), x)
     at = drawn.nonzero()[:, 0]
-    return x.index_copy(0, at, change(x[at], drawn[at])) if len(at) else x
+    if not len(at):
+        return x
+    changed, x = change(x.index_select(0, at), drawn[at]), x.clone()
+    for i, image in zip(at.tolist(), changed, strict=True):  # index_copy copies uint8 a value at a time
+        x[i] = image
+    return x
 
 
 def _rotate(x: torch.Tensor, degrees: torch.Tensor) -> torch.Tensor:
     """Rotate each image about its centre, borders mirrored so that no black corner gives the angle away."""
-    angle = torch.deg2rad(degrees).view(-1, 1, 1)
     rows, columns = (((torch.arange(n, device=x.device) + 0.5) * 2 / n - 1) for n in x.shape[2:])
-    rows = rows[:, None]  # sums of a row and a column, a quarter of the time of affine_grid
-    grid = torch.stack([angle.cos() * columns - angle.sin() * rows, angle.sin() * columns + angle.cos() * rows], -1)
-    return torch.nn.functional.grid_sample(x, grid.to(x.dtype), padding_mode="reflection", align_corners=False)
+    angle = torch.deg2rad(degrees).view(-1, 1, 1)
+    # a product in the complex plane: a twentieth of the time of affine_grid
+    places = torch.complex(*torch.broadcast_tensors(columns, rows[:, None])) * torch.complex(angle.cos(), angle.sin())
+    grid = torch.view_as_real(places).to(x.dtype)
+    return torch.nn.functional.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
 
 
-def _colour(x: torch.Tensor, brightness, contrast, saturation) -> torch.Tensor:
-    """Scale brightness, contrast about the mean gray, and saturation about each pixel's gray; x in 0..255.
+def _colour(x: torch.Tensor, brightness, contrast, saturation, shift, scale) -> torch.Tensor:
+    """Scale brightness, contrast about the mean gray, and saturation about each pixel's gray, and normalise.
 
-    All three are linear in a pixel's colours, so together they are a matrix and an offset an image: a tenth of the time
-    of one after the other. brightness, contrast, saturation: (B,).
+    All are linear in a pixel's colours, so together they are a matrix and an offset an image: a tenth of the time of
+    one after the other. x: 0..255. brightness, contrast, saturation: (B,). shift, scale: (3, 1, 1), the normalisation.
     """
     light = brightness * contrast
     if x.device.type != "cpu":  # products with matrices this small are slow there
@@ -178,12 +185,17 @@ def _colour(x: torch.Tensor, brightness, contrast, saturation) -> torch.Tensor:
         gray = torch.add(LUMA[0] * red, green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])
         offset = (1 - contrast) * brightness * gray.mean((1, 2))
         rest = torch.addcmul(offset.view(-1, 1, 1), gray, (light * (1 - saturation)).view(-1, 1, 1))
-        return torch.addcmul(rest[:, None], x, (light * saturation).view(-1, 1, 1, 1)).clamp_(0, 255)
+        x = torch.addcmul(rest[:, None], x, (light * saturation).view(-1, 1, 1, 1)).clamp_(0, 255)
+        return torch.addcmul(shift, x, scale)
     weights = torch.tensor(LUMA)
     saturated = saturation.view(-1, 1, 1) * torch.eye(3)
     saturated = saturated + (1 - saturation).view(-1, 1, 1) * weights  # its rows still sum to 1: gray stays
     offset = ((1 - contrast) * brightness * (x.mean((2, 3)) @ weights)).view(-1, 1, 1)
-    return torch.baddbmm(offset, light.view(-1, 1, 1) * saturated, x.flatten(2)).view_as(x).clamp_(0, 255)
+    shift, scale = shift.flatten(1), scale.flatten(1)
+    x = torch.baddbmm(shift + scale * offset, light.view(-1, 1, 1) * scale * saturated, x.flatten(2)).view_as(x)
+    for channel, low, high in zip(x.unbind(1), shift, shift + 255 * scale, strict=True):
+        channel.clamp_(low.item(), high.item())
+    return x
 
 
 def _erase(x: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
