@@ -22,6 +22,13 @@ class CheckpointingTrainer(Trainer):
     average: WeightAverage | None = None
     _saving = False
 
+    def _get_dataloader(self, *arguments, **options):
+        """Trainer's loader with a generator of its own: else what it draws when a resumed run opens it anew would shift
+        what training draws from torch's."""
+        loader = super()._get_dataloader(*arguments, **options)
+        getattr(loader, "base_dataloader", loader).generator = torch.Generator()
+        return loader
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         self._load_network(resume_from_checkpoint)

@@ -56,9 +56,10 @@ class Diagnosis(TrainerCallback):
             self._say(pitfalls.predictions(self.task, self.numbers()))
 
     @property
-    def waiting_share(self) -> float:
-        """Share of the steps' time that went by waiting for images; the rest is computing."""
-        return self.waiting_s / max(self.waiting_s + self.working_s, 1e-9)
+    def waiting_share(self) -> float | None:
+        """Share of the steps' time that went by waiting for images, not computing; None when no step was timed."""
+        spent = self.waiting_s + self.working_s
+        return self.waiting_s / spent if spent else None
 
     def _say(self, findings: Iterator[dict]) -> None:
         for entry in findings:

@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 DISK_SHARE, RAM_SHARE = 0.3, 0.5  # of what is free, unless --cache_gb says more
 LEAST_BYTES = 200_000_000  # of room on disk: with less, photos are kept in memory
+MEMORY = Path("/dev/shm")  # Linux's memory as a folder
 MEMORY_NAME = "imgcls-pixels-"
 
 
@@ -51,10 +52,14 @@ def opened(kind: str, gigabytes: float | None = None) -> Pixels:
                     f"Expected a folder for --cache disk that can be written, got {reason}. Name another in "
                     "IMGCLS_CACHE, or give --cache ram."
                 ) from error
-        log.warning("cache: in memory, for this run alone: %s", reason)
     place = _memory_folder()
+    is_memory = place.parent == MEMORY
+    if kind != "ram" or not is_memory:
+        where = "memory" if is_memory else place.parent
+        log.warning("cache: in %s, for this run alone: %s", where, reason if kind != "ram" else f"no {MEMORY} here")
     free = min(psutil.virtual_memory().available, shutil.disk_usage(place.parent).free)
-    return Pixels(place, round(RAM_SHARE * free) if wanted is None else min(wanted, free))
+    share = RAM_SHARE if is_memory else DISK_SHARE
+    return Pixels(place, round(share * free) if wanted is None else min(wanted, free))
 
 
 def _held_bytes(place: Path) -> int:
@@ -67,9 +72,11 @@ def _held_bytes(place: Path) -> int:
 
 
 def _memory_folder() -> Path:
-    """A folder in memory, one for all processes of a launch on this machine; those that no one uses are removed."""
-    shared = Path("/dev/shm")
-    place = shared if os.access(shared, os.W_OK) else Path(tempfile.gettempdir())
+    """A folder in memory, one for all processes of a launch on this machine; those that no one uses are removed.
+
+    Where the system shows no memory as a folder (macOS, Windows), it is a temporary one.
+    """
+    place = MEMORY if os.access(MEMORY, os.W_OK) else Path(tempfile.gettempdir())
     for left in place.glob(f"{MEMORY_NAME}*"):  # of a run that was killed
         owner = left.name.removeprefix(MEMORY_NAME)
         if owner.isdigit() and not psutil.pid_exists(int(owner)):

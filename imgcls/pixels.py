@@ -29,7 +29,7 @@ from imgcls import artifacts, cache, cpu
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # of how pixels are kept: those of another version are not read
+VERSION = 2  # of how pixels are kept: those of another version are not read
 PACK_BYTES = 256_000_000  # from here a writer begins a new pack: room is made a pack at a time
 ENTRY = np.dtype([("key", "V16"), ("offset", "<u8"), ("shape", "<u4", 3), ("sum", "<u4")])
 

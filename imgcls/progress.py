@@ -94,19 +94,20 @@ class Progress(TrainerCallback):
             )
 
     def on_step_end(self, args, state, control, **kwargs):
-        # A log waits for the accelerator, which works on while the host is ahead.
-        if args.device.type != "cpu" and time.monotonic() < self.logged + LOG_EVERY_S:
+        # A log waits for the accelerator, which works on while the host is ahead. Several processes log together.
+        is_alone = args.device.type != "cpu" and args.world_size == 1
+        if is_alone and time.monotonic() < self.logged + LOG_EVERY_S:
             control.should_log = False
         if self.bar is not None:
             self.bar.update(state.global_step - self.bar.n)
-            self._show_kept()
+            self._show_kept(state.epoch)
         return control
 
-    def _show_kept(self) -> None:
+    def _show_kept(self, epoch: float) -> None:
         """While the first epoch decodes photos and keeps them, say how far that is."""
         if self.kept_share is None or time.monotonic() < self.looked + LOG_EVERY_S:
             return
-        self.looked, share = time.monotonic(), self.kept_share()
+        self.looked, share = time.monotonic(), self.kept_share() if epoch <= 1 else 1.0
         if 0 < share < 1:
             self.bar.set_description_str(f"keeping photos {share:.0%}")
         else:

@@ -111,6 +111,7 @@ def in_full(advice: Advice, division: Division, device: torch.device) -> dict:
     )
     recipe = {choice.option: choice.value for choice in recipes.choose(facts)}
     epochs, images = recipe["num_train_epochs"], facts.images
+    built.network.to(device)
     pace = _pace(built, division, device)
     seconds = pace.seconds(images * epochs, images + len(division.rows["validation"]) * epochs)
     return {
@@ -229,7 +230,7 @@ def best_model(division: Division, run: artifacts.RunFolder, device: torch.devic
     return found["pick"]
 
 
-def _pace(built: features.Backbone, division: Division, device: torch.device) -> rehearsal.Pace:
+def _pace(built: model.Classifier | features.Backbone, division: Division, device: torch.device) -> rehearsal.Pace:
     """Seconds an image takes in training and in evaluation."""
     plan = plan_of(AugmentOptions(augment="standard", flip="horizontal"))
     half, loss = DeviceHalf(built.processor, plan, built.image_px), ClassificationLoss()

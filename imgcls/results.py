@@ -54,7 +54,8 @@ def write(
             logits[split] = prediction.all_logits(network, view, args)
     if not args.should_save:
         return
-    numbers = {split: judge(found, division.rows[split]["label"], division.classes) for split, found in logits.items()}
+    labels = {split: division.rows[split]["label"][:] for split in logits}
+    numbers = {split: judge(found, labels[split], division.classes) for split, found in logits.items()}
     history = trainer.state.log_history
     findings = trainer.diagnosis.finish(history, numbers["validation"])
     remembered = run.read_json(artifacts.BATCH)
@@ -64,9 +65,7 @@ def write(
     run.write_csv(artifacts.PREDICTIONS, artifacts.PREDICTION_COLUMNS, _predictions(logits, division))
     run.write_logits(**logits)
     run.write_json(artifacts.DIAGNOSIS, findings)
-    run.write_json(
-        artifacts.CALIBRATION, calibration.fitted(logits["validation"], division.rows["validation"]["label"])
-    )
+    run.write_json(artifacts.CALIBRATION, calibration.fitted(logits["validation"], labels["validation"]))
     metrics = {
         "model": trainer.classifier.name,
         "classes": division.classes,
@@ -124,7 +123,7 @@ def _predictions(logits: dict[str, np.ndarray], division: Division):
     """Rows of predictions.csv, validation then test."""
     for split, found in logits.items():
         probabilities = softmax(found.astype(np.float64), axis=1)
-        rows = zip(division.paths[split], division.rows[split]["label"], probabilities, strict=True)
+        rows = zip(division.paths[split], division.rows[split]["label"][:], probabilities, strict=True)
         for path, label, p in rows:
             best = int(p.argmax())
             name = division.classes[best]
@@ -133,7 +132,7 @@ def _predictions(logits: dict[str, np.ndarray], division: Division):
 
 
 def _training_numbers(trainer: ImageTrainer) -> dict:
-    state, images = trainer.state, len(trainer.train_dataset)
+    state, images, waiting = trainer.state, len(trainer.train_dataset), trainer.diagnosis.waiting_share
     stopwatch = next(c for c in trainer.callback_handler.callbacks if isinstance(c, Stopwatch))
     best = next((e for e in state.log_history if e["step"] == state.best_global_step and "eval_loss" in e), {})
     return {
@@ -141,7 +140,7 @@ def _training_numbers(trainer: ImageTrainer) -> dict:
         "epochs": round(state.epoch, 3),
         "seconds": round(stopwatch.seconds, 1),
         "images_per_second": round(images * state.epoch / max(stopwatch.seconds, 1e-9), 1),
-        "waiting": round(trainer.diagnosis.waiting_share, 3),
+        **({} if waiting is None else {"waiting": round(waiting, 3)}),
         "stopped_early": state.global_step < state.max_steps,
         "best_epoch": round(best.get("epoch", state.epoch), 3),
     }

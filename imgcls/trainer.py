@@ -138,8 +138,9 @@ class ImageTrainer(CheckpointingTrainer):
     def _run_epoch(self, *, epoch: int, train_dataloader, **kwargs):
         if self.resident is None and self._may_reside():
             self._reside()
+            getattr(train_dataloader, "base_dataloader", train_dataloader)._iterator = None  # ends persistent workers
         if self.resident is not None:
-            train_dataloader = self._resident_loader
+            train_dataloader, self.sampler = self._dealt
         # Trainer's own set_epoch does not reach the sampler once batches are skipped in several processes.
         self.sampler.epoch = epoch
         return super()._run_epoch(epoch=epoch, train_dataloader=train_dataloader, **kwargs)
@@ -160,7 +161,7 @@ class ImageTrainer(CheckpointingTrainer):
         view.deals_boxes = True
         self.args = copy.copy(args)
         self.args.dataloader_num_workers = min(DEALERS, args.dataloader_num_workers)
-        self._resident_loader = self.get_train_dataloader()
+        self._dealt = (self.get_train_dataloader(), self.sampler)
         self.args = args
         log.info(
             "photos: %d on the accelerator, %s, in %.1f s: nothing else of them crosses the bus",

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from transformers import TrainingArguments
 from transformers.integrations import get_available_reporting_integrations
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
@@ -124,8 +125,9 @@ class TrainOptions(TrainingArguments):
             self.greater_is_better = METRICS[self.metric_for_best_model]
         self.tries_bf16 = self.bf16 is None
         self.bf16 = bool(self.bf16)
-        if self.accelerator_config is None:
-            self.accelerator_config = {"non_blocking": True}  # the host goes ahead while a batch is copied
+        if self.accelerator_config is None and torch.cuda.is_available():
+            # The host goes ahead while a batch is copied. On MPS torch before 2.13 might copy what was freed meanwhile.
+            self.accelerator_config = {"non_blocking": True}
         super().__post_init__()
         self._check_report_to()
         self._check_hub()

@@ -43,7 +43,7 @@ def lowered(trainer: ImageTrainer, pace: Pace, seconds: float, run: artifacts.Ru
     if args.device.type != "cpu" or not args.tries_bf16 or not cpu.has_bf16() or not trainer.sees_images:
         return pace
     remembered = run.read_json(artifacts.PRECISION)
-    if remembered is None and seconds < WORTH_TRYING_S:
+    if remembered is None and (seconds < WORTH_TRYING_S or run.last_checkpoint() is not None):
         return pace
     trainer.lower = torch.bfloat16
     if remembered is not None:

@@ -213,7 +213,7 @@ class Setup:
         rows = [self.division.rows[split] for split in ("train", "validation")]
         if self.mode == "head":
             seen = [self.start.features[split] for split in ("train", "validation")]
-            return [features.FeatureView(found, of["label"]) for found, of in zip(seen, rows, strict=True)]
+            return [features.FeatureView(found, of["label"][:]) for found, of in zip(seen, rows, strict=True)]
         return [
             TrainingView(
                 rows[0],
@@ -232,7 +232,7 @@ class Setup:
     def _loss(self) -> losses.ClassificationLoss:
         weights = None
         if self.args.class_weights == "balanced":
-            labels = self.division.rows["train"]["label"]
+            labels = self.division.rows["train"]["label"][:]
             weights = losses.balanced_weights(labels, len(self.division.classes)).to(self.args.device)
         return losses.ClassificationLoss(weights, self.args.label_smoothing_factor, self.args.focal)
 
@@ -240,7 +240,7 @@ class Setup:
         division = self.division
         return pitfalls.Task(
             division.classes,
-            np.bincount(division.rows["train"]["label"], minlength=len(division.classes)).tolist(),
+            np.bincount(division.rows["train"]["label"][:], minlength=len(division.classes)).tolist(),
             len(division.rows["validation"]),
             pretrained=not self.wanted.from_scratch,
             is_demo=self.is_demo,

@@ -34,7 +34,7 @@ class _View(Dataset):
 
     def __init__(self, rows: datasets.Dataset, keys: Sequence[str] | None, kept: Pixels | None):
         self.rows, self.keys, self.kept = rows, keys, kept or Pixels()
-        self.labels: list[int] = list(rows["label"])
+        self.labels: list[int] = rows["label"][:]
         self._key_of: dict[tuple, bytes] = {}
 
     def __len__(self) -> int:
@@ -91,6 +91,7 @@ class TrainingView(_View):
         self.processor, self.plan, self.px, self.seed = processor, plan, px, seed
         self.resample = resample_filter(processor)
         self.deals_boxes = False
+        self._missing: tuple[int, int] | None = None  # photos added, and photos missing, when first asked
         self.plain = EvaluationView(rows, processor, keys=keys, kept=kept) if plan.crop_share is None else None
 
     def __getitems__(self, keys: Sequence[tuple[int, int, bool]]) -> list[dict]:
@@ -140,8 +141,14 @@ class TrainingView(_View):
         return self.key(index, shrunk_settings(self.short_px))
 
     def kept_share(self) -> float:
-        """How far this run is with keeping the photos, 0..1; 1 where it keeps none."""
-        return 1.0 if self.kept.is_full or self.short_px is None else min(1.0, self.kept.added() / len(self))
+        """How far this run is with the photos that were not kept at the first call, 0..1; 1 where there were none."""
+        if self.kept.is_full or self.short_px is None:
+            return 1.0
+        if self._missing is None:
+            missing = len(self) - self.kept.holds(map(self._photo, range(len(self))))
+            self._missing = (self.kept.added(), missing)
+        before, missing = self._missing
+        return min(1.0, (self.kept.added() - before) / missing) if missing else 1.0
 
     def _boxes(self, indices: list[int], rngs: list[random.Random]) -> list[dict]:
         shown = []
@@ -224,22 +231,24 @@ class EvaluationView(_View):
     def _exact(self, indices: Sequence[int]) -> list[torch.Tensor]:
         if self._levels is None:
             first = self._processed(Image.new("RGB", (64, 64)))
-            self._levels = Levels(self.processor, first.shape[-1])
             self._settings = settings_of(self.processor)
+            self._levels = Levels(self.processor, first.shape[-1])  # last: other threads go by it
         levels = self._levels
 
         def make(index: int):
             def packed() -> np.ndarray:
                 pixels = evaluation_pixels(self.source(index), self.processor)
                 whole = levels.to_uint8(pixels)
-                # a padding's gray is no level: then the floats themselves are kept
-                return pixels.numpy().view(np.uint8) if whole is None else whole.numpy()
+                # a padding's gray is no level: then the floats themselves are kept, four bytes each
+                return pixels.numpy().view(np.uint8).reshape(12, *pixels.shape[1:]) if whole is None else whole.numpy()
 
             return packed
 
         kept = self.kept.read([Wanted(self.key(i, self._settings), make(i)) for i in indices])
         return [
-            levels.to_float(torch.from_numpy(p)) if p.shape[2] == p.shape[1] else torch.from_numpy(p.view(np.float32))
+            levels.to_float(torch.from_numpy(p))
+            if len(p) == 3
+            else torch.from_numpy(p.view(np.float32).reshape(3, *p.shape[1:]))
             for p in kept
         ]
 

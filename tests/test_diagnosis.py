@@ -137,6 +137,7 @@ def test_a_finding_is_said_once_and_time_between_steps_is_waiting(monkeypatch, c
     now = [0.0]
     monkeypatch.setattr(diagnosis.time, "monotonic", lambda: now[0])
     callback = diagnosis.Diagnosis(TASK, lambda: None)
+    assert callback.waiting_share is None
     state = SimpleNamespace(global_step=0, max_steps=40, log_history=[])
     args = SimpleNamespace(dataloader_num_workers=0)
     with caplog.at_level(logging.INFO):
@@ -154,6 +155,7 @@ def test_a_finding_is_said_once_and_time_between_steps_is_waiting(monkeypatch, c
             now[0] += 0.75
     assert callback.waiting_s == pytest.approx(29 * 0.75)
     assert callback.working_s == pytest.approx(30 * 0.25)
+    assert callback.waiting_share == pytest.approx(29 * 0.75 / (29 * 0.75 + 30 * 0.25))
     assert caplog.text.count("data_bound") == 1
 
 

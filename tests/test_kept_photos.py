@@ -11,7 +11,7 @@ import torch
 from drawings import photo
 from torch.utils.data import DataLoader
 
-from imgcls import images, inputs, model_settings, recipes, source
+from imgcls import images, inputs, model_settings, recipes, source, views
 from imgcls.augmentation import DRAWS, PLANS, plan_of
 from imgcls.options import AugmentOptions
 from imgcls.pixels import Pixels
@@ -230,6 +230,35 @@ def test_processors_that_give_other_values_share_nothing(rows, pictures, folder)
         assert torch.equal(pixels, torch.stack([evaluation_pixels(file, processor) for file in pictures]))
         given.add(pixels.numpy().tobytes())
     assert len(given) > 12, "too much alike to tell anything"
+
+
+def test_a_thread_that_asks_while_another_reads_the_processor_keeps_under_the_right_settings(rows, folder, monkeypatch):
+    view, settings_of = EvaluationView(rows, processor_of("resnet-18"), kept=kept(folder)), views.settings_of
+    between = []
+
+    def interrupted(processor):
+        if not between:
+            between.append(None)
+            between[0] = view[1]
+        return settings_of(processor)
+
+    monkeypatch.setattr(views, "settings_of", interrupted)
+    view.__getitems__(range(6))
+    assert view.kept.holds([view.key(i, "") for i in range(6)]) == 0
+    assert view.is_kept
+    assert_equal([between[0]], [view[1]])
+
+
+@pytest.mark.parametrize("before", [0, 4, 6])
+def test_the_share_of_photos_that_are_kept_counts_what_was_missing(rows, folder, before):
+    training(rows, folder).__getitems__([(0, index, True) for index in range(before)])
+    view = training(rows, folder)
+    shares = [view.kept_share()]
+    for index in range(6):
+        view[0, index, True]
+        shares.append(view.kept_share())
+    missing = 6 - before
+    assert shares == pytest.approx([max(0, at - before) / missing if missing else 1.0 for at in range(7)])
 
 
 def test_evaluation_of_shrunk_photos_uses_those_of_training(rows, folder, decoded):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from drawings import photo
 from PIL import Image
+from transformers import ViTImageProcessor
 
 from imgcls import inputs, model_settings, source
 from imgcls.checkpoints import CHECKPOINTS
@@ -71,6 +72,18 @@ def test_values_between_levels_and_beyond_are_not_taken_for_levels(noisy):
         other = given.clone()
         other[1, 20, 30] += change
         assert levels.to_uint8(other) is None, change
+
+
+def test_what_a_processor_gives_need_not_be_square(tmp_path):
+    processor = ViTImageProcessor(size={"shortest_edge": 64})
+    files = [str(tmp_path / f"{i}.png") for i in range(3)]
+    for file, size in zip(files, [(96, 64), (97, 64), (64, 90)], strict=True):
+        photo(*size, seed=1).save(file)
+    rows = datasets.Dataset.from_dict({"image": [{"path": f, "bytes": None} for f in files], "label": [0] * 3})
+    for _ in range(2):
+        view = EvaluationView(rows, processor, kept=Pixels(tmp_path / "pixels", 10**9))
+        for i, file in enumerate(files):
+            assert torch.equal(view[i]["pixel_values"], evaluation_pixels(file, processor))
 
 
 @pytest.mark.parametrize("name", ["vit-base", "resnet-18", "mobilenetv3-small"])

@@ -428,8 +428,7 @@ def cache(tmp_path, monkeypatch):
     memory = tmp_path / "memory"
     memory.mkdir()
     monkeypatch.setenv("IMGCLS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(pixel_folder.os, "access", lambda *_: False)
-    monkeypatch.setattr(tempfile, "tempdir", str(memory))
+    monkeypatch.setattr(pixel_folder, "MEMORY", memory)
     return SimpleNamespace(root=tmp_path / "cache", memory=memory)
 
 
@@ -471,6 +470,22 @@ def test_a_cache_that_cannot_be_written_is_an_error_or_memory(cache, tmp_path, c
     assert kept.folder.parent == cache.memory
     assert served(kept, [0]) == [0]
     assert served(kept, [0]) == []
+
+
+@pytest.mark.parametrize("kind", ["auto", "ram"])
+def test_where_memory_is_no_folder_the_place_is_named(cache, tmp_path, monkeypatch, caplog, kind):
+    (tmp_path / "cache").write_text("a file in the folder's place")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.setattr(pixel_folder, "MEMORY", tmp_path / "none")
+    monkeypatch.setattr(tempfile, "tempdir", str(elsewhere))
+    monkeypatch.setattr(pixel_folder.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**6))
+    with caplog.at_level(logging.WARNING):
+        kept = opened(kind)
+    (line,) = caplog.messages
+    assert line.startswith(f"cache: in {elsewhere}, for this run alone: ")
+    assert kept.folder.parent == elsewhere
+    assert kept.most_bytes == 3 * 10**5  # as of a disk
 
 
 def keep_in_memory(told):

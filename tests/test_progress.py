@@ -62,13 +62,21 @@ def test_each_epoch_logs_its_own_loss():
     assert progress.Progress(show_bar=False).on_epoch_end(None, state(3, 1.0), control).should_log
 
 
+@pytest.mark.parametrize(("kind", "processes", "logs"), [("cpu", 1, True), ("cuda", 1, False), ("cuda", 2, True)])
+def test_an_accelerator_is_asked_once_a_second_and_processes_ask_together(kind, processes, logs):
+    shown, control = progress.Progress(show_bar=False), SimpleNamespace(should_log=True)
+    shown.on_log(None, state(1), control, logs={})
+    shown.on_step_end(SimpleNamespace(device=torch.device(kind), world_size=processes), state(2), control)
+    assert control.should_log is logs
+
+
 @pytest.mark.parametrize("show_bar", [False, True])
 def test_a_line_of_numbers_after_each_evaluation(show_bar, caplog, capsys):
     shown = progress.Progress(show_bar)
     metrics = {"eval_loss": 0.5, "eval_accuracy": 0.75, "eval_macro_f1": 0.7}
     with caplog.at_level(logging.INFO):
         shown.on_train_begin(None, state(), None)
-        shown.on_step_end(SimpleNamespace(device=torch.device("cpu")), state(1), None)
+        shown.on_step_end(SimpleNamespace(device=torch.device("cpu"), world_size=1), state(1), None)
         shown.on_log(None, state(1), None, logs={"loss": 1.25, "learning_rate": 1e-3, "images_per_second": 80.0})
         shown.on_evaluate(None, state(1, 0.5), None, metrics=metrics)
         shown.on_train_end(None, state(1), None)

@@ -1,13 +1,16 @@
 """Which model is recommended: by rule for each wish, and by measurement."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from commands import TRAIN
 
 from imgcls import recommendation
 from imgcls.recommendation import Measured, Wish, pick, prior
+from imgcls.rehearsal import Pace
 
 RECOMMEND = TRAIN.with_name("recommend.py")
 
@@ -62,6 +65,21 @@ def test_the_pick_is_cheap_among_those_good_enough(priority, taken):
 def test_a_clear_lead_in_accuracy_wins():
     models = [measured("best", 0.90, latency=50), measured("quick", 0.85, latency=5)]
     assert pick(models, "accuracy").model == "best"
+
+
+def test_the_network_that_is_timed_is_where_its_images_go(monkeypatch):
+    division = SimpleNamespace(
+        rows={"train": range(9), "validation": range(2)}, classes=["a", "b"], imbalance=lambda _: 1
+    )
+    timed = []
+
+    def pace(built, _, device):
+        timed.append(next(built.network.parameters()).device)
+        return Pace(1, 0.1, 0.1)
+
+    monkeypatch.setattr(recommendation, "_pace", pace)
+    recommendation.in_full(recommendation.Advice("resnet-18"), division, torch.device("meta"))
+    assert timed == [torch.device("meta")]
 
 
 def test_measured_on_the_images(launch, resnet, shapes, tmp_path):

@@ -1,16 +1,21 @@
-"""Memory layouts, and a disk that fills while a checkpoint is written."""
+"""Memory layouts, photos on the accelerator, draws, and a disk that fills while a checkpoint is written."""
 
+import multiprocessing
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import tiny
 import torch
+from transformers import TrainingArguments
 
 from imgcls import model, source
 from imgcls.artifacts import RunFolder
+from imgcls.checkpointing import CheckpointingTrainer
 from imgcls.errors import RunError
 from imgcls.model import memory_layout
 from imgcls.trainer import ImageTrainer
+from imgcls.transforms import EpochSampler
 
 
 def test_narrow_convolutions_keep_the_ordinary_layout(tmp_path):
@@ -18,6 +23,62 @@ def test_narrow_convolutions_keep_the_ordinary_layout(tmp_path):
     real = model.build(source.locate("resnet-18"), ["a", "b"], from_scratch=True)
     assert memory_layout(narrow.network) is torch.contiguous_format
     assert memory_layout(real.network) is torch.channels_last
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_loaders_take_no_draws_from_training(workers):
+    class InOrder(CheckpointingTrainer):
+        def _get_train_sampler(self, train_dataset=None):
+            return None
+
+    args = TrainingArguments(
+        output_dir="unused",
+        dataloader_num_workers=workers,
+        dataloader_persistent_workers=workers > 0,
+        use_cpu=True,
+    )
+    trainer = InOrder(torch.nn.Linear(1, 1), args, data_collator=torch.tensor, train_dataset=range(8))
+    loader, before = trainer.get_train_dataloader(), torch.get_rng_state()
+    assert [len(list(loader)), len(list(loader))] == [1, 1]
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_photos_move_once_and_their_readers_end(train, resnet, shapes, tmp_path, monkeypatch):
+    epochs, readers, before = [], [], set(multiprocessing.active_children())
+    deal, run_epoch = EpochSampler.__iter__, ImageTrainer._run_epoch
+
+    def dealt(self):
+        epochs.append(self.epoch)
+        return deal(self)
+
+    def watched(self, **options):
+        done = run_epoch(self, **options)
+        readers.append(len(set(multiprocessing.active_children()) - before))
+        return done
+
+    monkeypatch.setattr(EpochSampler, "__iter__", dealt)
+    monkeypatch.setattr(ImageTrainer, "_run_epoch", watched)
+    monkeypatch.setattr(ImageTrainer, "_may_reside", lambda self: self.train_dataset.can_reside)
+    done = train(
+        "--model", resnet, "--data", shapes, "--tune", "full", "--output_dir", tmp_path / "run", "--epochs", 3,
+        "--dataloader_num_workers", 1, "--eval_strategy", "no", "--save_strategy", "no", "--fresh",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("on the accelerator") == 1
+    assert epochs == [0, 1, 2]
+    assert readers == [1, 1, 1]  # of host's pixels, then of boxes
+
+
+def test_each_training_on_resident_photos_has_its_own_order(monkeypatch):
+    class Resident(ImageTrainer):
+        def __init__(self):
+            self.resident, self.sampler = object(), SimpleNamespace(epoch=None)  # of a loader that no one uses
+            self._dealt = ("boxes", SimpleNamespace(epoch=0))
+
+    monkeypatch.setattr("transformers.Trainer._run_epoch", lambda self, **given: given["train_dataloader"])
+    trainer = Resident()
+    assert trainer._run_epoch(epoch=3, train_dataloader="pixels") == "boxes"
+    assert trainer._dealt[1].epoch == 3
 
 
 def test_a_full_disk_is_one_line_and_leaves_no_half_checkpoint(tmp_path, monkeypatch):

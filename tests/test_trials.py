@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from imgcls import cpu, trials
-from imgcls.artifacts import PRECISION, RunFolder
+from imgcls.artifacts import CHECKPOINTS, PRECISION, RunFolder
 from imgcls.errors import ModelError
 from imgcls.rehearsal import Pace
 
@@ -95,6 +95,15 @@ def test_bf16_is_not_tried_on_accelerators_by_decision_or_for_seconds(run, other
     assert trainer.lower is None
     assert trainer.rehearsed == []
     assert run.read_json(PRECISION) is None
+
+
+def test_a_run_that_went_on_in_float32_keeps_to_it(run):
+    trainer = Trainer()
+    checkpoint = run / CHECKPOINTS / "checkpoint-3"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "trainer_state.json").write_text("{}")
+    assert trials.lowered(trainer, SLOW, 1000, run) == SLOW
+    assert not trainer.rehearsed
 
 
 def test_bf16_is_not_tried_where_it_is_emulated(run, monkeypatch):
