@@ -176,11 +176,8 @@ def ceiling(bench: Bench, options) -> list[dict]:
 
 
 def head(bench: Bench, options) -> list[dict]:
-    """Ten epochs of --tune head, all of it but the start of the process, against ten of the example's.
-
-    The example trains on as many images as ours, 85 % of them, and its evaluation is not counted.
-    """
-    rows = []
+    """Ten epochs of --tune head, all of it but the start of the process, against ten of the example's."""
+    rows, trained = [], 0.85  # of the images; the example's evaluation is not counted
     for size in options.sizes:
         count = 1000 if size == "0.2 MP" else 112
         photos, some, few = (bench.photos(size, images) for images in (count, 112, 8))
@@ -190,7 +187,7 @@ def head(bench: Bench, options) -> list[dict]:
                 given = ("--tune", "head", "--epochs", 10)
                 start = bench.ours(few, network, *given, cache=f"few-{size}-{name}-{pair}")["seconds"]
                 ours = bench.ours(photos, network, *given, cache=f"head-{size}-{name}-{pair}")["seconds"] - start
-                theirs = ms(of_epochs(bench.child("stock", some, network, 0, 1), 0)) / 1000 * 0.85 * (count - 8) * 10
+                theirs = ms(of_epochs(bench.child("stock", some, network, 0, 1), 0)) / 1000 * trained * (count - 8) * 10
                 ratios.append(theirs / ours)
             print(f"{size}, {name}: ten epochs of --tune head {spread(ratios, 1)} times as fast", flush=True)
             rows.append({"photos": size, "count": count, "model": name, "ratios": ratios})

@@ -21,6 +21,7 @@ from imgcls import cpu, machine, model
 from imgcls.errors import ImageError, ModelError, shorten
 
 MOST_READERS = 16  # threads that feed one accelerator; each holds batches in memory
+SHARES = 4  # batches that a thread of a CPU computes at least: else one may work while the others have ended
 
 
 def load(folder: Path, device: torch.device) -> tuple[nn.Module, object]:
@@ -86,6 +87,8 @@ def outputs_of(
     ones may have none. Raises what the view raises.
     """
     mine = range(part[0], len(view), part[1])
+    if device.type == "cpu":  # of few images, too, each thread has its share
+        batch = max(1, min(batch, len(mine) // (SHARES * torch.get_num_threads())))
     found = []
     with tqdm(total=len(mine), desc="evaluating", leave=False, disable=None if show_progress else True) as bar:
         for at, outputs, broken in stream(forward, mine, lambda i: view[i]["pixel_values"], batch=batch, device=device):
