@@ -1,12 +1,7 @@
-"""How training images are varied: random draws on the host, and what they do to a batch on the device.
-
-Every draw is a pure function of the generator it is given, so that it can depend on (seed, epoch, index) alone.
-"""
+"""How training images are varied, and what that does to a batch on the device; `draws` has the random numbers."""
 
 from __future__ import annotations
 
-import math
-import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -42,9 +37,8 @@ PLANS = {
     "standard": Plan(crop_share=(0.35, 1.0), degrees=10, colour=0.1),
     "heavy": Plan(crop_share=(0.2, 1.0), degrees=20, colour=0.4, erase=0.25),
 }
-CROP_ASPECT = (3 / 4, 4 / 3)  # Szegedy et al. 2015, section 6
 LUMA = (0.299, 0.587, 0.114)  # gray of red, green and blue: ITU-R BT.601, as Pillow's "L"
-DRAWS = 10  # numbers drawn for an image: flips 2, angle 1, colour 3, erased rectangle 4
+DRAWS = 10  # of an image: mirror left-right, upside down, degrees, three colour factors, erased box in 0..1
 
 
 def plan_of(options: AugmentOptions) -> Plan:
@@ -56,39 +50,6 @@ def plan_of(options: AugmentOptions) -> Plan:
     if policy is not None and plan.crop_share is None:
         raise OptionError("Expected --trivialaugment or --randaugment with --augment light or more, got none.")
     return replace(plan, policy=policy)
-
-
-def draw_crop(rng: random.Random, width: int, height: int, share: tuple[float, float]) -> tuple[float, ...]:
-    """Box (left, top, right, bottom) in px of a random crop of the given share of the area.
-
-    Ten tries for a box of random aspect that fits (Szegedy et al. 2015), then the largest central one that has
-    an allowed aspect.
-    """
-    for _ in range(10):
-        area = width * height * rng.uniform(*share)
-        aspect = math.exp(rng.uniform(math.log(CROP_ASPECT[0]), math.log(CROP_ASPECT[1])))
-        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
-        if 0 < w <= width and 0 < h <= height:
-            left, top = rng.randint(0, width - w), rng.randint(0, height - h)
-            return left, top, left + w, top + h
-    aspect = min(max(width / height, CROP_ASPECT[0]), CROP_ASPECT[1])
-    w, h = min(width, height * aspect), min(height, width / aspect)
-    return (width - w) / 2, (height - h) / 2, (width + w) / 2, (height + h) / 2
-
-
-def draw_variation(rng: random.Random, plan: Plan) -> list[float]:
-    """DRAWS numbers: mirror left-right, upside down, angle in degrees, three colour factors, erased box in 0..1."""
-    mirror = float(plan.flip != "none" and rng.random() < 0.5)
-    upside = float(plan.flip == "both" and rng.random() < 0.5)
-    angle = rng.uniform(-plan.degrees, plan.degrees) if rng.random() < 0.5 else 0.0
-    colour = [rng.uniform(1 - plan.colour, 1 + plan.colour) for _ in range(3)]
-    box = [0.0] * 4
-    if rng.random() < plan.erase:  # area and aspect as in Zhong et al. 2020
-        area, aspect = rng.uniform(0.02, 0.2), math.exp(rng.uniform(math.log(0.3), math.log(3.3)))
-        w, h = min(1.0, math.sqrt(area * aspect)), min(1.0, math.sqrt(area / aspect))
-        left, top = rng.uniform(0, 1 - w), rng.uniform(0, 1 - h)
-        box = [left, top, left + w, top + h]
-    return [mirror, upside, angle, *colour, *box]
 
 
 def mixing(mixup: float, cutmix: float) -> v2.Transform | None:

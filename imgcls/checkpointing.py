@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import torch
+from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
@@ -23,11 +24,7 @@ class CheckpointingTrainer(Trainer):
     _saving = False
 
     def _get_dataloader(self, *arguments, **options):
-        """Trainer's loader with a generator of its own: else what it draws when a resumed run opens it anew would shift
-        what training draws from torch's."""
-        loader = super()._get_dataloader(*arguments, **options)
-        getattr(loader, "base_dataloader", loader).generator = torch.Generator()
-        return loader
+        return with_own_generator(super()._get_dataloader(*arguments, **options))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
@@ -83,6 +80,12 @@ class CheckpointingTrainer(Trainer):
             (beside / name).rename(folder / name)
             rotate_checkpoints(str(folder), self.args.save_total_limit, self.state.best_model_checkpoint)
         self.accelerator.wait_for_everyone()
+
+
+def with_own_generator(loader: DataLoader) -> DataLoader:
+    """The loader: else what it draws when a resumed run opens it anew would shift what training draws from torch's."""
+    getattr(loader, "base_dataloader", loader).generator = torch.Generator()
+    return loader
 
 
 def disk_bytes(source: Source, kept: int | None) -> int:

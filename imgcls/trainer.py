@@ -12,19 +12,21 @@ import torch
 from accelerate.utils.memory import should_reduce_batch_size
 from torch import nn
 from torch.distributed.tensor import DTensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 from transformers import EarlyStoppingCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from imgcls import artifacts, diagnosis, layers, losses, machine, model, pitfalls
 from imgcls.augmentation import DeviceHalf
 from imgcls.averaging import WeightAverage
-from imgcls.checkpointing import CheckpointingTrainer
+from imgcls.checkpointing import CheckpointingTrainer, with_own_generator
 from imgcls.intervals import standard_error
 from imgcls.metrics import ImageClassification
 from imgcls.model import Classifier
 from imgcls.progress import EvaluateEveryEpochs, History, Progress, Stopwatch
 from imgcls.rehearsal import Pace, of_batch, rehearse
+from imgcls.resident import Captured
+from imgcls.resident_view import ResidentView
 from imgcls.training_options import METRICS, TrainOptions
 from imgcls.transforms import EpochSampler
 from imgcls.views import EvaluationView, TrainingView, collate
@@ -32,7 +34,6 @@ from imgcls.views import EvaluationView, TrainingView, collate
 log = logging.getLogger(__name__)
 
 RESIDENT_SHARE = 0.7  # of the accelerator's free memory that photos may take
-DEALERS = 2  # processes that draw the boxes of photos there: 20 us an image
 
 
 class ImageTrainer(CheckpointingTrainer):
@@ -94,7 +95,8 @@ class ImageTrainer(CheckpointingTrainer):
         self._seconds = (0.0, 0.0)  # waiting and working, at the last log
         self.is_compiled = False
         self.lower: torch.dtype | None = None  # precision that a CPU takes instead of float32
-        self.resident = None  # the photos, once they are on the accelerator
+        self.on_accelerator = ResidentView(train) if is_images else None
+        self.resident = None  # the photos, once they are there
 
     def unwrapped(self) -> nn.Module:
         """What is trained, as it was before processes and precision were wrapped around it."""
@@ -147,37 +149,43 @@ class ImageTrainer(CheckpointingTrainer):
 
     def _may_reside(self) -> bool:
         """Whether all photos are kept and fit the memory that the accelerator has left."""
-        view = self.train_dataset
-        if self.args.device.type == "cpu" or not isinstance(view, TrainingView) or not view.can_reside:
+        if self.args.device.type == "cpu" or not self.sees_images or not self.on_accelerator.is_possible:
             return False
         optimizer_bytes = 8 * self.model.num_parameters() if not self.state.global_step else 0
         free = machine.free_memory(self.args.device) - optimizer_bytes
-        return view.resident_bytes() < RESIDENT_SHARE * free
+        return self.on_accelerator.bytes < RESIDENT_SHARE * free
 
     def _reside(self) -> None:
-        """Put the photos on the accelerator, and from now on let the host deal boxes alone."""
-        view, args, started = self.train_dataset, self.args, time.monotonic()
-        self.resident = view.resident(args.device)
-        view.deals_boxes = True
-        self.args = copy.copy(args)
-        self.args.dataloader_num_workers = min(DEALERS, args.dataloader_num_workers)
-        self._dealt = (self.get_train_dataloader(), self.sampler)
-        self.args = args
+        """Put the photos on the accelerator, and from now on let the host deal numbers alone."""
+        view, started = self.on_accelerator, time.monotonic()
+        self.resident = view.photos(self.args.device)
+        self._cropped = Captured(self._varied_crops)
+        loader = DataLoader(
+            view,
+            self._train_batch_size,
+            sampler=self._get_train_sampler(),
+            collate_fn=collate,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
+        self._dealt = (with_own_generator(self.accelerator.prepare(loader)), self.sampler)
         log.info(
             "photos: %d on the accelerator, %s, in %.1f s: nothing else of them crosses the bus",
-            len(view), artifacts.size_text(view.resident_bytes()), time.monotonic() - started,
+            len(view), artifacts.size_text(view.bytes), time.monotonic() - started,
         )  # fmt: skip
+
+    def _varied_crops(self, indices: torch.Tensor, boxes: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
+        view = self.train_dataset
+        crops = self.resident.crops(indices, boxes, draws[:, :2], view.px, view.resample)
+        return self.device_half(crops, draws, is_mirrored=True).to(torch.float32, memory_format=self.layout)
 
     def _prepare_inputs(self, inputs: dict) -> dict:
         inputs = super()._prepare_inputs(inputs)
         draws = inputs.pop("draws", None)
         if draws is not None:
-            is_mirrored = "boxes" in inputs
-            if is_mirrored:
-                view, mirrored = self.train_dataset, draws[:, :2]
-                placed = (inputs.pop("indices"), inputs.pop("boxes"), mirrored)
-                inputs["pixel_values"] = self.resident.crops(*placed, view.px, view.resample)
-            inputs["pixel_values"] = self.device_half(inputs["pixel_values"], draws, is_mirrored=is_mirrored)
+            if "boxes" in inputs:
+                inputs["pixel_values"] = self._cropped(inputs.pop("indices"), inputs.pop("boxes"), draws)
+            else:
+                inputs["pixel_values"] = self.device_half(inputs["pixel_values"], draws)
             if self.mix is not None:
                 shares = losses.class_shares(inputs["labels"], self.num_classes)
                 inputs["pixel_values"], inputs["labels"] = self.mix(inputs["pixel_values"], shares)

@@ -1,15 +1,13 @@
 """From a row to pixels, on the host: decode once, crop, resize, to uint8; augmentation does the rest on the device.
 
 Training never shows a full-size photo to an image processor (100 ms and more each) and moves only uint8.
-Evaluation is the checkpoint's own image processor, exactly. Every random choice is a pure function of
-(seed, epoch, index), so it is the same with any number of workers and processes and after any kill; what is kept of an
-image is a function of its file, so it is the same in every epoch and run.
+Evaluation is the checkpoint's own image processor, exactly. What is kept of an image is a function of its file, so it
+is the same in every epoch and run.
 """
 
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Callable
 
 import numpy as np
@@ -19,7 +17,7 @@ from torch.nn.functional import interpolate
 from torch.utils.data import Sampler
 
 from imgcls import images
-from imgcls.augmentation import draw_crop
+from imgcls.draws import crop_boxes
 
 GRAY = 118  # the mean of ImageNet, with which image processors pad
 # Filters that torch has for uint8, antialiased as Pillow's and up to four times as fast; Pillow has the others.
@@ -27,28 +25,21 @@ FILTERS = {Image.Resampling.BILINEAR: "bilinear", Image.Resampling.BICUBIC: "bic
 
 
 def read_crop(
-    source: str | bytes, rng: random.Random, share: tuple[float, float], px: int, resample: int, padded: bool = False
+    source: str | bytes, numbers: np.ndarray, share: tuple[float, float], px: int, resample: int, padded: bool = False
 ) -> np.ndarray:
     """A random crop of an image as uint8 (3, px, px), decoded at the smallest JPEG scale that covers it.
 
     The box is drawn from the header's size, so neither crop nor result depend on the decoder's scale.
-    Nearest-neighbour processors see single pixels, so there the image is decoded in full. padded: of the photo in the
-    middle of a gray square.
+    Nearest-neighbour processors see single pixels, so there the image is decoded in full. numbers: its draws. padded:
+    of the photo in the middle of a gray square.
     """
     with images.open_image(source) as image:
         size = images.displayed_size(image)
-        box = draw_box(rng, size, share, padded)
+        box = crop_boxes(numbers[None], np.array([size]), share, padded)[0]
         scale = min(1.0, max(px / (box[2] - box[0]), px / (box[3] - box[1])))
         at_least = None if resample == Image.Resampling.NEAREST else (size[0] * scale, size[1] * scale)
         pixels = images.to_rgb(image, at_least)
     return crop(np.array(pixels), box, size, px, resample, padded)
-
-
-def draw_box(
-    rng: random.Random, size: tuple[int, int], share: tuple[float, float], padded: bool = False
-) -> tuple[float, ...]:
-    """Box of a random crop in a photo of this (width, height), or in the square around it."""
-    return draw_crop(rng, *((max(size),) * 2 if padded else size), share)
 
 
 def crop(
@@ -72,15 +63,17 @@ def crop(
         scaled = (box[0] * sx, box[1] * sy, min(box[2] * sx, columns), min(box[3] * sy, rows))
         picture = Image.fromarray(pixels).resize((px, px), Image.Resampling(resample), box=scaled)
         return np.asarray(picture).transpose(2, 0, 1)
-    left, top, right, bottom = whole_box((box[0] * sx, box[1] * sy, box[2] * sx, box[3] * sy), (columns, rows))
+    scaled = np.array([[box[0] * sx, box[1] * sy, box[2] * sx, box[3] * sy]])
+    left, top, right, bottom = whole_boxes(scaled, np.array([[columns, rows]]))[0]
     planes = torch.from_numpy(pixels[top:bottom, left:right]).permute(2, 0, 1)[None]
     return interpolate(planes, (px, px), mode=name, antialias=True, align_corners=False)[0].numpy()
 
 
-def whole_box(box: tuple[float, ...], size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The box in whole px, at least one each way, within (width, height)."""
-    left, top = (min(round(box[i]), size[i] - 1) for i in (0, 1))
-    return left, top, max(round(box[2]), left + 1), max(round(box[3]), top + 1)
+def whole_boxes(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Boxes (B, 4) in whole px, at least one each way, within photos of these widths and heights (B, 2)."""
+    rounded = boxes.round().astype(int)
+    corners = np.minimum(rounded[:, :2], sizes - 1)
+    return np.hstack([corners, np.maximum(rounded[:, 2:], corners + 1)])
 
 
 def evaluation_pixels(source: str | bytes, processor) -> torch.Tensor:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import random
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -14,13 +12,12 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from imgcls import images
-from imgcls.augmentation import Plan, draw_variation
+from imgcls import draws, images
+from imgcls.augmentation import Plan
 from imgcls.levels import Levels
 from imgcls.losses import PADDING_LABEL
 from imgcls.pixels import Pixels, Wanted, key_of
-from imgcls.resident import REACH, Resident
-from imgcls.transforms import crop, draw_box, evaluation_pixels, read_crop, resample_filter, whole_box
+from imgcls.transforms import crop, evaluation_pixels, read_crop, resample_filter
 
 if TYPE_CHECKING:
     import datasets  # half a second, which prediction does not need
@@ -90,52 +87,27 @@ class TrainingView(_View):
         self.padded, self.short_px = padded, short_px
         self.processor, self.plan, self.px, self.seed = processor, plan, px, seed
         self.resample = resample_filter(processor)
-        self.deals_boxes = False
         self._missing: tuple[int, int] | None = None  # photos added, and photos missing, when first asked
         self.plain = EvaluationView(rows, processor, keys=keys, kept=kept) if plan.crop_share is None else None
 
     def __getitems__(self, keys: Sequence[tuple[int, int, bool]]) -> list[dict]:
-        """{"pixel_values": uint8 (3, px, px), or float when nothing is cropped; "labels": int; "draws": (DRAWS,)}.
-
-        While the view deals boxes, instead of pixels: "indices": int, "boxes": int (4,).
-        """
-        # a text seed is hashed the same on every machine
-        rngs = [random.Random(f"{self.seed} {epoch} {index}") for epoch, index, _ in keys]
-        indices = [index for _, index, _ in keys]
-        shown = self._boxes(indices, rngs) if self.deals_boxes else self._pixels(indices, rngs)
+        """{"pixel_values": uint8 (3, px, px), or float when nothing is cropped; "labels": int; "draws": (DRAWS,)}."""
+        numbers = draws.uniform(self.seed, (key[:2] for key in keys))
+        shown = self._pixels([index for _, index, _ in keys], numbers)
+        varied = draws.variations(numbers, self.plan).tolist()
         return [
-            {
-                **seen,
-                "labels": self.labels[index] if counted else PADDING_LABEL,
-                "draws": draw_variation(rng, self.plan),
-            }
-            for seen, rng, (_, index, counted) in zip(shown, rngs, keys, strict=True)
+            {"pixel_values": pixels, "labels": self.labels[index] if counted else PADDING_LABEL, "draws": drawn}
+            for pixels, drawn, (_, index, counted) in zip(shown, varied, keys, strict=True)
         ]
 
-    @property
-    def can_reside(self) -> bool:
-        """Whether all photos are kept and may be cropped on an accelerator."""
-        suits = self.short_px is not None and self.plan.crop_share is not None and self.plan.policy is None
-        return (
-            suits
-            and not self.padded
-            and self.resample in REACH
-            and self.kept.holds(map(self._photo, range(len(self)))) == len(self)
-        )
+    def kept_size(self, index: int) -> tuple[int, int]:
+        """Width and height of a photo that is kept."""
+        rows, columns, _ = self.kept.shape(self._photo(index))
+        return columns, rows
 
-    def resident(self, device: torch.device) -> Resident:
-        """All photos, copied to a device."""
-        batches = (range(start, min(start + 64, len(self))) for start in range(0, len(self), 64))
-        photos = (photo for batch in batches for photo in self.shrunk(batch, self.short_px))
-        return Resident(photos, len(self), self._canvas(), device)
-
-    def resident_bytes(self) -> int:
-        """Of what `resident` takes, once all photos are kept."""
-        return 3 * len(self) * math.prod(self._canvas())
-
-    def _canvas(self) -> tuple[int, int]:
-        shapes = [self.kept.shape(self._photo(i)) for i in range(len(self))]
-        return max(shape[0] for shape in shapes), max(shape[1] for shape in shapes)
+    def missing(self) -> int:
+        """How many photos are not kept yet."""
+        return len(self) - self.kept.holds(map(self._photo, range(len(self))))
 
     def _photo(self, index: int) -> bytes:
         return self.key(index, shrunk_settings(self.short_px))
@@ -145,46 +117,38 @@ class TrainingView(_View):
         if self.kept.is_full or self.short_px is None:
             return 1.0
         if self._missing is None:
-            missing = len(self) - self.kept.holds(map(self._photo, range(len(self))))
-            self._missing = (self.kept.added(), missing)
+            self._missing = (self.kept.added(), self.missing())
         before, missing = self._missing
         return min(1.0, (self.kept.added() - before) / missing) if missing else 1.0
 
-    def _boxes(self, indices: list[int], rngs: list[random.Random]) -> list[dict]:
-        shown = []
-        for index, rng in zip(indices, rngs, strict=True):
-            rows, columns, _ = self.kept.shape(self._photo(index))
-            box = whole_box(draw_box(rng, (columns, rows), self.plan.crop_share), (columns, rows))
-            shown.append({"indices": index, "boxes": box})
-        return shown
-
-    def _pixels(self, indices: list[int], rngs: list[random.Random]) -> list[dict]:
+    def _pixels(self, indices: list[int], numbers: np.ndarray) -> list[torch.Tensor]:
         if self.plain is not None:
-            return [{"pixel_values": sample["pixel_values"]} for sample in self.plain.__getitems__(indices)]
+            return [sample["pixel_values"] for sample in self.plain.__getitems__(indices)]
         how = (self.px, self.resample, self.padded)
+        share = self.plan.crop_share
         if self.short_px is None:
-            share = self.plan.crop_share
 
-            def work(index: int, rng: random.Random):
-                return lambda: read_crop(self.source(index), rng, share, *how)
+            def work(index: int, own: np.ndarray):
+                return lambda: read_crop(self.source(index), own, share, *how)
 
-            crops = self.kept.each([work(index, rng) for index, rng in zip(indices, rngs, strict=True)])
+            crops = self.kept.each([work(index, own) for index, own in zip(indices, numbers, strict=True)])
         else:
 
-            def cut(photo: np.ndarray, rng: random.Random):
-                size = (photo.shape[1], photo.shape[0])
-                return lambda: crop(photo, draw_box(rng, size, self.plan.crop_share, self.padded), size, *how)
+            def cut(photo: np.ndarray, box: np.ndarray, size: np.ndarray):
+                return lambda: crop(photo, box, size, *how)
 
             photos = self.shrunk(indices, self.short_px)
-            crops = self.kept.each([cut(photo, rng) for photo, rng in zip(photos, rngs, strict=True)])
+            sizes = np.array([photo.shape[1::-1] for photo in photos]).reshape(-1, 2)
+            boxes = draws.crop_boxes(numbers, sizes, share, self.padded)
+            crops = self.kept.each([cut(*each) for each in zip(photos, boxes, sizes, strict=True)])
         tensors = [torch.from_numpy(np.ascontiguousarray(seen)) for seen in crops]
-        return [{"pixel_values": self._varied(seen, rng)} for seen, rng in zip(tensors, rngs, strict=True)]
+        return [self._varied(seen, own) for seen, own in zip(tensors, numbers, strict=True)]
 
-    def _varied(self, pixels: torch.Tensor, rng: random.Random) -> torch.Tensor:
+    def _varied(self, pixels: torch.Tensor, numbers: np.ndarray) -> torch.Tensor:
         if self.plan.policy is None:
             return pixels
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(rng.getrandbits(63))
+            torch.manual_seed(int(numbers[draws.POLICY] * 2**53))
             return self.plan.policy(pixels)
 
 
@@ -264,16 +228,17 @@ def settings_of(processor) -> str:
     return f"{processor!r} {versions}"
 
 
-def collate(samples: list[dict]) -> dict[str, torch.Tensor]:
+def collate(samples: list[dict] | dict) -> dict[str, torch.Tensor]:
     """Samples -> batch tensors: pixel_values (B, 3, H, W), labels (B,), and in training draws (B, DRAWS).
 
-    Boxes come as indices (B,) and boxes (B, 4) in place of pixels.
+    What is a batch already stays as it is.
     """
-    batch = {"labels": torch.tensor([s["labels"] for s in samples])}
-    if "boxes" in samples[0]:
-        batch |= {name: torch.tensor([s[name] for s in samples]) for name in ("indices", "boxes")}
-    else:
-        batch["pixel_values"] = torch.stack([s["pixel_values"] for s in samples])
+    if isinstance(samples, dict):
+        return samples
+    batch = {
+        "labels": torch.tensor([s["labels"] for s in samples]),
+        "pixel_values": torch.stack([s["pixel_values"] for s in samples]),
+    }
     if "draws" in samples[0]:
         batch["draws"] = torch.tensor([s["draws"] for s in samples], dtype=torch.float32)
     return batch

@@ -6,16 +6,18 @@ from collections import Counter
 from pathlib import Path
 
 import datasets
+import numpy as np
 import pytest
 import torch
 from drawings import photo
 from torch.utils.data import DataLoader
 
-from imgcls import images, inputs, model_settings, recipes, source, views
+from imgcls import draws, images, inputs, model_settings, recipes, source, views
 from imgcls.augmentation import DRAWS, PLANS, plan_of
 from imgcls.options import AugmentOptions
 from imgcls.pixels import Pixels
-from imgcls.transforms import EpochSampler, draw_box, evaluation_pixels, whole_box
+from imgcls.resident_view import ResidentView
+from imgcls.transforms import EpochSampler, evaluation_pixels, whole_boxes
 from imgcls.views import EvaluationView, TrainingView, collate
 
 SIZES = [(160, 120), (120, 170), (150, 150), (40, 50), (300, 90), (97, 131)]
@@ -164,28 +166,28 @@ def test_images_without_files_are_kept_by_their_names(pictures, folder, decoded)
 
 def test_photos_reside_only_once_all_are_kept_and_only_where_crops_can_be_made_there(rows, folder):
     view = training(rows, folder)
-    assert not view.can_reside
+    assert not ResidentView(view).is_possible
     view.__getitems__(KEYS[:5])
-    assert not view.can_reside
+    assert not ResidentView(view).is_possible
     view.__getitems__(KEYS)
-    assert view.can_reside
-    assert training(rows, folder, name="vit-base").can_reside  # bilinear
+    assert ResidentView(view).is_possible
+    assert ResidentView(training(rows, folder, name="vit-base")).is_possible  # bilinear
     for way in ("light, nearest", "padded", "policy", "not cropped"):
         view = training(rows, folder, **WAYS[way])
         view.__getitems__(KEYS)
-        assert not view.can_reside, way
-    assert not training(rows, folder, short_px=None).can_reside
-    assert not training(rows).can_reside
+        assert not ResidentView(view).is_possible, way
+    assert not ResidentView(training(rows, folder, short_px=None)).is_possible
+    assert not ResidentView(training(rows)).is_possible
 
 
 @pytest.mark.parametrize("name", ["resnet-18", "vit-base"])
 def test_boxes_show_what_the_pixels_dealt_otherwise_show(rows, folder, decoded, name):
     view = training(rows, folder, name=name)
     dealt = collate([view[key] for key in KEYS])
-    resident = view.resident(torch.device("cpu"))
+    boxes = ResidentView(view)
+    resident = boxes.photos(torch.device("cpu"))
     count = sum(decoded.values())
-    view.deals_boxes = True
-    batch = collate(view.__getitems__(KEYS))
+    batch = collate(boxes.__getitems__(KEYS))
     assert batch.keys() == {"labels", "indices", "boxes", "draws"}
     assert batch["indices"].tolist() == [index for _, index, _ in KEYS]
     assert batch["boxes"].shape == (len(KEYS), 4)
@@ -195,7 +197,7 @@ def test_boxes_show_what_the_pixels_dealt_otherwise_show(rows, folder, decoded, 
     assert batch["draws"].shape == (len(KEYS), DRAWS)
     crops = resident.crops(batch["indices"], batch["boxes"], torch.zeros(len(KEYS), 2), PX, view.resample)
     assert (crops.round() - dealt["pixel_values"].float()).abs().max() <= 1
-    assert resident.photos.nbytes == view.resident_bytes()
+    assert resident.photos.nbytes == boxes.bytes
     assert sum(decoded.values()) == count == len(SIZES)
 
 
@@ -283,10 +285,11 @@ def test_crops_of_kept_photos_are_hardly_enlarged(plan, px):
     share, draw = PLANS[plan].crop_share, random.Random(f"{plan} {px}")
     short = recipes.cache_px(image_px, train_px, share[0]).value
     assert short >= image_px * 8 / 7
-    smallest = short
+    sizes = []
     for _ in range(2000):
         size = (short, round(short * draw.choice([1, 1.1, 4 / 3, 3 / 2, 16 / 9, 3])))
-        size = size[:: draw.choice([1, -1])]
-        left, top, right, bottom = whole_box(draw_box(draw, size, share), size)
-        smallest = min(smallest, right - left, bottom - top)
+        sizes.append(size[:: draw.choice([1, -1])])
+    numbers = np.random.default_rng(0).random((len(sizes), draws.NUMBERS))
+    boxes = whole_boxes(draws.crop_boxes(numbers, np.array(sizes), share), np.array(sizes))
+    smallest = min(short, (boxes[:, 2:] - boxes[:, :2]).min())
     assert smallest >= 0.86 * train_px  # the most elongated: a square of that area has as many px as the crop

@@ -19,12 +19,13 @@ FLOORS = [
         "training_options", "run_options", "speed_options", "probe", "metrics", "pitfalls", "page", "calibration",
         "intake", "ledger", "sorting", "suspects", "made", "onnx_file", "hub", "profile",
     },
-    {"pixels", "model_settings"},
+    {"pixels", "model_settings", "draws"},
     {
         "lookup", "duplicates", "hub_rows", "transforms", "model", "diagnosis", "answers", "confusion", "card_numbers",
         "checkpointing", "pixel_folder",
     },
     {"views"},
+    {"resident_view"},
     {"report", "audit", "dataset", "prediction", "trainer", "lora", "overlay", "preprocessing", "card"},
     {"trials", "problems", "selection", "features", "labelled", "exhibit", "release"},
     {

@@ -58,7 +58,7 @@ def test_photos_move_once_and_their_readers_end(train, resnet, shapes, tmp_path,
 
     monkeypatch.setattr(EpochSampler, "__iter__", dealt)
     monkeypatch.setattr(ImageTrainer, "_run_epoch", watched)
-    monkeypatch.setattr(ImageTrainer, "_may_reside", lambda self: self.train_dataset.can_reside)
+    monkeypatch.setattr(ImageTrainer, "_may_reside", lambda self: self.on_accelerator.is_possible)
     done = train(
         "--model", resnet, "--data", shapes, "--tune", "full", "--output_dir", tmp_path / "run", "--epochs", 3,
         "--dataloader_num_workers", 1, "--eval_strategy", "no", "--save_strategy", "no", "--fresh",
@@ -66,7 +66,7 @@ def test_photos_move_once_and_their_readers_end(train, resnet, shapes, tmp_path,
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("on the accelerator") == 1
     assert epochs == [0, 1, 2]
-    assert readers == [1, 1, 1]  # of host's pixels, then of boxes
+    assert readers == [1, 0, 0]  # none once the host deals numbers alone
 
 
 def test_each_training_on_resident_photos_has_its_own_order(monkeypatch):

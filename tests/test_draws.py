@@ -1,0 +1,79 @@
+"""Random draws: of what they depend, and that they stay within what was asked for."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from imgcls.augmentation import PLANS
+from imgcls.draws import CROP_ASPECT, NUMBERS, crop_boxes, uniform, variations
+
+MANY = uniform(3, [(0, index) for index in range(4000)])
+
+
+def test_an_image_has_the_same_numbers_in_any_batch():
+    keys = [(2, 7), (2, 0), (2, 10**7), (5, 7), (2, 7)]
+    found = uniform(11, keys)
+    assert found.shape == (5, NUMBERS)
+    for row, key in zip(found, keys, strict=True):
+        assert np.array_equal(uniform(11, [key])[0], row)
+    assert len({tuple(row) for row in [*found, *uniform(12, keys)]}) == 8
+
+
+def test_numbers_are_even():
+    assert 0 <= MANY.min() < 1e-4
+    assert 1 - 1e-4 < MANY.max() < 1
+    assert np.abs(MANY.mean(0) - 0.5).max() < 0.025
+    neighbours = [np.corrcoef(MANY[:-1, i], MANY[1:, i])[0, 1] for i in range(NUMBERS)]
+    assert np.abs(neighbours).max() < 0.08
+
+
+@pytest.mark.parametrize("size", [(400, 300), (300, 400), (224, 224), (37, 48)])
+def test_crops_lie_in_the_photo_with_the_share_and_aspect_asked_for(size):
+    sizes = np.tile(size, (len(MANY), 1))
+    left, top, right, bottom = crop_boxes(MANY, sizes, (0.35, 1.0)).T
+    assert (left.min(), top.min()) == (0, 0)
+    assert (right.max(), bottom.max()) == size
+    shares, aspects = (right - left) * (bottom - top) / (size[0] * size[1]), (right - left) / (bottom - top)
+    rounding = 1.5 / min(size)
+    assert 0.35 - rounding < shares.min() < 0.37
+    assert 0.97 < shares.max() <= 1
+    assert CROP_ASPECT[0] * (1 - 2 * rounding) < aspects.min()
+    assert aspects.max() < CROP_ASPECT[1] * (1 + 2 * rounding)
+    free = size[0] - (right - left) > 20
+    places = (left / np.maximum(size[0] - (right - left), 1))[free]
+    assert abs(places.mean() - 0.5) < 0.05  # not all to one side
+
+
+def test_what_no_try_fits_is_the_largest_in_the_middle():
+    sizes = np.array([[1000, 40], [40, 1000], [1, 1], [3, 1]])
+    boxes = crop_boxes(MANY[:4], sizes, (1.0, 1.0))
+    widest = 40 * CROP_ASPECT[1]
+    assert boxes[0] == pytest.approx([500 - widest / 2, 0, 500 + widest / 2, 40])
+    assert boxes[1] == pytest.approx([0, 500 - widest / 2, 40, 500 + widest / 2])
+    assert boxes[2].tolist() == [0, 0, 1, 1]
+    assert (boxes[3] >= 0).all()
+
+
+def test_padded_crops_are_of_the_square_around_the_photo():
+    sizes = np.tile((120, 60), (len(MANY), 1))
+    squares = np.tile((120, 120), (len(MANY), 1))
+    assert np.array_equal(crop_boxes(MANY, sizes, (0.35, 1.0), padded=True), crop_boxes(MANY, squares, (0.35, 1.0)))
+
+
+def test_variation_stays_within_its_plan():
+    plan = PLANS["heavy"]
+    found = variations(MANY, replace(plan, flip="both"))
+    assert found.dtype == np.float32
+    assert found[:, :2].mean(0) == pytest.approx([0.5, 0.5], abs=0.03)
+    assert np.abs(found[:, 2]).max() <= plan.degrees
+    assert (found[:, 2] == 0).mean() == pytest.approx(0.5, abs=0.03)
+    assert (found[:, 3:6].min(), found[:, 3:6].max()) == pytest.approx((0.6, 1.4), abs=0.01)
+    left, top, right, bottom = found[:, 6:].T
+    erased = right > 0
+    assert erased.mean() == pytest.approx(plan.erase, abs=0.03)
+    assert ((left < right) & (top < bottom))[erased].all()
+    assert (found[:, 6:] >= 0).all()
+    assert (found[:, 6:] <= 1).all()
+    assert variations(MANY, replace(plan, flip="none"))[:, :2].max() == 0
+    assert variations(MANY, replace(plan, flip="horizontal"))[:, :2].mean(0) == pytest.approx([0.5, 0], abs=0.03)
