@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
+from imgcls import machine
 from imgcls.errors import OptionError
 from imgcls.options import AugmentOptions
 
@@ -68,8 +69,8 @@ class DeviceHalf:
     black and plain white pictures, because image_mean and image_std do not tell it for every checkpoint.
     """
 
-    def __init__(self, processor, plan: Plan, px: int):
-        self.plan = plan
+    def __init__(self, processor, plan: Plan, px: int, layout: torch.memory_format = torch.contiguous_format):
+        self.plan, self.layout = plan, layout
         black, white = (
             processor(images=Image.new("RGB", (px, px), (v, v, v)), return_tensors="pt")["pixel_values"][0]
             for v in (0, 255)
@@ -79,17 +80,22 @@ class DeviceHalf:
         self.scale = (white[:, middle, middle].view(3, 1, 1) - self.shift) / 255
 
     def __call__(self, pixels: torch.Tensor, draws: torch.Tensor, *, is_mirrored: bool = False) -> torch.Tensor:
-        """Returns float32 or float16 (B, 3, H, W), normalised.
+        """Returns float32 (B, 3, H, W), normalised, in the memory layout.
 
         pixels: (B, 3, H, W), uint8 or normalised float32. draws: (B, DRAWS). is_mirrored: the pixels are 0..255 as
         floats, mirrored as drawn: `resident` gives such.
         """
+        is_normalised = pixels.dtype != torch.uint8 and not is_mirrored
+        kernels = machine.kernels() if pixels.is_cuda and not is_normalised else None
+        if kernels is not None:
+            shift, scale = self._on(draws)
+            given = (pixels, draws, shift.flatten(), scale.flatten(), self.layout)
+            return kernels.varied(*given, is_mirrored=is_mirrored)
         x = pixels
         if self.plan.flip != "none" and not is_mirrored:
             x = _where(draws[:, 0], x, lambda some, _: some.flip(-1))
         if self.plan.flip == "both" and not is_mirrored:
             x = _where(draws[:, 1], x, lambda some, _: some.flip(-2))
-        is_normalised = pixels.dtype != torch.uint8 and not is_mirrored
         x = x.float() if x.dtype == torch.uint8 else x
         if self.plan.degrees:
             x = _where(draws[:, 2], x, _rotate)
@@ -99,7 +105,8 @@ class DeviceHalf:
                 x = _colour(x, *draws[:, 3:6].to(x.dtype).T, shift, scale)
             else:
                 x = torch.addcmul(shift, x, scale)
-        return _erase(x, draws[:, 6:10]) if self.plan.erase else x
+        x = _erase(x, draws[:, 6:10]) if self.plan.erase else x
+        return x.to(torch.float32, memory_format=self.layout)
 
     def _on(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Shift and scale where x is; copied once, since each copy would wait for the accelerator."""

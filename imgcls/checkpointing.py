@@ -7,17 +7,18 @@ from pathlib import Path
 
 import torch
 from torch.utils.data import DataLoader
-from transformers import PreTrainedModel, Trainer
+from transformers import PreTrainedModel
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from imgcls import artifacts
 from imgcls.averaging import WeightAverage
+from imgcls.capturing import CapturingTrainer
 from imgcls.errors import RunError
 from imgcls.source import Source
 
 
-class CheckpointingTrainer(Trainer):
-    """Trainer with checkpoints in a run folder, and the averaged weights in them where there are such."""
+class CheckpointingTrainer(CapturingTrainer):
+    """A Trainer with checkpoints in a run folder, and the averaged weights in them where there are such."""
 
     run: artifacts.RunFolder
     average: WeightAverage | None = None

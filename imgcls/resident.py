@@ -6,11 +6,13 @@ With it an epoch moves nothing but numbers over the bus and needs no process tha
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import numpy as np
 import torch
 from PIL import Image
+
+from imgcls import machine
 
 REACH = {Image.Resampling.BILINEAR: 1.0, Image.Resampling.BICUBIC: 2.0}  # of each filter, in px of the result
 
@@ -23,6 +25,7 @@ class Resident:
     """
 
     def __init__(self, photos: Iterable[np.ndarray], count: int, canvas: tuple[int, int], device: torch.device):
+        self.kernels = machine.kernels() if device.type == "cuda" else None
         # A row's colours side by side: then each filter is one product a photo, with nothing to be moved between.
         self.photos = torch.zeros(count, canvas[0], 3, _aligned(canvas[1]), dtype=torch.uint8, device=device)
         for i, photo in enumerate(photos):
@@ -47,48 +50,21 @@ class Resident:
         kind = torch.float16 if indices.device.type != "cpu" else torch.float32
         reach = REACH[Image.Resampling(resample)]
         rows, columns = self.photos.shape[1], self.photos.shape[3]
-        over = weights(boxes[:, 1], boxes[:, 3], mirrored[:, 1], rows, px, reach, kind)
-        beside = weights(boxes[:, 0], boxes[:, 2], mirrored[:, 0], columns, px, reach, kind)
-        # eight bytes at a time, for a uint8 at a time takes five times as long
-        photos = self.photos.view(torch.int64).flatten(1).index_select(0, indices).view(torch.uint8)
-        wide = torch.bmm(photos.view(-1, rows * 3, columns).to(kind), beside.transpose(1, 2))
+        weigh = weights if self.kernels is None else self.kernels.weights
+        over = weigh(boxes[:, 1], boxes[:, 3], mirrored[:, 1], rows, px, reach, kind)
+        beside = weigh(boxes[:, 0], boxes[:, 2], mirrored[:, 0], columns, px, reach, kind)
+        wide = torch.bmm(self._picked(indices, kind).view(-1, rows * 3, columns), beside.transpose(1, 2))
         if reach > 1:  # as Pillow and torch, whose pictures between are uint8
             wide.clamp_(0, 255)
         resized = torch.bmm(over, wide.view(-1, rows, 3 * px))
         resized = resized.clamp_(0, 255) if reach > 1 else resized
         return resized.view(-1, px, 3, px).transpose(1, 2)
 
-
-class Captured:
-    """A function of tensors whose shapes stay, its kernels started as one on CUDA: the host needs a tenth of the time.
-
-    Its answer is overwritten by the next call.
-    """
-
-    def __init__(self, function: Callable[..., torch.Tensor]):
-        self.function, self.graph = function, None
-
-    def __call__(self, *given: torch.Tensor) -> torch.Tensor:
-        """What the function gives."""
-        if given[0].device.type != "cuda":
-            return self.function(*given)
-        if self.graph is None:
-            self._capture(given)
-        for mine, new in zip(self.given, given, strict=True):
-            mine.copy_(new)
-        self.graph.replay()
-        return self.answer
-
-    def _capture(self, given: tuple[torch.Tensor, ...]) -> None:
-        self.given = [tensor.clone() for tensor in given]
-        beside = torch.cuda.Stream()
-        beside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(beside):  # libraries set themselves up at the first call, which cannot be captured
-            self.function(*self.given)
-        torch.cuda.current_stream().wait_stream(beside)
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            self.answer = self.function(*self.given)
+    def _picked(self, indices: torch.Tensor, kind: torch.dtype) -> torch.Tensor:
+        if self.kernels is not None:
+            return self.kernels.picked(self.photos, indices, kind)
+        # eight bytes at a time, for a uint8 at a time takes five times as long
+        return self.photos.view(torch.int64).flatten(1).index_select(0, indices).view(torch.uint8).to(kind)
 
 
 def _aligned(columns: int) -> int:

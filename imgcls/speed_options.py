@@ -31,6 +31,9 @@ class SpeedOptions:
     compile: Literal["auto", "on", "off"] = option(
         "auto", "torch.compile: minutes at the start for faster steps; auto: where the run is long enough to gain"
     )
+    cuda_graph: Literal["auto", "off"] = option(
+        "auto", "on one CUDA device the host starts a whole step at once, not kernel by kernel; auto: where it can be"
+    )
 
     def __post_init__(self):
         if self.cache_px is not None and not 16 <= self.cache_px <= 8192:

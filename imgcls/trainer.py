@@ -25,7 +25,6 @@ from imgcls.metrics import ImageClassification
 from imgcls.model import Classifier
 from imgcls.progress import EvaluateEveryEpochs, History, Progress, Stopwatch
 from imgcls.rehearsal import Pace, of_batch, rehearse
-from imgcls.resident import Captured
 from imgcls.resident_view import ResidentView
 from imgcls.training_options import METRICS, TrainOptions
 from imgcls.transforms import EpochSampler
@@ -42,6 +41,7 @@ class ImageTrainer(CheckpointingTrainer):
     module: what is trained: the classifier's network, or its head alone over kept features. mix: blends a batch's
     images and class shares. start: the module with a probe as its head, which the finished weights are compared
     with. ema: decay of an average of the weights, which is then evaluated and kept.
+    captures: whether steps may become CUDA graphs.
     """
 
     def __init__(
@@ -59,14 +59,15 @@ class ImageTrainer(CheckpointingTrainer):
         mix: Callable | None = None,
         start: Mapping[str, torch.Tensor] | None = None,
         ema: float | None = None,
+        captures: bool = True,
     ):
         self.run, self.classifier, self.rates, self.mix = run, classifier, rates, mix
         self.num_classes = len(task.classes)
         self.numbers: dict | None = None  # of the latest evaluation, as in metrics.json
         self.diagnosis = diagnosis.Diagnosis(task, lambda: self.numbers)
         is_images = isinstance(train, TrainingView)
-        self.device_half = DeviceHalf(train.processor, train.plan, train.px) if is_images else None
         self.layout = model.memory_layout(classifier.network) if is_images else torch.contiguous_format
+        self.device_half = DeviceHalf(train.processor, train.plan, train.px, self.layout) if is_images else None
         self.metric = ImageClassification(task.classes)
         progress = Progress(not args.disable_tqdm, train.kept_share if is_images else None)
         callbacks = [Stopwatch(), History(run), progress, self.diagnosis]
@@ -90,7 +91,7 @@ class ImageTrainer(CheckpointingTrainer):
         # ResNet and EfficientNet take **kwargs, so Trainer would hand them num_items_in_batch, which they ignore.
         self.model_accepts_loss_kwargs = False
         self.remove_callback(PrinterCallback if args.disable_tqdm else ProgressCallback)
-        self.start = start
+        self.start, self.captures = start, captures
         self._logged = (0, time.monotonic())
         self._seconds = (0.0, 0.0)  # waiting and working, at the last log
         self.is_compiled = False
@@ -159,7 +160,6 @@ class ImageTrainer(CheckpointingTrainer):
         """Put the photos on the accelerator, and from now on let the host deal numbers alone."""
         view, started = self.on_accelerator, time.monotonic()
         self.resident = view.photos(self.args.device)
-        self._cropped = Captured(self._varied_crops)
         loader = DataLoader(
             view,
             self._train_batch_size,
@@ -173,17 +173,17 @@ class ImageTrainer(CheckpointingTrainer):
             len(view), artifacts.size_text(view.bytes), time.monotonic() - started,
         )  # fmt: skip
 
-    def _varied_crops(self, indices: torch.Tensor, boxes: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
+    def _crops(self, indices: torch.Tensor, boxes: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
         view = self.train_dataset
         crops = self.resident.crops(indices, boxes, draws[:, :2], view.px, view.resample)
-        return self.device_half(crops, draws, is_mirrored=True).to(torch.float32, memory_format=self.layout)
+        return self.device_half(crops, draws, is_mirrored=True)
 
     def _prepare_inputs(self, inputs: dict) -> dict:
         inputs = super()._prepare_inputs(inputs)
         draws = inputs.pop("draws", None)
         if draws is not None:
             if "boxes" in inputs:
-                inputs["pixel_values"] = self._cropped(inputs.pop("indices"), inputs.pop("boxes"), draws)
+                inputs["pixel_values"] = self._crops(inputs.pop("indices"), inputs.pop("boxes"), draws)
             else:
                 inputs["pixel_values"] = self.device_half(inputs["pixel_values"], draws)
             if self.mix is not None:

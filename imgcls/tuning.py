@@ -165,6 +165,7 @@ class Setup:
             mix=mixing(self.augment.mixup, self.augment.cutmix),
             start=start,
             ema=self.tune.ema,
+            captures=self.speed.cuda_graph == "auto",
         )
 
     @property

@@ -40,7 +40,7 @@ def test_crops_lie_in_the_photo_with_the_share_and_aspect_asked_for(size):
     assert 0.97 < shares.max() <= 1
     assert CROP_ASPECT[0] * (1 - 2 * rounding) < aspects.min()
     assert aspects.max() < CROP_ASPECT[1] * (1 + 2 * rounding)
-    free = size[0] - (right - left) > 20
+    free = size[0] - (right - left) > size[0] / 4
     places = (left / np.maximum(size[0] - (right - left), 1))[free]
     assert abs(places.mean() - 0.5) < 0.05  # not all to one side
 

@@ -7,17 +7,17 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = [
-    {"errors", "cpu", "deadline", "upload", "markdown", "privacy"},
+    {"errors", "cpu", "deadline", "upload", "markdown", "privacy", "kernels"},
     {
         "options", "cli", "checkpoints", "artifacts", "images", "listing", "splits", "intervals", "losses", "machine",
         "digits", "rehearsal", "layers", "inputs", "averaging", "scores", "explanation", "charts", "corruptions",
         "space",
-        "levels", "resident",
+        "levels", "capturing",
     },
     {
         "folder", "table", "cache", "inspection", "groups", "shortcut", "augmentation", "recipes", "source", "progress",
         "training_options", "run_options", "speed_options", "probe", "metrics", "pitfalls", "page", "calibration",
-        "intake", "ledger", "sorting", "suspects", "made", "onnx_file", "hub", "profile",
+        "intake", "ledger", "sorting", "suspects", "made", "onnx_file", "hub", "profile", "resident",
     },
     {"pixels", "model_settings", "draws"},
     {
