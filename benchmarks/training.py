@@ -218,7 +218,7 @@ def gpu(bench: Bench, options) -> list[dict]:
     photos, rows = bench.photos("12 MP", options.photos), []
     for name in options.models or ("resnet-18", "resnet-50", "vit-base"):
         for compile in ("off", "on") if options.compile else ("off",):
-            given = ("--tune", "full", "--batch_size", 128, "--epochs", options.pairs + 1, "--check", "off")
+            given = ("--tune", "full", "--batch_size", options.batch, "--epochs", options.pairs + 1, "--check", "off")
             steps = {"IMGCLS_CEILING": "12", "IMGCLS_CEILING_PX": "224"}
             found = bench.ours(photos, bench.network(name), *given, "--compile", compile, cache="gpu", **steps)
             later = [ms([s for s in found["steps"] if s["epoch"] == epoch + 1]) for epoch in range(options.pairs)]
@@ -227,14 +227,13 @@ def gpu(bench: Bench, options) -> list[dict]:
             first = found["steps"][0]
             rates = [first["images"] / first["seconds"], *(1000 / statistics.median(of) for of in (later, alone))]
             print(
-                f"{name}, compile {compile}: images a second in the first epoch {rates[0]:.0f}, later {rates[1]:.0f}, ",
-                end="",
-            )
-            print(
+                f"{name}, batch {options.batch}, compile {compile}: "
+                f"images a second in the first epoch {rates[0]:.0f}, later {rates[1]:.0f}, "
                 f"alone {rates[2]:.0f}: {spread(shares)}; the first step {found['first_s']:.0f} s after the start",
                 flush=True,
             )
-            rows.append({"model": name, "compile": compile, "first": first, "later ms": later, "alone ms": alone})
+            kept = {"model": name, "batch": options.batch, "compile": compile}
+            rows.append({**kept, "first": first, "later ms": later, "alone ms": alone})
     return rows
 
 
@@ -249,6 +248,7 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES), help="of photos, in ceiling and head")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--photos", type=int, default=2048, help="of gpu")
+    parser.add_argument("--batch", type=int, default=128, help="of gpu")
     parser.add_argument("--compile", action="store_true", help="gpu also with --compile on")
     parser.add_argument("--place", type=Path, help="folder for photos and caches, kept (default: a temporary one)")
     parser.add_argument("--out", type=Path, help="JSON file")

@@ -14,7 +14,10 @@ from functools import partial
 
 import numpy as np
 import torch
+from accelerate.utils.memory import should_reduce_batch_size
 from transformers import Trainer
+
+from imgcls.errors import ModelError
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +104,16 @@ class CapturingTrainer(Trainer):
 
     def _capture(self, model, names: list[str], given: list[torch.Tensor]) -> None:
         step = super().training_step
-        self._step = Captured(lambda *own: step(model, dict(zip(names, own, strict=False)), own[-1]), *given)
+        try:
+            self._step = Captured(lambda *own: step(model, dict(zip(names, own, strict=False)), own[-1]), *given)
+        except RuntimeError as error:
+            if should_reduce_batch_size(error):
+                raise
+            reason = str(error).strip().partition("\n")[0]
+            raise ModelError(
+                f"Expected a training step that a CUDA graph can hold, got: {reason}. Give --cuda_graph off with the "
+                "same command: it goes on from the last checkpoint."
+            ) from error
         self._gradients = [(p, p.grad) for p in model.parameters() if p.grad is not None]
 
 

@@ -13,6 +13,19 @@ ROWS, COLUMNS, WARPS = 8, 32, 2  # px of a program: 16 x 32 with 4 warps took ha
 BLOCK = 4096  # px of a program that only copies
 
 
+def check(device: torch.device) -> None:
+    """Compile all of them for next to nothing. Raises what Triton raises where it cannot."""
+    zeros = torch.zeros(1, 3, 8, 8, device=device)
+    first, draws, ones = (
+        torch.zeros(1, dtype=torch.int64, device=device),
+        torch.zeros(1, 10, device=device),
+        zeros[0, :, 0, 0] + 1,
+    )
+    picked(zeros.byte(), first, torch.float16)
+    weights(first, first + 8, draws[:, 0], 8, 8, 2.0, torch.float16)
+    varied(zeros.byte(), draws, ones, ones, torch.contiguous_format, is_mirrored=False)
+
+
 def picked(photos: torch.Tensor, indices: torch.Tensor, kind: torch.dtype) -> torch.Tensor:
     """Photos of some indices as floats of a kind, (B, ...). photos: uint8 (N, ...). indices: int64 (B,)."""
     found = torch.empty(len(indices), *photos.shape[1:], dtype=kind, device=photos.device)

@@ -92,9 +92,7 @@ def kernels() -> ModuleType | None:
     try:
         from imgcls import kernels as found
 
-        found.picked(
-            torch.zeros(1, 8, dtype=torch.uint8, device="cuda"), torch.zeros(1, dtype=torch.int64, device="cuda")
-        )
+        found.check(torch.device("cuda"))
     except Exception as error:  # no Triton, no C compiler, no Python headers, too old a card: each fails in its own way
         log.info("kernels: torch's, since Triton compiles none here (%s)", str(error).strip().partition("\n")[0])
         return None

@@ -55,7 +55,7 @@ class ResidentView(Dataset):
         """A batch: indices (B,), boxes int (B, 4), draws (B, DRAWS), labels (B,)."""
         view = self.view
         indices = np.array([index for _, index, _ in keys])
-        numbers = draws.uniform(view.seed, (key[:2] for key in keys))
+        numbers = draws.uniform(view.seed, [key[:2] for key in keys])
         sizes = self.sizes[indices]
         boxes = whole_boxes(draws.crop_boxes(numbers, sizes, view.plan.crop_share), sizes)
         labels = np.where([counted for *_, counted in keys], self.labels[indices], PADDING_LABEL)

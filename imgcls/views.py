@@ -92,7 +92,7 @@ class TrainingView(_View):
 
     def __getitems__(self, keys: Sequence[tuple[int, int, bool]]) -> list[dict]:
         """{"pixel_values": uint8 (3, px, px), or float when nothing is cropped; "labels": int; "draws": (DRAWS,)}."""
-        numbers = draws.uniform(self.seed, (key[:2] for key in keys))
+        numbers = draws.uniform(self.seed, [key[:2] for key in keys])
         shown = self._pixels([index for _, index, _ in keys], numbers)
         varied = draws.variations(numbers, self.plan).tolist()
         return [

@@ -12,6 +12,7 @@ from transformers import TrainingArguments
 
 from imgcls import capturing
 from imgcls.capturing import WARM_STEPS, CapturingTrainer
+from imgcls.errors import ModelError
 
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
@@ -154,6 +155,26 @@ def test_only_plain_training_on_one_cuda_device_is_captured(of_args):
     assert not Bare(**of_args)._may_capture([])
     assert not Bare()._may_capture([None])
     assert not Bare()._may_capture([torch.zeros(1)])  # on the host
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind", "said"),
+    [
+        (
+            RuntimeError("CUDA error: operation not permitted\nmore"),
+            ModelError,
+            "operation not permitted. Give --cuda_gr",
+        ),
+        (torch.OutOfMemoryError("CUDA out of memory."), torch.OutOfMemoryError, "out of memory"),
+    ],
+)
+def test_a_step_that_no_graph_can_hold_is_one_line(monkeypatch, tmp_path, raised, kind, said):
+    def fail(self, function, *given):
+        raise raised
+
+    monkeypatch.setattr(Repeated, "__init__", fail)
+    with pytest.raises(kind, match=said):
+        losses(monkeypatch, tmp_path)
 
 
 @cuda

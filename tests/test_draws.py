@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from imgcls.augmentation import PLANS
-from imgcls.draws import CROP_ASPECT, NUMBERS, crop_boxes, uniform, variations
+from imgcls.draws import CROP_ASPECT, GAMMA, NUMBERS, _mixed, crop_boxes, uniform, variations
 
 MANY = uniform(3, [(0, index) for index in range(4000)])
 
@@ -18,6 +18,18 @@ def test_an_image_has_the_same_numbers_in_any_batch():
     for row, key in zip(found, keys, strict=True):
         assert np.array_equal(uniform(11, [key])[0], row)
     assert len({tuple(row) for row in [*found, *uniform(12, keys)]}) == 8
+
+
+def test_numbers_are_those_of_splitmix64():
+    first, state = [], 0  # as its authors have it, in Python's whole numbers
+    for _ in range(3):
+        state = (state + int(GAMMA)) % 2**64
+        mixed = (state ^ state >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+        mixed = (mixed ^ mixed >> 27) * 0x94D049BB133111EB % 2**64
+        first.append(mixed ^ mixed >> 31)
+    assert first[0] == 0xE220A8397B1DCDAF
+    states = GAMMA * np.arange(3, dtype=np.uint64)
+    assert _mixed(states).tolist() == first
 
 
 def test_numbers_are_even():

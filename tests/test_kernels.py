@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from imgcls import draws
+from imgcls import draws, machine
 from imgcls.augmentation import PLANS, DeviceHalf
 from imgcls.resident import Resident, weights
 
@@ -66,3 +66,21 @@ def test_crops_are_the_same_with_kernels(monkeypatch):
         expected = plain.crops(indices, boxes, mirrored, 16, resample)
         found = with_kernels.crops(*(t.to(DEVICE) for t in (indices, boxes, mirrored)), 16, resample)
         assert (found.cpu().float() - expected).abs().max() < 0.3  # half precision
+
+
+def test_machines_without_a_compiler_use_torch_and_say_so(monkeypatch, caplog):
+    caplog.set_level("INFO", logger="imgcls")
+    kernels.check(DEVICE)
+    check = kernels.check
+    monkeypatch.setattr(machine, "accelerator", lambda: "cuda")
+    monkeypatch.setattr(kernels, "check", lambda device: check(DEVICE))
+    assert machine.kernels.__wrapped__() is kernels
+
+    def none(device):
+        raise RuntimeError("Failed to find C compiler.\nPlease specify via CC")
+
+    monkeypatch.setattr(kernels, "check", none)
+    assert machine.kernels.__wrapped__() is None
+    assert caplog.messages == ["kernels: torch's, since Triton compiles none here (Failed to find C compiler.)"]
+    monkeypatch.setattr(machine, "accelerator", lambda: None)
+    assert machine.kernels.__wrapped__() is None
