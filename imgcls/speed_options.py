@@ -1,4 +1,4 @@
-"""Options of speed: what is kept of the images between epochs and runs, and whether the network is compiled."""
+"""Options of speed: what is kept of the images between epochs and runs, and how a step is computed."""
 
 from __future__ import annotations
 
