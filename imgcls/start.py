@@ -55,25 +55,43 @@ def start(
     given = {name for name, value in (("train_px", augment.train_px), ("cache_px", speed.cache_px)) if value}
     if mode == "head":
         given.add("train_px")
-    if speed.cache == "off":
+    if speed.cache == "off" or _sees_photos_once(mode, tune):
         given.add("cache_px")
     lines = recipes.fill([crops, photos], given, augment, speed)[1:]
     found = Start()
     if mode != "full":
-        extractor = features.Extractor(
-            source,
-            division,
-            device=args.device,
-            batch=args.per_device_eval_batch_size,
-            kept=kept,
-            short_px=speed.cache_px,
-        )
+        extractor = extractor_of(mode, source, tune, speed, args, division, kept)
         if chooses:
             _choose_input(extractor, wanted, args)
         found = _probed(mode, extractor, wanted, tune, args)
     for line in lines:
         log.info(line)
     return found
+
+
+def extractor_of(
+    mode: str,
+    source: Source,
+    tune: TuneOptions,
+    speed: SpeedOptions,
+    args: TrainOptions,
+    division: Division,
+    kept: Pixels,
+) -> features.Extractor:
+    """What computes the features of these images, after `start` has chosen the size of kept photos."""
+    return features.Extractor(
+        source,
+        division,
+        device=args.device,
+        batch=args.per_device_eval_batch_size,
+        kept=kept,
+        short_px=speed.cache_px,
+        is_fast=_sees_photos_once(mode, tune),
+    )
+
+
+def _sees_photos_once(mode: str, tune: TuneOptions) -> bool:
+    return mode == "head" and tune.views == 1
 
 
 def _choose_input(extractor: features.Extractor, wanted: ModelOptions, args: TrainOptions) -> None:

@@ -24,7 +24,7 @@ from imgcls.options import AugmentOptions, DataOptions, ModelOptions, TuneOption
 from imgcls.pixels import Pixels
 from imgcls.source import Source, base_model, earlier
 from imgcls.speed_options import SpeedOptions
-from imgcls.start import Start, start
+from imgcls.start import Start, extractor_of, start
 from imgcls.trainer import ImageTrainer
 from imgcls.training_options import TrainOptions
 from imgcls.views import EvaluationView, TrainingView
@@ -115,10 +115,7 @@ class Setup:
         """
         if self.start.probe is None or sum(map(len, self.division.paths.values())) > features.PROBED_IMAGES:
             return {}
-        extractor = features.Extractor(
-            self.source, self.division, device=self.args.device, batch=self.args.per_device_eval_batch_size,
-            kept=self.kept, short_px=self.speed.cache_px,
-        )  # fmt: skip
+        extractor = extractor_of(self.mode, self.source, self.tune, self.speed, self.args, self.division, self.kept)
         said = extractor.opinions(
             Input(self.wanted.image_px or model_settings.own_px(self.source), self.wanted.fixed_aspect),
             self.start.probe.strength, OPINIONS, balanced=self.args.class_weights == "balanced", seed=self.args.seed,

@@ -17,7 +17,7 @@ from imgcls.augmentation import Plan
 from imgcls.levels import Levels
 from imgcls.losses import PADDING_LABEL
 from imgcls.pixels import Pixels, Wanted, key_of
-from imgcls.transforms import crop, evaluation_pixels, read_crop, resample_filter
+from imgcls.transforms import crop, evaluation_pixels, fast_pixels, read_crop, resample_filter
 
 if TYPE_CHECKING:
     import datasets  # half a second, which prediction does not need
@@ -156,7 +156,8 @@ class EvaluationView(_View):
     """Rows as evaluation samples: exactly the values that the checkpoint's image processor gives.
 
     What the processor gives is kept as uint8, where that says all of it. short_px: the processor is shown the shrunk
-    photos of training instead: close to what it gives, and not to be judged by.
+    photos of training instead; is_fast: large JPEGs decoded at a smaller scale, and nothing is kept. Both are close to
+    what it gives, and not to be judged by.
     """
 
     def __init__(
@@ -167,15 +168,19 @@ class EvaluationView(_View):
         keys: Sequence[str] | None = None,
         kept: Pixels | None = None,
         short_px: int | None = None,
+        is_fast: bool = False,
     ):
         super().__init__(rows, keys, kept)
         self.processor, self.short_px = processor, short_px
+        self._fast = fast_pixels(processor) if is_fast else None
         self._levels: Levels | None = None
         self._settings = ""
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict]:
         """{"pixel_values": float (3, px, px), "labels": int}."""
-        if self.short_px is not None:
+        if self._fast is not None:
+            pixels = [self._fast(self.source(i)) for i in indices]
+        elif self.short_px is not None:
             pixels = [self._processed(Image.fromarray(photo)) for photo in self.shrunk(indices, self.short_px)]
         elif self.kept.folder is None:
             pixels = self.kept.each([lambda i=i: evaluation_pixels(self.source(i), self.processor) for i in indices])

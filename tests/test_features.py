@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from drawings import photo
 from PIL import Image
 
 from imgcls import dataset, features, model, prediction, source
@@ -35,9 +36,7 @@ def test_features_are_what_the_head_is_given(extractor):
 def test_they_are_computed_once_and_anew_for_another_input(extractor, monkeypatch):
     calls = []
     compute = features.Extractor._compute
-    monkeypatch.setattr(
-        features.Extractor, "_compute", lambda self, built, rows: calls.append(1) or compute(self, built, rows)
-    )
+    monkeypatch.setattr(features.Extractor, "_compute", lambda self, *given: calls.append(1) or compute(self, *given))
     first = extractor.features(extractor.build(image_px=96), "train")
     assert np.array_equal(extractor.features(extractor.build(image_px=96), "train"), first)
     assert len(calls) == 1
@@ -89,4 +88,73 @@ def test_views_differ_and_are_the_same_again(extractor):
     assert not np.array_equal(one, two)
     rows = extractor.division.rows["train"].select([0, 1, 2])
     training = features.TrainingView(rows, built.processor, features.VIEWS, built.image_px, 5)
-    np.testing.assert_array_equal(extractor._compute(built, features.VariedView(training, 2)), two)
+    np.testing.assert_array_equal(extractor._compute(built, features.VariedView(training, 2), False), two)
+
+
+class Timed(torch.nn.Module):
+    """A network whose passes take set times, and give other features in bf16."""
+
+    def __init__(self, seconds, error=0.0):
+        super().__init__()
+        self.seconds, self.error, self.now, self.passes = seconds, error, 0.0, 0
+        self.classifier = torch.nn.Linear(3, 2)
+
+    def clock(self):
+        return self.now
+
+    def forward(self, pixel_values):
+        lower = torch.is_autocast_enabled("cpu")
+        self.passes += 1
+        self.now += self.seconds[lower] + 10 * (self.passes <= 2)  # sets up first
+        return self.classifier(torch.ones(len(pixel_values), 3) * (1 + self.error * lower))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "error", "gain"),
+    [
+        ((0.2, 0.1), 0.01, 2.0),
+        ((0.2, 0.19), 0.01, 0.0),
+        ((0.1, 0.2), 0.01, 0.0),
+        ((0.2, 0.1), 0.2, 0.0),
+        ((30.0, 10.0), 0.0, 3.0),
+    ],
+)
+def test_bf16_is_taken_where_it_is_faster_and_the_same(monkeypatch, seconds, error, gain):
+    network = Timed(seconds, error)
+    monkeypatch.setattr(features.time, "perf_counter", network.clock)
+    monkeypatch.setattr(features.model, "head_of", lambda network: network.classifier)
+    threads = torch.get_num_threads()
+    assert features._gain_of_bf16(network, torch.zeros(8, 3, 4, 4)) == pytest.approx(gain)
+    assert network.passes <= 6
+    assert torch.get_num_threads() == threads
+    assert not network.classifier._forward_pre_hooks
+
+
+def test_a_precision_is_tried_once_and_kept_apart(extractor, monkeypatch):
+    monkeypatch.setattr(features, "WORTH_TRYING", 1)
+    monkeypatch.setattr(features.cpu, "has_bf16", lambda: False)
+    exact = extractor.features(extractor.build(image_px=64), "train")
+    tried = []
+    monkeypatch.setattr(features.cpu, "has_bf16", lambda: True)
+    monkeypatch.setattr(features, "_gain_of_bf16", lambda network, pixels: tried.append(pixels.shape) or 2.0)
+    lower = extractor.features(extractor.build(image_px=64), "train")
+    assert not np.array_equal(lower, exact)
+    np.testing.assert_allclose(lower, exact, rtol=0.2, atol=0.05 * np.abs(exact).max())
+    again = extractor.features(extractor.build(image_px=64), "train")
+    assert np.array_equal(again, lower)
+    assert tried == [(8, 3, 64, 64)]
+    monkeypatch.setattr(features, "WORTH_TRYING", 10**6)  # as for fewer images
+    assert np.array_equal(extractor.features(extractor.build(image_px=64), "train"), exact)
+
+
+def test_photos_that_are_seen_once_are_decoded_small_for_training_alone(resnet, tmp_path):
+    for i in range(24):
+        (tmp_path / "data" / f"class {i % 2}").mkdir(parents=True, exist_ok=True)
+        photo(700, 500, i).save(tmp_path / "data" / f"class {i % 2}" / f"{i}.jpg")
+    division = division_of(tmp_path / "data")
+    where = {"device": torch.device("cpu"), "batch": 8}
+    plain, quick = (features.Extractor(source.locate(str(resnet)), division, is_fast=f, **where) for f in (False, True))
+    found = [e.features(e.build(image_px=64), split) for e in (plain, quick) for split in ("train", "validation")]
+    assert np.array_equal(found[1], found[3])  # what is judged by is exact
+    assert not np.array_equal(found[0], found[2])
+    np.testing.assert_allclose(found[0], found[2], atol=0.1 * np.abs(found[0]).max())
