@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 from imgcls import cache, cpu, duplicates, groups
@@ -127,12 +128,13 @@ def examine(
     source: Callable[[int], str | bytes],
     show_progress: bool,
     dropped: Iterable[int] = (),
+    seen: Callable[[int, Image.Image, tuple[int, int]], None] | None = None,
 ) -> Audit:
     """Inspect the images that were not inspected before or have changed since, with a thread a core.
 
     keys: what each inspection is kept under; a file's absolute path. source: position -> path or encoded bytes.
-    dropped: as of `Audit`. What the operating system refused (too many open files, no permission) is not kept: it may
-    be over.
+    dropped: as of `Audit`. seen: as of `inspect`, with the image's position. What the operating system refused (too
+    many open files, no permission) is not kept: it may be over.
     """
     kept = cache.Inspections(f"{VERSION} {hashlib.sha256(repr(RECORD).encode()).hexdigest()[:8]}")
     records = np.zeros(len(keys), RECORD)
@@ -144,11 +146,16 @@ def examine(
             records[i] = np.frombuffer(record, RECORD)[0]
     todo = np.flatnonzero(~known)
     chunks = [todo[start : start + CHUNK] for start in range(0, len(todo), CHUNK)]
+
+    def look(at: np.ndarray) -> tuple[np.ndarray, list[str | None]]:
+        told = None if seen is None else lambda place, *of_it: seen(int(at[place]), *of_it)
+        return inspect([source(int(i)) for i in at], told)
+
     bar = tqdm(total=len(todo), desc="checking images", unit="img", leave=False, disable=_silent(show_progress, todo))
     with ThreadPoolExecutor(cpu.cores()) as pool, bar:
         for start in range(0, len(chunks), KEPT_CHUNKS):  # so that a kill loses, and memory holds, no more than these
             window = chunks[start : start + KEPT_CHUNKS]
-            inspected = pool.map(lambda at: inspect([source(int(i)) for i in at]), window)
+            inspected = pool.map(look, window)
             for chunk, (found, why) in zip(window, inspected, strict=True):
                 records[chunk] = found
                 for i, reason in zip(chunk, why, strict=True):

@@ -10,7 +10,7 @@ import calendar
 import hashlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from PIL import ExifTags, Image
@@ -42,8 +42,12 @@ RECORD = np.dtype([
 ])  # fmt: skip
 
 
-def inspect(sources: Sequence[str | bytes]) -> tuple[np.ndarray, list[str | None]]:
+def inspect(
+    sources: Sequence[str | bytes], seen: Callable[[int, Image.Image, tuple[int, int]], None] | None = None
+) -> tuple[np.ndarray, list[str | None]]:
     """Records of some images, and the reason why each cannot be decoded (None: it can).
+
+    seen: told the place of each image that can, its pixels as they were decoded, and its own width and height.
 
     Returns RECORD (N,), all zeros where there is a reason, and N reasons. Pillow lets go of the GIL: ask from several
     threads, some dozen images at a time.
@@ -53,19 +57,23 @@ def inspect(sources: Sequence[str | bytes]) -> tuple[np.ndarray, list[str | None
     squares = np.zeros((len(sources), STATISTICS_PX, STATISTICS_PX, 3), np.uint8)
     for i, source in enumerate(sources):
         try:
-            squares[i] = _read(source, records[i])
-            reasons.append(None)
+            pixels = _read(source, records[i])
         except ImageError as error:
             records[i] = np.zeros((), RECORD)
             reasons.append(images.short_reason(error))
+            continue
+        squares[i] = np.asarray(pixels.resize((STATISTICS_PX, STATISTICS_PX), Image.Resampling.BOX))
+        reasons.append(None)
+        if seen is not None:
+            seen(i, pixels, (int(records["width"][i]), int(records["height"][i])))
     sound = [i for i, reason in enumerate(reasons) if reason is None]
     if sound:
         _score(squares[sound], records, sound)
     return records, reasons
 
 
-def _read(source: str | bytes, record: np.void) -> np.ndarray:
-    """Fill in what one file says of itself; its pixels as a square, uint8 (STATISTICS_PX, STATISTICS_PX, 3)."""
+def _read(source: str | bytes, record: np.void) -> Image.Image:
+    """Fill in what one file says of itself; its pixels, STATISTICS_PX at least either way."""
     encoded = source if isinstance(source, bytes) else _bytes_of(source)
     with images.open_image(encoded if encoded else source) as image:
         exif = images.exif_of(image)
@@ -77,7 +85,7 @@ def _read(source: str | bytes, record: np.void) -> np.ndarray:
         pixels = images.to_rgb(image, at_least=(STATISTICS_PX, STATISTICS_PX))
     record["file_bytes"] = len(encoded)
     record["digest"] = np.frombuffer(hashlib.blake2b(encoded, digest_size=16).digest(), "u8")
-    return np.asarray(pixels.resize((STATISTICS_PX, STATISTICS_PX), Image.Resampling.BOX))
+    return pixels
 
 
 def _bytes_of(path: str) -> bytes:

@@ -109,6 +109,16 @@ class Pixels:
             found[i] = made[wanted[i].key]
         return found
 
+    def get(self, key: bytes) -> np.ndarray | None:
+        """An image that is kept, as an array of its own; None where it is not, or not any more."""
+        return self._kept(key)
+
+    def keep(self, key: bytes, pixels: np.ndarray) -> None:
+        """Keep an image, uint8 of three axes, if there is room; for any thread."""
+        if self._process != os.getpid():
+            self._enter_process()
+        self._keep(key, pixels)
+
     def each(self, work: Sequence[Callable[[], object]]) -> list:
         """What each piece of work returns: a thread a core; one after the other in a worker, beside other workers."""
         if self._process != os.getpid():

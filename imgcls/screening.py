@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from imgcls import artifacts, audit, file_rules, picture_rules
 from imgcls.audit import Audit
@@ -41,8 +42,14 @@ class Screened:
         }
 
 
-def screen(images: Images, options: DataOptions, *, show_progress: bool) -> Screened:
-    """Look at all images as --check says, and say in a line each what is wrong.
+def screen(
+    images: Images,
+    options: DataOptions,
+    *,
+    show_progress: bool,
+    seen: Callable[[int, Image.Image, tuple[int, int]], None] | None = None,
+) -> Screened:
+    """Look at all images as --check says, and say in a line each what is wrong. seen: as of `audit.examine`.
 
     Raises FolderError for broken images with --bad_images error, OptionError for an --exclude or --group_by that fits
     none of them.
@@ -50,7 +57,7 @@ def screen(images: Images, options: DataOptions, *, show_progress: bool) -> Scre
     excluded = _by_person(options.exclude, images.listing.files) if options.exclude else {}
     if options.check == "off":
         return Screened(excluded)
-    audited = audit.examine(images.listing.files, images.keys, images.source, show_progress, excluded)
+    audited = audit.examine(images.listing.files, images.keys, images.source, show_progress, excluded, seen)
     _refuse(audited, options.bad_images)
     found = find_problems(images.listing, audited, full=options.check == "full")
     for problem in found:

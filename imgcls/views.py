@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,10 @@ from imgcls.transforms import crop, evaluation_pixels, fast_pixels, read_crop, r
 
 if TYPE_CHECKING:
     import datasets  # half a second, which prediction does not need
+
+
+EIGHTH = f"an eighth pillow {PIL.__version__}"  # settings of a JPEG decoded at that scale
+EIGHTHS = (256, 512)  # its shorter side: smaller ones are no use to most networks, larger ones take too much room
 
 
 class _View(Dataset):
@@ -58,7 +63,9 @@ class _View(Dataset):
         """Photos as `images.load_shrunk` makes them, uint8 (rows, columns, 3); kept."""
 
         def make(index: int):
-            return lambda: np.array(images.load_shrunk(self.source(index), short_px))
+            return lambda: np.array(
+                images.load_shrunk(self.source(index), short_px, self.kept.get(self.key(index, EIGHTH)))
+            )
 
         settings = shrunk_settings(short_px)
         return self.kept.read([Wanted(self.key(i, settings), make(i)) for i in indices])
@@ -222,9 +229,25 @@ class EvaluationView(_View):
         ]
 
 
+def keeping(kept: Pixels, keys: Sequence[str]) -> Callable[[int, Image.Image, tuple[int, int]], None] | None:
+    """What keeps photos that `audit.examine` has decoded, at an eighth of their size, for `shrunk` to start from.
+
+    keys: of the images. None where nothing is kept.
+    """
+    if kept.folder is None:
+        return None
+
+    def keep(position: int, pixels: Image.Image, size: tuple[int, int]) -> None:
+        is_eighth = pixels.size == tuple(math.ceil(side / 8) for side in size)
+        if is_eighth and EIGHTHS[0] <= min(pixels.size) <= EIGHTHS[1]:
+            kept.keep(key_of(keys[position], EIGHTH), np.asarray(pixels))
+
+    return keep
+
+
 def shrunk_settings(short_px: int) -> str:
     """All that a shrunk photo depends on beside the photo."""
-    return f"shrunk {short_px} pillow {PIL.__version__}"
+    return f"shrunk {short_px} {images.ENOUGH} pillow {PIL.__version__}"
 
 
 def settings_of(processor) -> str:

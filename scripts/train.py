@@ -25,7 +25,7 @@ def main() -> int:
     given = cli.parse(kinds, description=__doc__, examples=EXAMPLES, shown=SHOWN, rare=RARE)
     cli.start_logging()
 
-    from imgcls import artifacts, dataset, experiment, machine, pixel_folder, screening, sharing, summary, tuning
+    from imgcls import artifacts, dataset, experiment, machine, pixel_folder, screening, sharing, summary, tuning, views
     from imgcls.checkpointing import disk_bytes
     from imgcls.source import fetch_to_train, locate
 
@@ -50,7 +50,8 @@ def main() -> int:
 
     # The images: those that are sound, each in one split.
     with args.main_process_first():
-        screened = screening.screen(images, data, show_progress=args.should_log)
+        seen = views.keeping(kept, images.keys)
+        screened = screening.screen(images, data, show_progress=args.should_log, seen=seen)
     division = dataset.divide(images, screened.excluded, data, args.seed, screened.groups)
 
     # The model's files, and every option that was not given.

@@ -14,9 +14,9 @@ def looked_at(tmp_path, monkeypatch):
     """Paths that were decoded, in a fresh cache."""
     seen = []
 
-    def count(sources):
+    def count(sources, told):
         seen.extend(sources)
-        return inspection.inspect(sources)
+        return inspection.inspect(sources, told)
 
     monkeypatch.setattr(audit, "inspect", count)
     monkeypatch.setenv("IMGCLS_CACHE", str(tmp_path / "cache"))

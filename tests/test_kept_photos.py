@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 from drawings import photo
+from PIL import Image
 from torch.utils.data import DataLoader
 
-from imgcls import draws, images, inputs, model_settings, recipes, source, views
+from imgcls import audit, draws, images, inputs, model_settings, recipes, source, views
 from imgcls.augmentation import DRAWS, PLANS, plan_of
+from imgcls.listing import ImageFile
 from imgcls.options import AugmentOptions
 from imgcls.pixels import Pixels
 from imgcls.resident_view import ResidentView
@@ -61,9 +63,9 @@ def decoded(monkeypatch):
     """How often each file was decoded, by whatever way."""
     count, to_rgb = Counter(), images.to_rgb
 
-    def counting(image, *arguments):
+    def counting(image, at_least=None):
         count[Path(image.filename).name if getattr(image, "filename", "") else "bytes"] += 1
-        return to_rgb(image, *arguments)
+        return to_rgb(image, at_least)
 
     monkeypatch.setattr(images, "to_rgb", counting)
     return count
@@ -293,3 +295,33 @@ def test_crops_of_kept_photos_are_hardly_enlarged(plan, px):
     boxes = whole_boxes(draws.crop_boxes(numbers, np.array(sizes), share), np.array(sizes))
     smallest = min(short, (boxes[:, 2:] - boxes[:, :2]).min())
     assert smallest >= 0.86 * train_px  # the most elongated: a square of that area has as many px as the crop
+
+
+# What the check decodes
+
+
+@pytest.mark.parametrize("short_px", [384, 352])
+def test_photos_that_the_check_decoded_are_not_decoded_again(tmp_path, folder, decoded, short_px):
+    files = [str(tmp_path / f"{i}.jpg") for i in range(3)]
+    for file, size in zip(files, [(4000, 3000), (3000, 4000), (1600, 1200)], strict=True):
+        photo(size[0] // 8, size[1] // 8, 1).resize(size).save(file, quality=80)
+    turned = Image.open(files[1])
+    exif = turned.getexif()
+    exif[0x0112] = 6
+    turned.save(files[1], exif=exif, quality=80)
+    task = rows_of([{"path": file, "bytes": None} for file in files])
+    plain = training(task, short_px=short_px).shrunk(range(3), short_px)
+    decoded.clear()
+    pixels = kept(folder)
+    audit.examine(
+        [ImageFile(f, "a") for f in files], files, files.__getitem__, False, seen=views.keeping(pixels, files)
+    )
+    view = TrainingView(task, processor_of("resnet-18"), PLANS["light"], PX, 5, kept=pixels, short_px=short_px)
+    shrunk = view.shrunk(range(3), short_px)
+    assert all(np.array_equal(*pair) for pair in zip(shrunk, plain, strict=True))
+    assert decoded == {"bytes": 3, "2.jpg": 1}  # the check's, and a photo of which an eighth is too small
+    assert [min(photo.shape[:2]) for photo in shrunk] == [min(short_px, 375), min(short_px, 375), short_px]
+
+
+def test_nothing_is_kept_of_a_check_without_a_cache():
+    assert views.keeping(Pixels(), []) is None
