@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from imgcls import features, model_settings, probe, recipes
+from imgcls import features, images, model_settings, probe, recipes
 from imgcls.augmentation import PLANS
 from imgcls.dataset import Division
 from imgcls.inputs import Input
@@ -16,6 +16,7 @@ from imgcls.pixels import Pixels
 from imgcls.source import Source
 from imgcls.speed_options import SpeedOptions
 from imgcls.training_options import TrainOptions
+from imgcls.views import EIGHTHS
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ def start(
     given = {name for name, value in (("train_px", augment.train_px), ("cache_px", speed.cache_px)) if value}
     if mode == "head":
         given.add("train_px")
-    if speed.cache == "off" or _sees_photos_once(mode, tune):
+    if speed.cache == "off" or (_sees_photos_once(mode, tune) and not _is_decoded(division, photos.value, args.seed)):
         given.add("cache_px")
     lines = recipes.fill([crops, photos], given, augment, speed)[1:]
     found = Start()
@@ -86,12 +87,17 @@ def extractor_of(
         batch=args.per_device_eval_batch_size,
         kept=kept,
         short_px=speed.cache_px,
-        is_fast=_sees_photos_once(mode, tune),
+        is_fast=_sees_photos_once(mode, tune) and speed.cache_px is None,
     )
 
 
 def _sees_photos_once(mode: str, tune: TuneOptions) -> bool:
     return mode == "head" and tune.views == 1
+
+
+def _is_decoded(division: Division, short_px: int, seed: int) -> bool:
+    """Whether most photos are so large that the check has kept them as small as these, decoded."""
+    return 8 * images.ENOUGH * short_px <= features.short_side(division.rows["train"], seed) <= 8 * EIGHTHS[1]
 
 
 def _choose_input(extractor: features.Extractor, wanted: ModelOptions, args: TrainOptions) -> None:
