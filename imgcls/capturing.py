@@ -96,7 +96,7 @@ class CapturingTrainer(Trainer):
             self.captures
             and args.device.type == "cuda"
             and args.world_size == args.n_gpu == args.gradient_accumulation_steps == 1
-            and not args.fp16
+            and not (args.fp16 or args.gradient_checkpointing or args.torch_empty_cache_steps)
             and self.model._compiled_call_impl is None
             and all(torch.is_tensor(tensor) and tensor.is_cuda for tensor in given)
             and not (self.is_fsdp_enabled or self.is_deepspeed_enabled)

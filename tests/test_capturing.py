@@ -140,12 +140,22 @@ def test_batches_of_another_kind_get_a_graph_of_their_own(monkeypatch, tmp_path)
 
 
 @pytest.mark.parametrize(
-    "of_args", [{"fp16": True}, {"gradient_accumulation_steps": 2}, {"world_size": 2}, {"n_gpu": 2}, {"device": "cpu"}]
+    "of_args",
+    [
+        {"gradient_checkpointing": True},
+        {"torch_empty_cache_steps": 1},
+        {"fp16": True},
+        {"gradient_accumulation_steps": 2},
+        {"world_size": 2},
+        {"n_gpu": 2},
+        {"device": "cpu"},
+    ],
 )
 def test_only_plain_training_on_one_cuda_device_is_captured(of_args):
     class Bare(CapturingTrainer):
         def __init__(self, **given):
-            usual = {"world_size": 1, "n_gpu": 1, "gradient_accumulation_steps": 1, "fp16": False, "device": "cuda"}
+            usual = dict.fromkeys(("fp16", "gradient_checkpointing", "torch_empty_cache_steps"), False)
+            usual |= {"world_size": 1, "n_gpu": 1, "gradient_accumulation_steps": 1, "device": "cuda"}
             self.args = SimpleNamespace(**{**usual, **given})
             self.args.device = SimpleNamespace(type=self.args.device)
             self.model = NETWORK
