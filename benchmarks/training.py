@@ -118,8 +118,10 @@ def speed(bench: Bench, options) -> list[dict]:
         ("12 MP", ("resnet-18", "mobilenetv3-small"), 76),
         ("0.2 MP", ("resnet-18", "mobilenetv3-small", "vit-small-msn"), 112),
     ):
+        if size not in options.sizes:
+            continue
         photos = bench.photos(size, count)
-        for name in names:
+        for name in [name for name in names if name in (options.models or names)]:
             network = bench.network(name)
             pairs = []
             for pair in range(options.pairs):
@@ -249,8 +251,10 @@ def main() -> None:
     """Draw, run, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=[name for name in TABLES if name != "gpu"])
-    parser.add_argument("--models", nargs="+", help="of ceiling and gpu (default: all that they know)")
-    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES), help="of photos, in ceiling and head")
+    parser.add_argument("--models", nargs="+", help="of speed, ceiling and gpu (default: all that they know)")
+    parser.add_argument(
+        "--sizes", nargs="+", choices=SIZES, default=list(SIZES), help="of photos, in speed, ceiling and head"
+    )
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--photos", type=int, default=2048, help="of gpu")
     parser.add_argument("--batch", type=int, default=128, help="of gpu")
