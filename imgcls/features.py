@@ -198,10 +198,8 @@ def _gain_of_bf16(network: nn.Module, pixels: torch.Tensor) -> float:
     difference = float((found[True] - found[False]).abs().mean() / found[False].abs().mean())
     gain = best[False] / best[True]
     is_taken = gain >= CLEARLY and difference <= MOST_DIFFERENCE
-    log.info(
-        "features: bf16 %s, %.2f times the speed of float32 here, %.1f %% other values",
-        "taken" if is_taken else "left out", gain, 100 * difference,
-    )  # fmt: skip
+    chosen = "in bf16," if is_taken else "in float32; bf16 would be"
+    log.info("features: %s %.2f times as fast and %.1f %% off", chosen, gain, 100 * difference)
     return gain if is_taken else 0.0
 
 
