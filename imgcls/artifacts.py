@@ -59,8 +59,8 @@ RESULTS = (
 # Options that say how a command behaves, not what run it makes: the first are not kept, the second not compared.
 NOT_THE_RUN = ("output_dir", "fresh", "config", "traceback", "clear_cache")
 NOT_COMPARED = (
-    "cache", "cache_gb", "compile", "dataloader_*", "ddp_*", "disable_tqdm", "eval_accumulation_steps", "hub_*",
-    "log_*", "logging_*", "per_device_eval_batch_size", "project", "push_to_hub*", "report_to", "run_name",
+    "cache", "cache_gb", "compile", "cuda_graph", "dataloader_*", "ddp_*", "disable_tqdm", "eval_accumulation_steps",
+    "hub_*", "log_*", "logging_*", "per_device_eval_batch_size", "project", "push_to_hub*", "report_to", "run_name",
     "save_total_limit", "trackio*", "use_cpu",
 )  # fmt: skip
 SPLIT_COLUMNS = ("path", "label", "split", "group")

@@ -86,11 +86,12 @@ class DeviceHalf:
         floats, mirrored as drawn: `resident` gives such.
         """
         is_normalised = pixels.dtype != torch.uint8 and not is_mirrored
-        kernels = machine.kernels() if pixels.is_cuda and not is_normalised else None
+        is_free = not torch.are_deterministic_algorithms_enabled()  # kernels add up in any order
+        kernels = machine.kernels() if pixels.is_cuda and is_free and not is_normalised else None
         if kernels is not None:
             shift, scale = self._on(draws)
             given = (pixels, draws, shift.flatten(), scale.flatten(), self.layout)
-            return kernels.varied(*given, is_mirrored=is_mirrored)
+            return kernels.varied(*given, is_mirrored=is_mirrored, is_coloured=self.plan.colour > 0)
         x = pixels
         if self.plan.flip != "none" and not is_mirrored:
             x = _where(draws[:, 0], x, lambda some, _: some.flip(-1))

@@ -22,7 +22,7 @@ from imgcls.errors import ModelError
 log = logging.getLogger(__name__)
 
 WARM_STEPS = 3  # as they are, before one is captured: libraries set themselves up in the first
-MEMORY_SHARE = 0.45  # of the device at the peak: what a captured step holds is not free between steps
+MEMORY_SHARE = 0.9  # of the device that may be taken by what is there and twice a step
 
 
 class Captured:
@@ -47,14 +47,15 @@ class Captured:
 class CapturingTrainer(Trainer):
     """Trainer whose forward and backward pass, with all that is done to the batch before, become a CUDA graph.
 
-    A step is captured once WARM_STEPS like it were taken as they are, if none of them waited for the device or drew a
-    random number on the host: a graph would repeat the number for ever. Clipping and the optimizer stay outside.
+    A step is captured once WARM_STEPS like it were taken as they are, if the last of them neither waited for the device
+    nor drew a random number on the host: a graph would repeat it for ever. Clipping and the optimizer stay outside.
     """
 
     captures = True  # whether it may be tried
     _kind: list | None = None  # of the batches that the step was made for
     _warm = 0
     _step: Captured | None = None
+    _gradients: list[tuple[torch.nn.Parameter, torch.Tensor]] | None = None  # where the graph writes them
 
     def training_step(self, model, inputs: dict, num_items_in_batch=None) -> torch.Tensor:
         """Trainer's step."""
@@ -63,21 +64,21 @@ class CapturingTrainer(Trainer):
             return super().training_step(model, inputs, num_items_in_batch)
         kind = [model, *inputs, *(tensor.shape for tensor in given)]
         if kind != self._kind:
-            self._kind, self._warm, self._step = kind, 0, None
+            self._kind, self._warm, self._step, self._gradients = kind, 0, None, None
         if self._warm < WARM_STEPS:
             self._warm += 1
             step = partial(super().training_step, model, inputs, num_items_in_batch)
             if self._warm < WARM_STEPS:
                 return step()
             loss, hindrance = _watched(step)
-            if hindrance is None and torch.cuda.max_memory_allocated() > MEMORY_SHARE * torch.cuda.mem_get_info()[1]:
-                hindrance = "takes most of the memory"
             if hindrance is not None:
                 self.captures = False
                 log.info("cuda_graph: left out, since a step %s", hindrance)
             return loss
         if self._step is None:
             self._capture(model, list(inputs), given)
+        if hasattr(self.optimizer, "train"):  # of the kind without a schedule, which evaluation told otherwise
+            self.optimizer.train()
         loss = self._step(*given)
         for parameter, gradient in self._gradients:  # which zero_grad took away
             parameter.grad = gradient
@@ -119,7 +120,8 @@ class CapturingTrainer(Trainer):
 
 def _watched(step: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, str | None]:
     """What a step gives, and what it does that a graph cannot."""
-    before, mode = _host_random_state(), torch.cuda.get_sync_debug_mode()
+    before, mode, held = _host_random_state(), torch.cuda.get_sync_debug_mode(), torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")
@@ -129,7 +131,11 @@ def _watched(step: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, str | None
             torch.cuda.set_sync_debug_mode(mode)
     if any("synchronizing CUDA operation" in str(warning.message) for warning in said):
         return loss, "waits for the device"
-    return loss, "draws random numbers on the host" if before != _host_random_state() else None
+    if before != _host_random_state():
+        return loss, "draws random numbers on the host"
+    # what a graph holds is not free between steps, for evaluation as an example
+    needed = held + 2 * (torch.cuda.max_memory_allocated() - held)
+    return loss, "takes most of the memory" if needed > MEMORY_SHARE * torch.cuda.mem_get_info()[1] else None
 
 
 def _host_random_state() -> tuple:

@@ -25,7 +25,7 @@ from imgcls.inputs import Input
 from imgcls.losses import PADDING_LABEL
 from imgcls.pixels import Pixels
 from imgcls.source import Source
-from imgcls.views import EvaluationView, TrainingView, shrunk_settings
+from imgcls.views import EvaluationView, TrainingView, settings_of, shrunk_settings
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +34,7 @@ PROBED_IMAGES = 10_000  # and the head to start from is fitted on so many: it is
 VIEWS = Plan(crop_share=(0.6, 1.0), flip="horizontal")  # of views beyond the first; heavier ones lose the object
 WORTH_TRYING = 300  # images whose features are computed, from which on bf16 is tried
 TRIED_IMAGES, TRIED_S = 8, 0.3
+_DECIDED: dict[str, bool] = {}  # in this process: settings of a network -> whether in bf16
 CLEARLY, MOST_DIFFERENCE = 1.15, 0.03  # a smaller gain is noise; what other values do to a probe
 MEASURED_IMAGES = 50  # whose sizes tell whether the photos have that many pixels
 
@@ -61,7 +62,7 @@ class Extractor:
     """Features of a division's images from one checkpoint: what is given to the head, float32 (N, D).
 
     kept: where photos are kept. short_px: those of training images are of photos shrunk to this, as training sees them;
-    None takes them, as those of all others are taken, exactly as evaluation does. is_fast: those of training images are
+    None takes them, as those of all others are taken, of what evaluation sees. is_fast: those of training images are
     taken from JPEGs decoded at a smaller scale, which is quickest where no photo is looked at twice.
     """
 
@@ -95,7 +96,7 @@ class Extractor:
         if at is not None:
             rows, keys = rows.select(at), [keys[i] for i in at]
         weights = sorted(str(cache.file_state(f)) for f in self.source.folder.glob("*.safetensors"))
-        settings = [weights, built.config.to_json_string(), repr(built.processor), torch.__version__]
+        settings = [weights, built.config.to_json_string(), settings_of(built.processor)]
         lower = self._takes_bf16(built, settings)
         pixels = {"keys": keys, "kept": self.kept, "short_px": self.short_px if split == "train" else None}
         is_fast = self.is_fast and split == "train"
@@ -121,7 +122,10 @@ class Extractor:
             few = [view[i]["pixel_values"] for i in range(min(len(view), TRIED_IMAGES))]
             return np.array(_gain_of_bf16(built.network, torch.stack(few)))
 
-        return bool(cache.array("precision", [*settings, cpu.name(), torch.get_num_threads()], gain))
+        key = [*settings, cpu.name(), torch.get_num_threads()]
+        if str(key) not in _DECIDED:  # also where the cache cannot be written: all features of a run are of one kind
+            _DECIDED[str(key)] = bool(cache.array("precision", key, gain))
+        return _DECIDED[str(key)]
 
     def probe(self, shown: Input, most: int, *, balanced: bool, seed: int) -> probe.Probe:
         """The probe on a sample of the training images, all of them if they are not more than `most`; fitted once."""

@@ -14,7 +14,7 @@ BLOCK = 4096  # px of a program that only copies
 
 
 def check(device: torch.device) -> None:
-    """Compile all of them for next to nothing. Raises what Triton raises where it cannot."""
+    """Compile each once, for next to nothing. Raises what Triton raises where it cannot."""
     zeros = torch.zeros(1, 3, 8, 8, device=device)
     first, draws, ones = (
         torch.zeros(1, dtype=torch.int64, device=device),
@@ -88,11 +88,12 @@ def varied(
     layout: torch.memory_format,
     *,
     is_mirrored: bool,
+    is_coloured: bool = True,
 ) -> torch.Tensor:
     """Mirrored, rotated, coloured, normalised and erased as drawn: float32 (B, 3, H, W) in a memory layout.
 
     pixels: 0..255, (B, 3, H, W), uint8 or floats, px of a row side by side. draws: float32 (B, DRAWS). shift, scale:
-    float32 (3,), the normalisation. is_mirrored: the pixels are so already.
+    float32 (3,), the normalisation. is_mirrored: the pixels are so already. is_coloured: contrasts were drawn.
     """
     count, _, height, width = pixels.shape
     gray = torch.zeros(count, device=pixels.device)
@@ -100,7 +101,8 @@ def varied(
     grid = (count, triton.cdiv(height, ROWS), triton.cdiv(width, COLUMNS))
     tile = {"HEIGHT": height, "WIDTH": width, "MIRRORED": is_mirrored, "ROWS": ROWS, "COLUMNS": COLUMNS}
     source = (pixels, *pixels.stride()[:3], draws, draws.stride(0), gray)
-    _gray_means[grid](*source, **tile, num_warps=WARPS)
+    if is_coloured:
+        _gray_means[grid](*source, **tile, num_warps=WARPS)
     _vary[grid](*source, shift, scale, found, *found.stride(), **tile, num_warps=WARPS)
     return found
 

@@ -93,6 +93,8 @@ def kernels() -> ModuleType | None:
         from imgcls import kernels as found
 
         found.check(torch.device("cuda"))
+    except torch.OutOfMemoryError:
+        raise
     except Exception as error:  # no Triton, no C compiler, no Python headers, too old a card: each fails in its own way
         log.info("kernels: torch's, since Triton compiles none here (%s)", str(error).strip().partition("\n")[0])
         return None

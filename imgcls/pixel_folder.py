@@ -96,7 +96,7 @@ def _remove(folder: Path, process: int) -> None:
 def clear() -> None:
     """Remove all that is kept between runs: photos, features, what was found out about files."""
     place = cache.folder()
-    kinds = ("pixels", "features", "copies", "precision")
+    kinds = ("pixels", "features", "copies")
     files = [place / "inspections.sqlite", *(file for kind in kinds for file in (place / kind).rglob("*"))]
     count = sum(file.stat().st_size for file in files if file.is_file())
     for kind in kinds:

@@ -114,10 +114,10 @@ class Pixels:
         return self._kept(key)
 
     def keep(self, key: bytes, pixels: np.ndarray) -> None:
-        """Keep an image, uint8 of three axes, if there is room; for any thread."""
+        """Keep an image, uint8 of three axes, that may be of use later, if there is room; for any thread."""
         if self._process != os.getpid():
             self._enter_process()
-        self._keep(key, pixels)
+        self._keep(key, pixels, is_needed=False)
 
     def each(self, work: Sequence[Callable[[], object]]) -> list:
         """What each piece of work returns: a thread a core; one after the other in a worker, beside other workers."""
@@ -194,14 +194,15 @@ class Pixels:
                 os.utime(pack)
             self._marked[pack] = time.time()
 
-    def _keep(self, key: bytes, pixels: np.ndarray) -> None:
+    def _keep(self, key: bytes, pixels: np.ndarray, *, is_needed: bool = True) -> None:
         with self._lock:
             if self.is_full or key in self._known:
                 return
             pixels = np.ascontiguousarray(pixels)
             try:
                 if not self._has_room(pixels.nbytes):
-                    self._stop(f"{artifacts.size_text(self.most_bytes)} are full (--cache_gb)")
+                    if is_needed:
+                        self._stop(f"{artifacts.size_text(self.most_bytes)} are full (--cache_gb)")
                     return
                 with open(self._pack, "ab") as pack:
                     place = Place(self._pack, pack.tell(), pixels.shape, _sum(pixels))

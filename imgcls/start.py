@@ -11,7 +11,7 @@ from imgcls import features, images, model_settings, probe, recipes
 from imgcls.augmentation import PLANS
 from imgcls.dataset import Division
 from imgcls.inputs import Input
-from imgcls.options import AugmentOptions, ModelOptions, TuneOptions
+from imgcls.options import AugmentOptions, DataOptions, ModelOptions, TuneOptions
 from imgcls.pixels import Pixels
 from imgcls.source import Source
 from imgcls.speed_options import SpeedOptions
@@ -32,6 +32,7 @@ class Start:
 def start(
     mode: str,
     source: Source,
+    data: DataOptions,
     wanted: ModelOptions,
     tune: TuneOptions,
     augment: AugmentOptions,
@@ -42,7 +43,7 @@ def start(
 ) -> Start:
     """Fit the probe where the mode has one; set the input (--tune auto), the size of training crops and of kept photos.
 
-    kept: where photos are kept; the features of training images are taken from those.
+    kept: where photos are kept; the features of training images are taken from those, unless they are seen once alone.
     """
     family = model_settings.family_of(source)
     chooses = mode != "full" and tune.tune == "auto"
@@ -56,12 +57,14 @@ def start(
     given = {name for name, value in (("train_px", augment.train_px), ("cache_px", speed.cache_px)) if value}
     if mode == "head":
         given.add("train_px")
-    if speed.cache == "off" or (_sees_photos_once(mode, tune) and not _is_decoded(division, photos.value, args.seed)):
+    if speed.cache == "off" or (
+        _sees_photos_once(mode, data, tune) and not _is_decoded(division, photos.value, args.seed)
+    ):
         given.add("cache_px")
     lines = recipes.fill([crops, photos], given, augment, speed)[1:]
     found = Start()
     if mode != "full":
-        extractor = extractor_of(mode, source, tune, speed, args, division, kept)
+        extractor = extractor_of(mode, source, data, tune, speed, args, division, kept)
         if chooses:
             _choose_input(extractor, wanted, args)
         found = _probed(mode, extractor, wanted, tune, args)
@@ -73,6 +76,7 @@ def start(
 def extractor_of(
     mode: str,
     source: Source,
+    data: DataOptions,
     tune: TuneOptions,
     speed: SpeedOptions,
     args: TrainOptions,
@@ -87,17 +91,18 @@ def extractor_of(
         batch=args.per_device_eval_batch_size,
         kept=kept,
         short_px=speed.cache_px,
-        is_fast=_sees_photos_once(mode, tune) and speed.cache_px is None,
+        is_fast=_sees_photos_once(mode, data, tune) and speed.cache_px is None,
     )
 
 
-def _sees_photos_once(mode: str, tune: TuneOptions) -> bool:
-    return mode == "head" and tune.views == 1
+def _sees_photos_once(mode: str, data: DataOptions, tune: TuneOptions) -> bool:
+    return mode == "head" and tune.views == 1 and not data.folds
 
 
 def _is_decoded(division: Division, short_px: int, seed: int) -> bool:
-    """Whether most photos are so large that the check has kept them as small as these, decoded."""
-    return 8 * images.ENOUGH * short_px <= features.short_side(division.rows["train"], seed) <= 8 * EIGHTHS[1]
+    """Whether most photos are so large that the check keeps JPEGs as small as these, decoded."""
+    least = max(EIGHTHS[0], images.ENOUGH * short_px)
+    return 8 * least <= features.short_side(division.rows["train"], seed) <= 8 * EIGHTHS[1]
 
 
 def _choose_input(extractor: features.Extractor, wanted: ModelOptions, args: TrainOptions) -> None:

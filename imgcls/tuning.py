@@ -103,7 +103,7 @@ class Setup:
         ready = replace(self, **own)
         with ready.args.main_process_first():
             ready.start = start(
-                ready.mode, ready.source, ready.wanted, ready.tune, ready.augment, ready.speed, ready.args,
+                ready.mode, ready.source, ready.data, ready.wanted, ready.tune, ready.augment, ready.speed, ready.args,
                 ready.division, ready.kept,
             )  # fmt: skip
         return ready
@@ -115,7 +115,9 @@ class Setup:
         """
         if self.start.probe is None or sum(map(len, self.division.paths.values())) > features.PROBED_IMAGES:
             return {}
-        extractor = extractor_of(self.mode, self.source, self.tune, self.speed, self.args, self.division, self.kept)
+        extractor = extractor_of(
+            self.mode, self.source, self.data, self.tune, self.speed, self.args, self.division, self.kept
+        )
         said = extractor.opinions(
             Input(self.wanted.image_px or model_settings.own_px(self.source), self.wanted.fixed_aspect),
             self.start.probe.strength, OPINIONS, balanced=self.args.class_weights == "balanced", seed=self.args.seed,

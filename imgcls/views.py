@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 
 EIGHTH = f"an eighth pillow {PIL.__version__}"  # settings of a JPEG decoded at that scale
+EIGHTHS_SHARE = 0.25  # of the room for kept photos that they may take
 EIGHTHS = (256, 512)  # its shorter side: smaller ones are no use to most networks, larger ones take too much room
 
 
@@ -232,14 +233,17 @@ class EvaluationView(_View):
 def keeping(kept: Pixels, keys: Sequence[str]) -> Callable[[int, Image.Image, tuple[int, int]], None] | None:
     """What keeps photos that `audit.examine` has decoded, at an eighth of their size, for `shrunk` to start from.
 
-    keys: of the images. None where nothing is kept.
+    keys: of the images. None where nothing is kept. They take a share of the room at most: training needs the rest.
     """
     if kept.folder is None:
         return None
+    room = EIGHTHS_SHARE * kept.most_bytes
 
     def keep(position: int, pixels: Image.Image, size: tuple[int, int]) -> None:
+        nonlocal room
         is_eighth = pixels.size == tuple(math.ceil(side / 8) for side in size)
-        if is_eighth and EIGHTHS[0] <= min(pixels.size) <= EIGHTHS[1]:
+        if is_eighth and EIGHTHS[0] <= min(pixels.size) <= EIGHTHS[1] and room > 0:
+            room -= 3 * math.prod(pixels.size)
             kept.keep(key_of(keys[position], EIGHTH), np.asarray(pixels))
 
     return keep

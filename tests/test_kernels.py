@@ -50,7 +50,7 @@ def test_images_are_varied_as_by_torch(plan, is_mirrored):
         half = DeviceHalf(Halved(), plan, 24, layout)
         expected = half(pixels.float() if is_mirrored else pixels, drawn, is_mirrored=is_mirrored)
         given = (pixels.to(DEVICE), drawn.to(DEVICE), half.shift.flatten().to(DEVICE), half.scale.flatten().to(DEVICE))
-        found = kernels.varied(*given, layout, is_mirrored=is_mirrored).cpu()
+        found = kernels.varied(*given, layout, is_mirrored=is_mirrored, is_coloured=plan.colour > 0).cpu()
         assert found.is_contiguous(memory_format=layout)
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
 
