@@ -63,6 +63,8 @@ class Resident:
     def _picked(self, indices: torch.Tensor, kind: torch.dtype) -> torch.Tensor:
         if self.kernels is not None:
             return self.kernels.picked(self.photos, indices, kind)
+        if self.photos.device.type == "mps":  # which has no views of other types
+            return self.photos.index_select(0, indices).to(kind)
         # eight bytes at a time, for a uint8 at a time takes five times as long
         return self.photos.view(torch.int64).flatten(1).index_select(0, indices).view(torch.uint8).to(kind)
 
