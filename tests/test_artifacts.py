@@ -55,6 +55,13 @@ def test_a_run_that_learned_nothing_yet_gives_way(run):
     assert run.read_options()["learning_rate"] == 0.2
 
 
+def test_how_a_step_is_started_is_no_other_run(run):
+    claim(run)  # of a version that did not know the option
+    learned(run)
+    assert claim(run, {"cuda_graph": "auto"}) == "stopped"
+    assert claim(run, {"cuda_graph": "off"}) == "stopped"
+
+
 def test_options_of_another_s_making_do_not_give_way(run):
     run.write_options({"epochs": 3})
     with pytest.raises(RunError, match="this same run"):

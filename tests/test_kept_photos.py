@@ -17,7 +17,7 @@ from imgcls import audit, draws, images, inputs, model_settings, recipes, source
 from imgcls.augmentation import DRAWS, PLANS, plan_of
 from imgcls.listing import ImageFile
 from imgcls.options import AugmentOptions
-from imgcls.pixels import Pixels
+from imgcls.pixels import Pixels, key_of
 from imgcls.resident_view import ResidentView
 from imgcls.transforms import EpochSampler, evaluation_pixels, whole_boxes
 from imgcls.views import EvaluationView, TrainingView, collate
@@ -321,6 +321,31 @@ def test_photos_that_the_check_decoded_are_not_decoded_again(tmp_path, folder, d
     assert all(np.array_equal(*pair) for pair in zip(shrunk, plain, strict=True))
     assert decoded == {"bytes": 3, "2.jpg": 1}  # the check's, and a photo of which an eighth is too small
     assert [min(photo.shape[:2]) for photo in shrunk] == [min(short_px, 375), min(short_px, 375), short_px]
+
+
+@pytest.mark.parametrize(
+    ("decoded_px", "photo_px", "is_kept"),
+    [
+        ((500, 375), (4000, 3000), True),
+        ((500, 375), (3999, 2998), True),  # rounded up
+        ((500, 375), (500, 375), False),  # in full
+        ((1000, 750), (4000, 3000), False),  # at a quarter
+        ((300, 200), (2400, 1600), False),  # too small
+        ((1000, 750), (8000, 6000), False),  # too large
+    ],
+)
+def test_a_check_keeps_eighths_that_are_of_use(folder, decoded_px, photo_px, is_kept):
+    pixels = Pixels(folder, 10**7)
+    views.keeping(pixels, ["a"])(0, Image.new("RGB", decoded_px), photo_px)
+    assert pixels.holds([key_of("a", views.EIGHTH)]) == is_kept
+
+
+def test_eighths_leave_room_for_training(folder):
+    pixels = Pixels(folder, 10 * 500 * 375 * 3)
+    keep = views.keeping(pixels, [str(i) for i in range(8)])
+    for i in range(8):
+        keep(i, Image.new("RGB", (500, 375)), (4000, 3000))
+    assert pixels.holds(key_of(str(i), views.EIGHTH) for i in range(8)) == 3
 
 
 def test_nothing_is_kept_of_a_check_without_a_cache():

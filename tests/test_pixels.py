@@ -419,6 +419,17 @@ def test_a_full_disk_is_done_without_and_said_once(folder, caplog, monkeypatch, 
     assert served(Pixels(folder, ROOM), range(5)) == [2, 3, 4]
 
 
+def test_what_may_be_of_use_later_takes_no_room_from_what_is_needed(folder, caplog):
+    kept = Pixels(folder, picture(0).nbytes * 3)
+    for number in range(5):
+        kept.keep(key(number), picture(number))
+    assert kept.holds(map(key, range(5))) == 3
+    assert not kept.is_full
+    assert not caplog.messages
+    assert np.array_equal(kept.get(key(1)), picture(1))
+    assert kept.get(key(4)) is None
+
+
 # Where --cache says
 
 
