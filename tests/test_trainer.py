@@ -56,6 +56,7 @@ def test_photos_move_once_and_their_readers_end(train, resnet, shapes, tmp_path,
         readers.append(len(set(multiprocessing.active_children()) - before))
         return done
 
+    monkeypatch.setenv("IMGCLS_CACHE", str(tmp_path / "cache"))  # in which no photo is kept yet
     monkeypatch.setattr(EpochSampler, "__iter__", dealt)
     monkeypatch.setattr(ImageTrainer, "_run_epoch", watched)
     monkeypatch.setattr(ImageTrainer, "_may_reside", lambda self: self.on_accelerator.is_possible)
