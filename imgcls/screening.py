@@ -45,9 +45,9 @@ class Screened:
 def screen(
     images: Images,
     options: DataOptions,
+    seen: Callable[[int, Image.Image, tuple[int, int]], None] | None = None,
     *,
     show_progress: bool,
-    seen: Callable[[int, Image.Image, tuple[int, int]], None] | None = None,
 ) -> Screened:
     """Look at all images as --check says, and say in a line each what is wrong. seen: as of `audit.examine`.
 

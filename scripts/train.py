@@ -50,8 +50,7 @@ def main() -> int:
 
     # The images: those that are sound, each in one split.
     with args.main_process_first():
-        seen = views.keeping(kept, images.keys)
-        screened = screening.screen(images, data, show_progress=args.should_log, seen=seen)
+        screened = screening.screen(images, data, views.keeping(kept, images.keys), show_progress=args.should_log)
     division = dataset.divide(images, screened.excluded, data, args.seed, screened.groups)
 
     # The model's files, and every option that was not given.
