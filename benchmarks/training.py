@@ -208,9 +208,10 @@ def start(bench: Bench, options) -> list[dict]:
     of_probes = ("sklearn.linear_model", "sklearn.preprocessing")
     for given, others in (((), of_probes), (("--tune", "full"), ())):
         bench.ours(photos, network, *given, "--max_steps", 1)
-        runs = [bench.ours(photos, network, *given, "--max_steps", 1) for _ in range(options.pairs)]
-        firsts = [run["first_s"] for run in runs]
-        alone = [bench.child("imports", *others)["seconds"] for _ in range(options.pairs)]
+        firsts, alone = [], []
+        for _ in range(options.pairs):
+            firsts.append(bench.ours(photos, network, *given, "--max_steps", 1)["first_s"])
+            alone.append(bench.child("imports", *others)["seconds"])
         over = [first - least for first, least in zip(firsts, alone, strict=True)]
         said = " ".join(given) or "default options"
         print(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -63,7 +62,7 @@ def mixing(mixup: float, cutmix: float) -> v2.Transform | None:
 
 
 class DeviceHalf:
-    """What happens to a training batch on the device: mirror, rotate, colour, normalise, erase.
+    """What happens to a training batch on the device: rotate, colour, normalise, erase; it comes mirrored.
 
     The normalisation (out = in * scale + shift, a channel) is read off the processor itself, by showing it plain
     black and plain white pictures, because image_mean and image_std do not tell it for every checkpoint.
@@ -79,27 +78,21 @@ class DeviceHalf:
         self.shift = black[:, middle, middle].view(3, 1, 1)
         self.scale = (white[:, middle, middle].view(3, 1, 1) - self.shift) / 255
 
-    def __call__(self, pixels: torch.Tensor, draws: torch.Tensor, *, is_mirrored: bool = False) -> torch.Tensor:
+    def __call__(self, pixels: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
         """Returns float32 (B, 3, H, W), normalised, in the memory layout.
 
-        pixels: (B, 3, H, W), uint8 or normalised float32. draws: (B, DRAWS). is_mirrored: the pixels are 0..255 as
-        floats, mirrored as drawn: `resident` gives such.
+        pixels: (B, 3, H, W), uint8, or 0..255 as floats; without crops also what the processor gives. draws:
+        (B, DRAWS).
         """
-        is_normalised = pixels.dtype != torch.uint8 and not is_mirrored
+        is_normalised = pixels.dtype != torch.uint8 and self.plan.crop_share is None
         is_free = not torch.are_deterministic_algorithms_enabled()  # kernels add up in any order
         kernels = machine.kernels() if pixels.is_cuda and is_free and not is_normalised else None
         if kernels is not None:
             shift, scale = self._on(draws)
             given = (pixels, draws, shift.flatten(), scale.flatten(), self.layout)
-            return kernels.varied(*given, is_mirrored=is_mirrored, is_coloured=self.plan.colour > 0)
-        x = pixels
-        if self.plan.flip != "none" and not is_mirrored:
-            x = _where(draws[:, 0], x, lambda some, _: some.flip(-1))
-        if self.plan.flip == "both" and not is_mirrored:
-            x = _where(draws[:, 1], x, lambda some, _: some.flip(-2))
-        x = x.float() if x.dtype == torch.uint8 else x
-        if self.plan.degrees:
-            x = _where(draws[:, 2], x, _rotate)
+            return kernels.varied(*given, is_coloured=self.plan.colour > 0)
+        kind = torch.float32 if pixels.dtype == torch.uint8 else pixels.dtype
+        x = _rotated(pixels, draws[:, 2], kind) if self.plan.degrees else pixels.to(kind)
         if not is_normalised:
             shift, scale = self._on(x)
             if self.plan.colour:
@@ -116,20 +109,19 @@ class DeviceHalf:
         return self.shift, self.scale
 
 
-def _where(drawn: torch.Tensor, x: torch.Tensor, change: Callable) -> torch.Tensor:
-    """The images with those changed for which a number other than 0 was drawn. change: images and their numbers.
+def _rotated(x: torch.Tensor, degrees: torch.Tensor, kind: torch.dtype) -> torch.Tensor:
+    """Images of a floating kind, those rotated for which degrees other than 0 were drawn.
 
-    A CPU changes only these; an accelerator would have to tell the host which they are, and so changes all and picks.
+    A CPU rotates only these, an image a thread at a time, which then lies in its cache: a whole batch takes twice as
+    long. An accelerator would have to tell the host which they are, and so rotates all and picks.
     """
     if x.device.type != "cpu":
-        return torch.where((drawn != 0).view(-1, 1, 1, 1), change(x, drawn), x)
-    at = drawn.nonzero()[:, 0]
-    if not len(at):
-        return x
-    changed, x = change(x.index_select(0, at), drawn[at]), x.clone()
-    for i, image in zip(at.tolist(), changed, strict=True):  # index_copy copies uint8 a value at a time
-        x[i] = image
-    return x
+        x = x.to(kind)
+        return torch.where((degrees != 0).view(-1, 1, 1, 1), _rotate(x, degrees), x)
+    result = x.to(kind, copy=True)
+    for some in degrees.nonzero()[:, 0].split(torch.get_num_threads()):
+        result[some] = _rotate(x.index_select(0, some).to(kind), degrees[some])
+    return result
 
 
 def _rotate(x: torch.Tensor, degrees: torch.Tensor) -> torch.Tensor:

@@ -23,7 +23,7 @@ def check(device: torch.device) -> None:
     )
     picked(zeros.byte(), first, torch.float16)
     weights(first, first + 8, draws[:, 0], 8, 8, 2.0, torch.float16)
-    varied(zeros.byte(), draws, ones, ones, torch.contiguous_format, is_mirrored=False)
+    varied(zeros.byte(), draws, ones, ones, torch.contiguous_format)
 
 
 def picked(photos: torch.Tensor, indices: torch.Tensor, kind: torch.dtype) -> torch.Tensor:
@@ -87,19 +87,18 @@ def varied(
     scale: torch.Tensor,
     layout: torch.memory_format,
     *,
-    is_mirrored: bool,
     is_coloured: bool = True,
 ) -> torch.Tensor:
-    """Mirrored, rotated, coloured, normalised and erased as drawn: float32 (B, 3, H, W) in a memory layout.
+    """Rotated, coloured, normalised and erased as drawn: float32 (B, 3, H, W) in a memory layout.
 
     pixels: 0..255, (B, 3, H, W), uint8 or floats, px of a row side by side. draws: float32 (B, DRAWS). shift, scale:
-    float32 (3,), the normalisation. is_mirrored: the pixels are so already. is_coloured: contrasts were drawn.
+    float32 (3,), the normalisation. is_coloured: contrasts were drawn.
     """
     count, _, height, width = pixels.shape
     gray = torch.zeros(count, device=pixels.device)
     found = torch.empty(pixels.shape, device=pixels.device, memory_format=layout)
     grid = (count, triton.cdiv(height, ROWS), triton.cdiv(width, COLUMNS))
-    tile = {"HEIGHT": height, "WIDTH": width, "MIRRORED": is_mirrored, "ROWS": ROWS, "COLUMNS": COLUMNS}
+    tile = {"HEIGHT": height, "WIDTH": width, "ROWS": ROWS, "COLUMNS": COLUMNS}
     source = (pixels, *pixels.stride()[:3], draws, draws.stride(0), gray)
     if is_coloured:
         _gray_means[grid](*source, **tile, num_warps=WARPS)
@@ -110,12 +109,12 @@ def varied(
 @triton.jit
 def _gray_means(
     pixels, of_image, of_colour, of_row, draws, of_draws, gray,
-    HEIGHT: tl.constexpr, WIDTH: tl.constexpr, MIRRORED: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    HEIGHT: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     image = tl.program_id(0).to(tl.int64)
     y, x = tl.program_id(1) * ROWS + tl.arange(0, ROWS), tl.program_id(2) * COLUMNS + tl.arange(0, COLUMNS)
     drawn = draws + image * of_draws
-    red, green, blue = _seen(pixels + image * of_image, of_colour, of_row, drawn, y, x, HEIGHT, WIDTH, MIRRORED)
+    red, green, blue = _seen(pixels + image * of_image, of_colour, of_row, drawn, y, x, HEIGHT, WIDTH)
     inside = (y < HEIGHT)[:, None] & (x < WIDTH)[None, :]
     mean = tl.sum(tl.where(inside, _gray(red, green, blue), 0.0)) / (HEIGHT * WIDTH)
     tl.atomic_add(gray + image, mean)
@@ -125,12 +124,12 @@ def _gray_means(
 def _vary(
     pixels, of_image, of_colour, of_row, draws, of_draws, gray, shift, scale,
     found, to_image, to_colour, to_row, to_column,
-    HEIGHT: tl.constexpr, WIDTH: tl.constexpr, MIRRORED: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    HEIGHT: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     image = tl.program_id(0).to(tl.int64)
     y, x = tl.program_id(1) * ROWS + tl.arange(0, ROWS), tl.program_id(2) * COLUMNS + tl.arange(0, COLUMNS)
     drawn = draws + image * of_draws
-    red, green, blue = _seen(pixels + image * of_image, of_colour, of_row, drawn, y, x, HEIGHT, WIDTH, MIRRORED)
+    red, green, blue = _seen(pixels + image * of_image, of_colour, of_row, drawn, y, x, HEIGHT, WIDTH)
     brightness, contrast, saturation = tl.load(drawn + 3), tl.load(drawn + 4), tl.load(drawn + 5)
     light = brightness * contrast
     rest = (1 - contrast) * brightness * tl.load(gray + image) + light * (1 - saturation) * _gray(red, green, blue)
@@ -152,27 +151,20 @@ def _gray(red, green, blue):
 
 
 @triton.jit
-def _seen(
-    picture, of_colour, of_row, drawn, y, x, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, MIRRORED: tl.constexpr
-):  # fmt: skip
-    """Red, green and blue, float32 tiles, of a picture that is mirrored and rotated as drawn."""
+def _seen(picture, of_colour, of_row, drawn, y, x, HEIGHT: tl.constexpr, WIDTH: tl.constexpr):
+    """Red, green and blue, float32 tiles, of a picture that is rotated as drawn."""
     degrees = tl.load(drawn + 2)
-    leftward, upward = False, False
-    if not MIRRORED:
-        leftward, upward = tl.load(drawn) != 0, tl.load(drawn + 1) != 0
     if degrees != 0:
         angle = degrees * 0.017453292519943295
         along, down = ((x + 0.5) * 2 / WIDTH - 1)[None, :], ((y + 0.5) * 2 / HEIGHT - 1)[:, None]
         cos, sin = tl.cos(angle), tl.sin(angle)
-        left, right, rightness = _neighbours(along * cos - down * sin, leftward, WIDTH)
-        top, bottom, bottomness = _neighbours(along * sin + down * cos, upward, HEIGHT)
+        left, right, rightness = _neighbours(along * cos - down * sin, WIDTH)
+        top, bottom, bottomness = _neighbours(along * sin + down * cos, HEIGHT)
         red = _between(picture, of_row, left, right, rightness, top, bottom, bottomness)
         green = _between(picture + of_colour, of_row, left, right, rightness, top, bottom, bottomness)
         blue = _between(picture + 2 * of_colour, of_row, left, right, rightness, top, bottom, bottomness)
     else:
         row, column = tl.minimum(y, HEIGHT - 1), tl.minimum(x, WIDTH - 1)
-        row = tl.where(upward, HEIGHT - 1 - row, row)
-        column = tl.where(leftward, WIDTH - 1 - column, column)
         place = picture + (row * of_row)[:, None] + column[None, :]
         red = tl.load(place).to(tl.float32)
         green = tl.load(place + of_colour).to(tl.float32)
@@ -181,7 +173,7 @@ def _seen(
 
 
 @triton.jit
-def _neighbours(at, mirrored, SIZE: tl.constexpr):
+def _neighbours(at, SIZE: tl.constexpr):
     """The px on either side of a place in -1..1, borders reflected as torch's grid_sample has it, and how near the
     second is."""
     place = tl.abs(((at + 1) * SIZE - 1) / 2 + 0.5)
@@ -192,11 +184,7 @@ def _neighbours(at, mirrored, SIZE: tl.constexpr):
     place = tl.minimum(tl.maximum(place, 0.0), SIZE - 1.0)
     low = tl.floor(place)
     first = low.to(tl.int32)
-    second = tl.minimum(first + 1, SIZE - 1)
-    nearness = place - low
-    first = tl.where(mirrored, SIZE - 1 - first, first)
-    second = tl.where(mirrored, SIZE - 1 - second, second)
-    return first, second, nearness
+    return first, tl.minimum(first + 1, SIZE - 1), place - low
 
 
 @triton.jit

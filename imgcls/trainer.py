@@ -176,7 +176,7 @@ class ImageTrainer(CheckpointingTrainer):
     def _crops(self, indices: torch.Tensor, boxes: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
         view = self.train_dataset
         crops = self.resident.crops(indices, boxes, draws[:, :2], view.px, view.resample)
-        return self.device_half(crops, draws, is_mirrored=True)
+        return self.device_half(crops, draws)
 
     def _prepare_inputs(self, inputs: dict) -> dict:
         inputs = super()._prepare_inputs(inputs)

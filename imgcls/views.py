@@ -99,13 +99,16 @@ class TrainingView(_View):
         self.plain = EvaluationView(rows, processor, keys=keys, kept=kept) if plan.crop_share is None else None
 
     def __getitems__(self, keys: Sequence[tuple[int, int, bool]]) -> list[dict]:
-        """{"pixel_values": uint8 (3, px, px), or float when nothing is cropped; "labels": int; "draws": (DRAWS,)}."""
+        """{"pixel_values": uint8 (3, px, px), or float when nothing is cropped; "labels": int; "draws": (DRAWS,)}.
+
+        The pixels are mirrored as drawn; `DeviceHalf` does the rest.
+        """
         numbers = draws.uniform(self.seed, [key[:2] for key in keys])
-        shown = self._pixels([index for _, index, _ in keys], numbers)
-        varied = draws.variations(numbers, self.plan).tolist()
+        varied = draws.variations(numbers, self.plan)
+        shown = self._pixels([index for _, index, _ in keys], numbers, varied[:, :2] != 0)
         return [
             {"pixel_values": pixels, "labels": self.labels[index] if counted else PADDING_LABEL, "draws": drawn}
-            for pixels, drawn, (_, index, counted) in zip(shown, varied, keys, strict=True)
+            for pixels, drawn, (_, index, counted) in zip(shown, varied.tolist(), keys, strict=True)
         ]
 
     def kept_size(self, index: int) -> tuple[int, int]:
@@ -129,28 +132,29 @@ class TrainingView(_View):
         before, missing = self._missing
         return min(1.0, (self.kept.added() - before) / missing) if missing else 1.0
 
-    def _pixels(self, indices: list[int], numbers: np.ndarray) -> list[torch.Tensor]:
+    def _pixels(self, indices: list[int], numbers: np.ndarray, mirrored: np.ndarray) -> list[torch.Tensor]:
         if self.plain is not None:
-            return [sample["pixel_values"] for sample in self.plain.__getitems__(indices)]
+            shown = self.plain.__getitems__(indices)
+            axes = [[axis for axis, drawn in zip((-1, -2), own, strict=True) if drawn] for own in mirrored]
+            return [sample["pixel_values"].flip(own) for sample, own in zip(shown, axes, strict=True)]
         how = (self.px, self.resample, self.padded)
         share = self.plan.crop_share
         if self.short_px is None:
 
-            def work(index: int, own: np.ndarray):
-                return lambda: read_crop(self.source(index), own, share, *how)
+            def work(index: int, own: np.ndarray, mirror: np.ndarray):
+                return lambda: read_crop(self.source(index), own, share, *how, mirror)
 
-            crops = self.kept.each([work(index, own) for index, own in zip(indices, numbers, strict=True)])
+            crops = self.kept.each([work(*each) for each in zip(indices, numbers, mirrored, strict=True)])
         else:
 
-            def cut(photo: np.ndarray, box: np.ndarray, size: np.ndarray):
-                return lambda: crop(photo, box, size, *how)
+            def cut(photo: np.ndarray, box: np.ndarray, size: np.ndarray, mirror: np.ndarray):
+                return lambda: crop(photo, box, size, *how, mirror)
 
             photos = self.shrunk(indices, self.short_px)
             sizes = np.array([photo.shape[1::-1] for photo in photos]).reshape(-1, 2)
             boxes = draws.crop_boxes(numbers, sizes, share, self.padded)
-            crops = self.kept.each([cut(*each) for each in zip(photos, boxes, sizes, strict=True)])
-        tensors = [torch.from_numpy(np.ascontiguousarray(seen)) for seen in crops]
-        return [self._varied(seen, own) for seen, own in zip(tensors, numbers, strict=True)]
+            crops = self.kept.each([cut(*each) for each in zip(photos, boxes, sizes, mirrored, strict=True)])
+        return [self._varied(torch.from_numpy(seen), own) for seen, own in zip(crops, numbers, strict=True)]
 
     def _varied(self, pixels: torch.Tensor, numbers: np.ndarray) -> torch.Tensor:
         if self.plan.policy is None:

@@ -39,18 +39,18 @@ def test_weights_are_those_of_torch(reach):
         torch.testing.assert_close(kernels.weights(*given, torch.float32), weights(*given), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("is_mirrored", [False, True])
+@pytest.mark.parametrize("kind", [torch.uint8, torch.float16])
 @pytest.mark.parametrize("plan", ["light", "standard", "heavy"])
-def test_images_are_varied_as_by_torch(plan, is_mirrored):
+def test_images_are_varied_as_by_torch(plan, kind):
     plan = dataclasses.replace(PLANS[plan], flip="both")
     drawn = torch.from_numpy(draws.variations(draws.uniform(1, [(0, i) for i in range(4)]), plan))
     pixels = torch.randint(0, 256, (4, 20, 3, 36), dtype=torch.uint8).transpose(1, 2)  # rows hold their colours
-    pixels = pixels.half() if is_mirrored else pixels
     for layout in LAYOUTS:
         half = DeviceHalf(Halved(), plan, 24, layout)
-        expected = half(pixels.float() if is_mirrored else pixels, drawn, is_mirrored=is_mirrored)
-        given = (pixels.to(DEVICE), drawn.to(DEVICE), half.shift.flatten().to(DEVICE), half.scale.flatten().to(DEVICE))
-        found = kernels.varied(*given, layout, is_mirrored=is_mirrored, is_coloured=plan.colour > 0).cpu()
+        expected = half(pixels, drawn)
+        levels = [values.flatten().to(DEVICE) for values in (half.shift, half.scale)]
+        given = (pixels.to(DEVICE, kind), drawn.to(DEVICE), *levels, layout)
+        found = kernels.varied(*given, is_coloured=plan.colour > 0).cpu()
         assert found.is_contiguous(memory_format=layout)
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
 
