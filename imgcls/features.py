@@ -33,7 +33,7 @@ COMPARED_IMAGES = 500  # views are compared on so many training images at most
 PROBED_IMAGES = 10_000  # and the head to start from is fitted on so many: it is trained further on all
 VIEWS = Plan(crop_share=(0.6, 1.0), flip="horizontal")  # of views beyond the first; heavier ones lose the object
 WORTH_TRYING = 300  # images whose features are computed, from which on bf16 is tried
-TRIED_IMAGES, TRIED_S = 8, 0.3
+TRIED_IMAGES, TRIED_S = 8, 0.15
 _DECIDED: dict[str, bool] = {}  # in this process: settings of a network -> whether in bf16
 CLEARLY, MOST_DIFFERENCE = 1.15, 0.03  # a smaller gain is noise; what other values do to a probe
 MEASURED_IMAGES = 50  # whose sizes tell whether the photos have that many pixels

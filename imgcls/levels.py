@@ -35,4 +35,6 @@ class Levels:
 
     def to_float(self, levels: torch.Tensor) -> torch.Tensor:
         """uint8 (3, H, W) -> float32 (3, H, W)."""
-        return torch.stack([values[channel] for values, channel in zip(self.values, levels.int(), strict=True)])
+        # numpy's take needs a fifth of the time of torch's indexing
+        channels = zip(self.values.numpy(), levels.numpy(), strict=True)
+        return torch.from_numpy(np.stack([values.take(channel) for values, channel in channels]))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
+import torch
 from PIL import Image
+from torch.nn.functional import interpolate
 
 from imgcls import transforms
 
@@ -47,16 +49,58 @@ _MORE = " (mean and std as they act in all: this processor does more than its im
 
 def done(steps: Mapping, picture: Image.Image) -> np.ndarray:
     """An RGB photo as these steps make it: float32 (3, px, px)."""
-    px, to, mean = steps["image_px"], steps["resize_px"], np.array(steps["mean"])
-    nearest = round if steps["rounding"] == "nearest" else int
-    scale = {BOTH: None, SHORTER: (int, min(picture.size)), LONGER: (nearest, max(picture.size))}[steps["resize"]]
-    size = [scale[0](to * length / scale[1]) if scale else to for length in picture.size]
+    px, mean = steps["image_px"], np.array(steps["mean"])
+    size = _resized_to(steps, picture.size)
     resized = picture.resize(size, Image.Resampling[steps["filter"].upper()])
     square = Image.new("RGB", (px, px), tuple((255 * mean).round().astype(int).tolist()))
     spare = 0 if steps["pad"] == "right and below" else 0.5
-    square.paste(resized, tuple(int(spare * (px - n)) if n < px else -nearest((n - px) / 2) for n in size))
+    square.paste(resized, tuple(int(spare * (px - n)) if n < px else -_cut(steps, n) for n in size))
     values = np.asarray(square) * steps["rescale_factor"]
     return ((values - mean) / np.array(steps["std"])).astype(np.float32).transpose(2, 0, 1)
+
+
+def quick(processor) -> Callable[[Image.Image], torch.Tensor]:
+    """What gives float32 (3, px, px) of an RGB photo within a level of 255 of the processor, in a third of its time.
+
+    It resizes as training crops are resized. The processor itself where it has a way of its own, or pads, or has a filter that
+    torch lacks; looked at with a drawn picture.
+    """
+
+    def own(picture: Image.Image) -> torch.Tensor:
+        return torch.from_numpy(pixels(picture, processor))
+
+    noise = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
+    drawn = Image.fromarray(noise).resize((512, 384), Image.Resampling.BICUBIC)
+    expected = own(drawn)
+    px = expected.shape[-1]
+    found = steps(processor, drawn, px)
+    name = transforms.FILTERS.get(Image.Resampling[found["filter"].upper()]) if "filter" in found else None
+    if name is None or found["resize_px"] < px or found["pad"]:
+        return own
+    mean, std = (torch.tensor(found[name], dtype=torch.float32).view(3, 1, 1) for name in ("mean", "std"))
+    scale, shift = found["rescale_factor"] / std, -mean / std
+
+    def resized(picture: Image.Image) -> torch.Tensor:
+        columns, rows = _resized_to(found, picture.size)
+        photo = torch.from_numpy(np.array(picture))[None].permute(0, 3, 1, 2)
+        levels = interpolate(photo, (rows, columns), mode=name, antialias=True, align_corners=False)[0]
+        top, left = _cut(found, rows), _cut(found, columns)
+        return torch.addcmul(shift, levels[:, top : top + px, left : left + px].float(), scale)
+
+    missed = ((resized(drawn) - expected).abs() / scale).mean()
+    return resized if missed <= LEVELS else own
+
+
+def _resized_to(steps: Mapping, size: tuple[int, int]) -> tuple[int, int]:
+    """Width and height to which the steps resize a photo of this width and height."""
+    to, nearest = steps["resize_px"], round if steps["rounding"] == "nearest" else int
+    scale = {BOTH: None, SHORTER: (int, min(size)), LONGER: (nearest, max(size))}[steps["resize"]]
+    return tuple(scale[0](to * length / scale[1]) if scale else to for length in size)
+
+
+def _cut(steps: Mapping, length: int) -> int:
+    """Px before the middle of a resized side."""
+    return (round if steps["rounding"] == "nearest" else int)((length - steps["image_px"]) / 2)
 
 
 def pixels(picture: Image.Image, processor) -> np.ndarray:

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from imgcls import draws, images
+from imgcls import draws, images, preprocessing
 from imgcls.augmentation import Plan
 from imgcls.levels import Levels
 from imgcls.losses import PADDING_LABEL
@@ -168,8 +168,8 @@ class EvaluationView(_View):
     """Rows as evaluation samples: exactly the values that the checkpoint's image processor gives.
 
     What the processor gives is kept as uint8, where that says all of it. short_px: the processor is shown the shrunk
-    photos of training instead; is_fast: large JPEGs decoded at a smaller scale, and nothing is kept. Both are close to
-    what it gives, and not to be judged by.
+    photos of training instead; is_fast: large JPEGs decoded at a smaller scale, resized quickly, and nothing is kept.
+    Both are close to what it gives, and not to be judged by.
     """
 
     def __init__(
@@ -184,7 +184,7 @@ class EvaluationView(_View):
     ):
         super().__init__(rows, keys, kept)
         self.processor, self.short_px = processor, short_px
-        self._fast = fast_pixels(processor) if is_fast else None
+        self._fast = fast_pixels(processor, preprocessing.quick(processor)) if is_fast else None
         self._levels: Levels | None = None
         self._settings = ""
 

@@ -24,9 +24,10 @@ FLOORS = [
         "lookup", "duplicates", "hub_rows", "transforms", "model", "diagnosis", "answers", "confusion", "card_numbers",
         "checkpointing", "pixel_folder",
     },
+    {"preprocessing"},
     {"views"},
     {"resident_view"},
-    {"report", "audit", "dataset", "prediction", "trainer", "lora", "overlay", "preprocessing", "card"},
+    {"report", "audit", "dataset", "prediction", "trainer", "lora", "overlay", "card"},
     {"trials", "problems", "selection", "features", "labelled", "exhibit", "release"},
     {
         "summary", "demo", "file_rules", "picture_rules", "check_page", "start", "fitting", "recommendation",
