@@ -62,8 +62,8 @@ def done(steps: Mapping, picture: Image.Image) -> np.ndarray:
 def quick(processor) -> Callable[[Image.Image], torch.Tensor]:
     """What gives float32 (3, px, px) of an RGB photo within a level of 255 of the processor, in a third of its time.
 
-    It resizes as training crops are resized. The processor itself where it has a way of its own, or pads, or has a filter that
-    torch lacks; looked at with a drawn picture.
+    It resizes as training crops are resized. The processor itself where it has a way of its own, or pads, or has a
+    filter that torch lacks; looked at with a drawn picture.
     """
 
     def own(picture: Image.Image) -> torch.Tensor:

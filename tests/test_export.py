@@ -121,6 +121,18 @@ def test_steps_make_what_the_processor_makes(name, px):
             if aspect != "own":
                 words = ("in the middle" in steps["in_words"], "filled up" in steps["in_words"])
                 assert words == (aspect == "crop", aspect == "pad")
+            missed = preprocessing.quick(changed)(picture).numpy() - preprocessing.pixels(picture, changed)
+            levels = np.abs(missed).mean((1, 2)) * np.array(steps["std"]) * 255
+            assert levels.max() < 0.4, aspect
+            assert (levels.max() == 0) or aspect != "pad", aspect  # the processor itself
+
+
+@pytest.mark.parametrize("name", ["vit-base", "resnet-18", "mobilenetv3-small"])
+def test_photos_are_resized_quickly_without_the_processor(name, monkeypatch):
+    processor = model_settings.of(source.locate(name))[1]
+    quick = preprocessing.quick(processor)
+    monkeypatch.setattr(type(processor), "__call__", None)
+    assert quick(photo(330, 250, 1)).shape == (3, 224, 224)
 
 
 def test_a_processor_of_another_way_is_named(folder):
@@ -128,7 +140,9 @@ def test_a_processor_of_another_way_is_named(folder):
         def __call__(self, images, **options):
             return super().__call__(images=images.transpose(Image.Transpose.FLIP_LEFT_RIGHT), **options)
 
-    steps = preprocessing.steps(Mirrored.from_pretrained(folder), photo(300, 200, 0), 224)
+    processor, picture = Mirrored.from_pretrained(folder), photo(300, 200, 0)
+    assert np.array_equal(preprocessing.quick(processor)(picture), preprocessing.pixels(picture, processor))
+    steps = preprocessing.steps(processor, picture, 224)
     assert "a way of its own" in steps["in_words"]
     assert "resize" not in steps
     assert steps["mean"] == pytest.approx(tiny.MEAN)
