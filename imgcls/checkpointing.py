@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
-from imgcls import artifacts
+from imgcls import artifacts, machine
 from imgcls.averaging import WeightAverage
 from imgcls.capturing import CapturingTrainer
 from imgcls.errors import RunError
@@ -34,8 +34,9 @@ class CheckpointingTrainer(CapturingTrainer):
             self.average.load(Path(resume_from_checkpoint))
 
     def _load_best_model(self) -> None:
-        super()._load_best_model()
-        self._load_network(self.state.best_model_checkpoint)
+        with machine.trimmed():  # there are two networks for a moment
+            super()._load_best_model()
+            self._load_network(self.state.best_model_checkpoint)
         if self.average:
             self.average.become(Path(self.state.best_model_checkpoint))
 

@@ -30,7 +30,7 @@ class Levels:
 
     def to_uint8(self, pixels: torch.Tensor) -> torch.Tensor | None:
         """uint8 (3, H, W) from which `to_float` gives these very floats; None where it would not."""
-        levels = ((pixels - self.shift) / self.scale).round().clamp(0, 255).to(torch.uint8)
+        levels = torch.addcmul(0.5 - self.shift / self.scale, pixels, 1 / self.scale).to(torch.uint8)
         return levels if torch.equal(self.to_float(levels), pixels) else None
 
     def to_float(self, levels: torch.Tensor) -> torch.Tensor:
