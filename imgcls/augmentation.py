@@ -81,7 +81,7 @@ class DeviceHalf:
     def __call__(self, pixels: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
         """Returns float32 (B, 3, H, W), normalised, in the memory layout.
 
-        pixels: (B, 3, H, W), uint8, or 0..255 as floats; without crops also what the processor gives. draws:
+        pixels: (B, 3, H, W), uint8, or floats: 0..255 with crops, without them what the processor gives. draws:
         (B, DRAWS).
         """
         is_normalised = pixels.dtype != torch.uint8 and self.plan.crop_share is None

@@ -63,7 +63,7 @@ class Extractor:
 
     kept: where photos are kept. short_px: those of training images are of photos shrunk to this, as training sees them;
     None takes them, as those of all others are taken, of what evaluation sees. is_fast: those of training images are
-    taken from JPEGs decoded at a smaller scale, which is quickest where no photo is looked at twice.
+    taken from JPEGs decoded at a smaller scale, and resized quickly, which is best where no photo is looked at twice.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class Extractor:
             shown = VariedView(TrainingView(rows, built.processor, VIEWS, built.image_px, seed, **pixels), view)
         else:
             shown = EvaluationView(rows, built.processor, is_fast=is_fast, **pixels)
-        settings += ["fast"] * is_fast + ["bf16"] * lower
+        settings += ["fast, resized by torch"] * is_fast + ["bf16"] * lower
         key = [settings, [cache.file_state(k) for k in keys]]
         return cache.array("features", key, lambda: self._compute(built, shown, lower))
 

@@ -127,15 +127,7 @@ class Pixels:
             return [piece() for piece in work]
         if self._pool is None:
             self._pool = _threads(cpu.cores())
-        results: list = [None] * len(work)
-        rest = iter(range(len(work)))  # shared by a task a thread: its next is one step of the interpreter
-
-        def take(_) -> None:
-            for i in rest:
-                results[i] = work[i]()
-
-        list(self._pool.map(take, range(cpu.cores())))
-        return results
+        return list(self._pool.map(lambda piece: piece(), work))
 
     def added(self) -> int:
         """How many images this and other processes added since the object was made."""

@@ -69,11 +69,10 @@ def quick(processor) -> Callable[[Image.Image], torch.Tensor]:
     def own(picture: Image.Image) -> torch.Tensor:
         return torch.from_numpy(pixels(picture, processor))
 
-    noise = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (192, 256, 3), np.uint8)  # fine enough to tell filters apart
     drawn = Image.fromarray(noise).resize((512, 384), Image.Resampling.BICUBIC)
-    expected = own(drawn)
-    px = expected.shape[-1]
-    found = steps(processor, drawn, px)
+    rows, px = own(drawn).shape[1:]
+    found = steps(processor, drawn, px) if rows == px else {}
     name = transforms.FILTERS.get(Image.Resampling[found["filter"].upper()]) if "filter" in found else None
     if name is None or found["resize_px"] < px or found["pad"]:
         return own
@@ -87,8 +86,7 @@ def quick(processor) -> Callable[[Image.Image], torch.Tensor]:
         top, left = _cut(found, rows), _cut(found, columns)
         return torch.addcmul(shift, levels[:, top : top + px, left : left + px].float(), scale)
 
-    missed = ((resized(drawn) - expected).abs() / scale).mean()
-    return resized if missed <= LEVELS else own
+    return resized
 
 
 def _resized_to(steps: Mapping, size: tuple[int, int]) -> tuple[int, int]:

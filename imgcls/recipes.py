@@ -215,8 +215,8 @@ def cache_px(image_px: int, train_px: int, least_share: float) -> Choice:
     """Shorter side of the photos that are kept: so many pixels that a square crop never has to be enlarged.
 
     The most elongated ones are, by a seventh at most. least_share: the smallest share of a photo's area that a crop
-    shows. Also as many as evaluation resizes to (its
-    middle is cut out of 8/7 of the input), for the features of training images.
+    shows. Also as many as evaluation resizes to (its middle is cut out of 8/7 of the input), for the features of
+    training images.
     """
     needed = max(image_px * 8 / 7, train_px / least_share**0.5)
     return Choice("cache_px", math.ceil(needed / 32) * 32, "so that crops have not to be enlarged")

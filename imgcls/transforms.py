@@ -107,11 +107,10 @@ def fast_pixels(
 ) -> Callable[[str | bytes], torch.Tensor]:
     """As `evaluation_pixels` for one processor, with large JPEGs decoded at a smaller scale: nearly the same values.
 
-    process: what gives the values of a decoded photo in place of the processor.
-
     The scale is the smallest at which the shorter side has 1.25 times the pixels that the processor resizes it to,
     measured here, once. Other formats, smaller photos, and all where the processor takes the nearest pixel, which has
-    to be the photo's own, give the very same values.
+    to be the photo's own, give the very same values, unless `process` is given: what makes them of a decoded photo in
+    place of the processor.
     """
     ramp_px = 256  # a level each, from top to bottom
     colours = (Image.linear_gradient("L"), *(Image.new("L", (ramp_px, ramp_px), level) for level in (0, 255)))

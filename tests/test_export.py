@@ -18,7 +18,7 @@ from drawings import photo
 from huggingface_hub import constants
 from PIL import Image
 from torch import nn
-from transformers import AutoImageProcessor, pipeline
+from transformers import AutoImageProcessor, BitImageProcessor, pipeline
 
 from imgcls import artifacts, cli, export, inputs, model, model_settings, onnx_file, preprocessing, source
 from imgcls.errors import ModelError
@@ -133,6 +133,14 @@ def test_photos_are_resized_quickly_without_the_processor(name, monkeypatch):
     quick = preprocessing.quick(processor)
     monkeypatch.setattr(type(processor), "__call__", None)
     assert quick(photo(330, 250, 1)).shape == (3, 224, 224)
+
+
+def test_what_is_no_square_is_left_to_the_processor():
+    size = {"size": {"shortest_edge": 256}, "crop_size": {"height": 192, "width": 224}}
+    processor, picture = BitImageProcessor(**size), photo(330, 250, 1)
+    found = preprocessing.quick(processor)(picture)
+    assert found.shape == (3, 192, 224)
+    assert np.array_equal(found, preprocessing.pixels(picture, processor))
 
 
 def test_a_processor_of_another_way_is_named(folder):

@@ -3,6 +3,7 @@
 import os
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -184,8 +185,9 @@ def test_photos_reside_only_once_all_are_kept_and_only_where_crops_can_be_made_t
 
 @pytest.mark.parametrize("name", ["resnet-18", "vit-base"])
 def test_boxes_show_what_the_pixels_dealt_otherwise_show(rows, folder, decoded, name):
-    view = training(rows, folder, name=name)
+    view = training(rows, folder, name=name, plan=replace(PLANS["heavy"], flip="both"))
     dealt = collate([view[key] for key in KEYS])
+    assert len(dealt["draws"][:, :2].unique(dim=0)) == 4
     boxes = ResidentView(view)
     resident = boxes.photos(torch.device("cpu"))
     count = sum(decoded.values())
@@ -197,7 +199,7 @@ def test_boxes_show_what_the_pixels_dealt_otherwise_show(rows, folder, decoded, 
     assert torch.equal(batch["labels"], dealt["labels"])
     assert torch.equal(batch["draws"], dealt["draws"])
     assert batch["draws"].shape == (len(KEYS), DRAWS)
-    crops = resident.crops(batch["indices"], batch["boxes"], torch.zeros(len(KEYS), 2), PX, view.resample)
+    crops = resident.crops(batch["indices"], batch["boxes"], batch["draws"][:, :2], PX, view.resample)
     assert (crops.round() - dealt["pixel_values"].float()).abs().max() <= 1
     assert resident.photos.nbytes == boxes.bytes
     assert sum(decoded.values()) == count == len(SIZES)

@@ -168,9 +168,10 @@ def test_training_samples_depend_on_seed_epoch_and_index_alone(tmp_path):
     assert (first["labels"], views[0][3, 2, False]["labels"]) == (0, PADDING_LABEL)
 
 
+@pytest.mark.parametrize("name", ["resnet-18", "efficientnet-b0"])  # resized by torch, and by Pillow
 @pytest.mark.parametrize("plan", ["none", "light"])
-def test_samples_are_mirrored_as_drawn(tmp_path, plan):
-    processor = model.build(source.locate("resnet-18"), CLASSES, from_scratch=True).processor
+def test_samples_are_mirrored_as_drawn(tmp_path, plan, name):
+    processor = model.build(source.locate(name), CLASSES, from_scratch=True).processor
     mirrored = TrainingView(rows(tmp_path), processor, replace(PLANS[plan], flip="both"), 48, 0)
     plain = TrainingView(rows(tmp_path), processor, PLANS[plan], 48, 0)
     drawn = set()
