@@ -127,7 +127,6 @@ def from_hub(hub_id: str, image_column: str | None, label_column: str | None) ->
 class Division:
     """The images that are used, each in one split. rows[split] has the columns "image" and "label" (int).
 
-    Columns are read as rows[split]["label"][:], a tenth of the time of going through them row by row.
     keys: as of `Images`. groups: number of the group of each image, as of `splits`.
     """
 
@@ -136,6 +135,10 @@ class Division:
     paths: dict[str, list[str]]
     keys: dict[str, list[str]]
     groups: dict[str, list[int]]
+
+    def labels(self, split: str) -> list[int]:
+        """Number of the class of each image; read at once, in a tenth of the time that row by row takes."""
+        return self.rows[split]["label"][:]
 
     def table(self) -> list[tuple[str, str, str, str]]:
         """Rows of split.csv: path, label, split, group; the group is called like its first image, "" for one alone."""
@@ -147,8 +150,8 @@ class Division:
                     first[group] = min(path, first.get(group, path))
         return [
             (path, self.classes[label], split, first.get(group, ""))
-            for split, rows in self.rows.items()
-            for path, label, group in zip(self.paths[split], rows["label"][:], self.groups[split], strict=True)
+            for split in self.rows
+            for path, label, group in zip(self.paths[split], self.labels(split), self.groups[split], strict=True)
         ]
 
     def folds(self, count: int, val_fraction: float, seed: int) -> Iterator[Division]:
@@ -192,7 +195,7 @@ class Division:
 
     def imbalance(self, split: str) -> float:
         """Images of the largest class over those of the smallest one that occurs in a split."""
-        counts = Counter(self.rows[split]["label"][:]).values()
+        counts = Counter(self.labels(split)).values()
         return max(counts) / min(counts)
 
 

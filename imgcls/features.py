@@ -129,7 +129,7 @@ class Extractor:
 
     def probe(self, shown: Input, most: int, *, balanced: bool, seed: int) -> probe.Probe:
         """The probe on a sample of the training images, all of them if they are not more than `most`; fitted once."""
-        labels = np.asarray(self.division.rows["train"]["label"][:])
+        labels = np.asarray(self.division.labels("train"))
         at = splits.sample([str(label) for label in labels], most, seed)
         asked = (shown, len(at), balanced, seed)
         if asked not in self.probes:
@@ -146,7 +146,7 @@ class Extractor:
         """Logits of every image, split after split, by `count` sets of probes that did not see it; each (N, K)."""
         built = self.build(shown.image_px, shown.aspect)
         seen = np.concatenate([self.features(built, split) for split in self.division.rows])
-        labels = np.concatenate([np.asarray(rows["label"][:]) for rows in self.division.rows.values()])
+        labels = np.concatenate([self.division.labels(split) for split in self.division.rows])
         groups = [group for of in self.division.groups.values() for group in of]
         given = (seen, labels, len(self.division.classes), strength, groups)
         return [probe.out_of_fold(*given, balanced=balanced, seed=seed + k) for k in range(count)]

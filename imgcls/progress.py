@@ -95,8 +95,8 @@ class Progress(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         # A log waits for the accelerator, which works on while the host is ahead. Several processes log together.
-        is_alone = args.device.type != "cpu" and args.world_size == 1
-        if is_alone and time.monotonic() < self.logged + LOG_EVERY_S:
+        is_ahead = args.device.type != "cpu" and args.world_size == 1
+        if is_ahead and time.monotonic() < self.logged + LOG_EVERY_S:
             control.should_log = False
         if self.bar is not None:
             self.bar.update(state.global_step - self.bar.n)

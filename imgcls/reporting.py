@@ -37,7 +37,7 @@ def training(
         return source_of(division.rows[split][i])
 
     folded = _folded(run, division)
-    parts = {s: (division.paths[s], np.asarray(division.rows[s]["label"][:]), of) for s, of in logits.items()}
+    parts = {s: (division.paths[s], np.asarray(division.labels(s)), of) for s, of in logits.items()}
     name, part = ("cross-validated", folded) if folded else list(parts.items())[-1]
     seen = folded or tuple(map(_joined, zip(*parts.values(), strict=True)))
     rows = doubted(

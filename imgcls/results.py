@@ -54,7 +54,7 @@ def write(
             logits[split] = prediction.all_logits(network, view, args)
     if not args.should_save:
         return
-    labels = {split: division.rows[split]["label"][:] for split in logits}
+    labels = {split: division.labels(split) for split in logits}
     numbers = {split: judge(found, labels[split], division.classes) for split, found in logits.items()}
     history = trainer.state.log_history
     findings = trainer.diagnosis.finish(history, numbers["validation"])
@@ -123,7 +123,7 @@ def _predictions(logits: dict[str, np.ndarray], division: Division):
     """Rows of predictions.csv, validation then test."""
     for split, found in logits.items():
         probabilities = softmax(found.astype(np.float64), axis=1)
-        rows = zip(division.paths[split], division.rows[split]["label"][:], probabilities, strict=True)
+        rows = zip(division.paths[split], division.labels(split), probabilities, strict=True)
         for path, label, p in rows:
             best = int(p.argmax())
             name = division.classes[best]

@@ -210,29 +210,29 @@ class Setup:
 
     def _views(self, classifier: model.Classifier) -> list[Dataset]:
         """Training and validation samples."""
-        rows = [self.division.rows[split] for split in ("train", "validation")]
         if self.mode == "head":
-            seen = [self.start.features[split] for split in ("train", "validation")]
-            return [features.FeatureView(found, of["label"][:]) for found, of in zip(seen, rows, strict=True)]
+            splits = ("train", "validation")
+            return [features.FeatureView(self.start.features[s], self.division.labels(s)) for s in splits]
+        rows, keys = self.division.rows, self.division.keys
         return [
             TrainingView(
-                rows[0],
+                rows["train"],
                 classifier.processor,
                 plan_of(self.augment),
                 self.augment.train_px,
                 self.args.seed,
                 padded=inputs.shown(classifier.processor, classifier.image_px) == "pad",
-                keys=self.division.keys["train"],
+                keys=keys["train"],
                 kept=self.kept,
                 short_px=self.speed.cache_px,
             ),
-            EvaluationView(rows[1], classifier.processor, keys=self.division.keys["validation"], kept=self.kept),
+            EvaluationView(rows["validation"], classifier.processor, keys=keys["validation"], kept=self.kept),
         ]
 
     def _loss(self) -> losses.ClassificationLoss:
         weights = None
         if self.args.class_weights == "balanced":
-            labels = self.division.rows["train"]["label"][:]
+            labels = self.division.labels("train")
             weights = losses.balanced_weights(labels, len(self.division.classes)).to(self.args.device)
         return losses.ClassificationLoss(weights, self.args.label_smoothing_factor, self.args.focal)
 
@@ -240,7 +240,7 @@ class Setup:
         division = self.division
         return pitfalls.Task(
             division.classes,
-            np.bincount(division.rows["train"]["label"][:], minlength=len(division.classes)).tolist(),
+            np.bincount(division.labels("train"), minlength=len(division.classes)).tolist(),
             len(division.rows["validation"]),
             pretrained=not self.wanted.from_scratch,
             is_demo=self.is_demo,
