@@ -188,7 +188,7 @@ def head(bench: Bench, options) -> list[dict]:
     for size in options.sizes:
         count = 1000 if size == "0.2 MP" else 112
         photos, some, few = (bench.photos(size, images) for images in (count, 112, 8))
-        for name in ("resnet-18", "mobilenetv3-small"):
+        for name in options.models or ("resnet-18", "mobilenetv3-small"):
             network, ratios = bench.network(name), []
             for pair in range(options.pairs):
                 given = ("--tune", "head", "--epochs", 10)
@@ -252,7 +252,7 @@ def main() -> None:
     """Draw, run, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=[name for name in TABLES if name != "gpu"])
-    parser.add_argument("--models", nargs="+", help="of speed, ceiling and gpu (default: all that they know)")
+    parser.add_argument("--models", nargs="+", help="of speed, ceiling, head and gpu (default: all that they know)")
     parser.add_argument(
         "--sizes", nargs="+", choices=SIZES, default=list(SIZES), help="of photos, in speed, ceiling and head"
     )
