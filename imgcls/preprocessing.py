@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import torch
 from PIL import Image
-from torch.nn.functional import interpolate
 
 from imgcls import transforms
 
@@ -76,13 +75,12 @@ def quick(processor) -> Callable[[Image.Image], torch.Tensor]:
     name = transforms.FILTERS.get(Image.Resampling[found["filter"].upper()]) if "filter" in found else None
     if name is None or found["resize_px"] < px or found["pad"]:
         return own
-    mean, std = (torch.tensor(found[name], dtype=torch.float32).view(3, 1, 1) for name in ("mean", "std"))
+    mean, std = (torch.tensor(found[of], dtype=torch.float32).view(3, 1, 1) for of in ("mean", "std"))
     scale, shift = found["rescale_factor"] / std, -mean / std
 
     def resized(picture: Image.Image) -> torch.Tensor:
         columns, rows = _resized_to(found, picture.size)
-        photo = torch.from_numpy(np.array(picture))[None].permute(0, 3, 1, 2)
-        levels = interpolate(photo, (rows, columns), mode=name, antialias=True, align_corners=False)[0]
+        levels = transforms.resized(np.array(picture), (rows, columns), name)
         top, left = _cut(found, rows), _cut(found, columns)
         return torch.addcmul(shift, levels[:, top : top + px, left : left + px].float(), scale)
 

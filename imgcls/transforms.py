@@ -78,10 +78,18 @@ def crop(
         return _planes(np.asarray(picture), mirrored)
     scaled = np.array([[box[0] * sx, box[1] * sy, box[2] * sx, box[3] * sy]])
     left, top, right, bottom = whole_boxes(scaled, np.array([[columns, rows]]))[0]
-    # the batch of one comes first, so that torch sees the layout of photos, which it resizes in two thirds of the time
-    photo = torch.from_numpy(pixels[top:bottom, left:right])[None].permute(0, 3, 1, 2)
-    seen = interpolate(photo, (px, px), mode=name, antialias=True, align_corners=False)
-    return _planes(seen[0].permute(1, 2, 0).numpy(), mirrored)
+    seen = resized(pixels[top:bottom, left:right], (px, px), name)
+    return _planes(seen.permute(1, 2, 0).numpy(), mirrored)
+
+
+def resized(pixels: np.ndarray, size: tuple[int, int], name: str) -> torch.Tensor:
+    """A photo, uint8 (rows, columns, 3), at another size (rows, columns), antialiased: uint8 (3, rows, columns).
+
+    name: a filter of FILTERS. The batch of one comes first, so that torch sees the layout of photos, which it resizes
+    in two thirds of the time.
+    """
+    photo = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)
+    return interpolate(photo, size, mode=name, antialias=True, align_corners=False)[0]
 
 
 def _planes(pixels: np.ndarray, mirrored: Sequence[bool]) -> np.ndarray:
