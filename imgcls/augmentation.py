@@ -8,7 +8,6 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from imgcls import machine
 from imgcls.errors import OptionError
 from imgcls.options import AugmentOptions
 
@@ -85,12 +84,6 @@ class DeviceHalf:
         (B, DRAWS).
         """
         is_normalised = pixels.dtype != torch.uint8 and self.plan.crop_share is None
-        is_free = not torch.are_deterministic_algorithms_enabled()  # kernels add up in any order
-        kernels = machine.kernels() if pixels.is_cuda and is_free and not is_normalised else None
-        if kernels is not None:
-            shift, scale = self._on(draws)
-            given = (pixels, draws, shift.flatten(), scale.flatten(), self.layout)
-            return kernels.varied(*given, is_coloured=self.plan.colour > 0)
         kind = torch.float32 if pixels.dtype == torch.uint8 else pixels.dtype
         x = _rotated(pixels, draws[:, 2], kind) if self.plan.degrees else pixels.to(kind)
         if not is_normalised:

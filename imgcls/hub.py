@@ -62,7 +62,7 @@ def claim(name: str, *, token: str | None = None, private: bool = False, kind: s
 
     def asked(question: Callable[[], T], what: str) -> T:
         try:
-            return deadline.within(WAIT_S, question)
+            return deadline.call_with_timeout(WAIT_S, question)
         except Exception as error:  # the client's errors have no common class
             raise HubError(in_words(upload.fault(error), f"to {what}", again)) from error
 

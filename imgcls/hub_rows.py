@@ -7,7 +7,7 @@ import logging
 import datasets
 from huggingface_hub.errors import HfHubHTTPError
 
-from imgcls import source
+from imgcls.deadline import file_metadata
 from imgcls.errors import FolderError, shorten
 from imgcls.listing import SPLIT_OF
 
@@ -53,7 +53,7 @@ def _load(hub_id: str) -> datasets.DatasetDict:
     """A data set of the Hub, or what an earlier run left of it in the cache when the Hub does not answer."""
     offline = datasets.config.HF_HUB_OFFLINE
     try:
-        source.look_up(hub_id, "README.md", kind="dataset")
+        file_metadata(hub_id, "README.md", repo_type="dataset")
     except Exception as error:  # httpx errors, OSError, TimeoutError: the client has no common class
         if not isinstance(error, HfHubHTTPError):  # else it answers; what it has to say, load_dataset tells
             log.info("data: the Hub does not answer; looking for %s in the cache", hub_id)

@@ -5,13 +5,11 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
-import functools
 import gc
 import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
-from types import ModuleType
 
 import psutil
 import torch
@@ -82,23 +80,6 @@ def loader_workers() -> int:
     """Processes that prepare images: none on a CPU or with two cores, where they only take the model's time."""
     mine = cores() // processes_here()
     return 0 if accelerator() is None or mine <= 2 else min(16, mine - 1)
-
-
-@functools.cache
-def kernels() -> ModuleType | None:
-    """`imgcls.kernels` where Triton compiles for this accelerator; None elsewhere, where torch's operations do it."""
-    if accelerator() != "cuda":
-        return None
-    try:
-        from imgcls import kernels as found
-
-        found.check(torch.device("cuda"))
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as error:  # no Triton, no C compiler, no Python headers, too old a card: each fails in its own way
-        log.info("kernels: torch's, since Triton compiles none here (%s)", str(error).strip().partition("\n")[0])
-        return None
-    return found
 
 
 def free_memory(device: torch.device) -> int:

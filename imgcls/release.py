@@ -140,7 +140,7 @@ def license_of(run: artifacts.RunFolder) -> str | None:
     if base in _KNOWN:
         return _KNOWN[base]
     try:
-        about = deadline.within(LICENSE_WAIT_S, lambda: model_info(base)).card_data
+        about = deadline.call_with_timeout(LICENSE_WAIT_S, lambda: model_info(base)).card_data
     except Exception as error:  # the client's errors have no common class
         log.warning("card: the license of %s is not known (%s); --license sets it", base, type(error).__name__)
         return None

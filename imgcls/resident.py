@@ -12,8 +12,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-from imgcls import machine
-
 REACH = {Image.Resampling.BILINEAR: 1.0, Image.Resampling.BICUBIC: 2.0}  # of each filter, in px of the result
 
 
@@ -25,7 +23,6 @@ class Resident:
     """
 
     def __init__(self, photos: Iterable[np.ndarray], count: int, canvas: tuple[int, int], device: torch.device):
-        self.kernels = machine.kernels() if device.type == "cuda" else None
         # A row's colours side by side: then each filter is one product a photo, with nothing to be moved between.
         self.photos = torch.zeros(count, canvas[0], 3, _aligned(canvas[1]), dtype=torch.uint8, device=device)
         for i, photo in enumerate(photos):
@@ -50,9 +47,8 @@ class Resident:
         kind = torch.float16 if indices.device.type != "cpu" else torch.float32
         reach = REACH[Image.Resampling(resample)]
         rows, columns = self.photos.shape[1], self.photos.shape[3]
-        weigh = weights if self.kernels is None else self.kernels.weights
-        over = weigh(boxes[:, 1], boxes[:, 3], mirrored[:, 1], rows, px, reach, kind)
-        beside = weigh(boxes[:, 0], boxes[:, 2], mirrored[:, 0], columns, px, reach, kind)
+        over = weights(boxes[:, 1], boxes[:, 3], mirrored[:, 1], rows, px, reach, kind)
+        beside = weights(boxes[:, 0], boxes[:, 2], mirrored[:, 0], columns, px, reach, kind)
         wide = torch.bmm(self._picked(indices, kind).view(-1, rows * 3, columns), beside.transpose(1, 2))
         if reach > 1:  # as Pillow and torch, whose pictures between are uint8
             wide.clamp_(0, 255)
@@ -61,8 +57,6 @@ class Resident:
         return resized.view(-1, px, 3, px).transpose(1, 2)
 
     def _picked(self, indices: torch.Tensor, kind: torch.dtype) -> torch.Tensor:
-        if self.kernels is not None:
-            return self.kernels.picked(self.photos, indices, kind)
         if self.photos.device.type == "mps":  # which has no views of other types
             return self.photos.index_select(0, indices).to(kind)
         # eight bytes at a time, for a uint8 at a time takes five times as long

@@ -6,14 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from imgcls.intervals import wilson_interval
-
 DEPTH = 3  # of the tree: "taller than 400 px and no PNG"
 FOLDS = 5
 OF_CLASS, OF_OTHERS = 500, 1_000  # images that a class is told by at most, so that a thousand classes take seconds
 LEAST_IMAGES = 10  # of a class; of fewer, anything may be alike by chance
 FAR = 0.85  # balanced accuracy that counts as far above chance, 0.5
-SURE = 0.7  # and what it must be at the lower end of its interval
+SURE = 0.7  # and what it must be at the lower end of its 99 % interval
 
 
 @dataclass(frozen=True)
@@ -34,6 +32,7 @@ def find(labels: np.ndarray, facts: dict[str, np.ndarray], seed: int = 0) -> lis
     if not names:
         return []
     # a second to import, not needed where all files are alike
+    from scipy.stats import binomtest
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
     from sklearn.tree import DecisionTreeClassifier
 
@@ -51,7 +50,9 @@ def find(labels: np.ndarray, facts: dict[str, np.ndarray], seed: int = 0) -> lis
         folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
         right = cross_val_predict(tree, table[at], mine, cv=folds) == mine
         share = (right[mine].mean() + right[~mine].mean()) / 2
-        low = sum(wilson_interval(int(right[of].sum()), int(of.sum()), z=2.58)[0] for of in (mine, ~mine)) / 2
+        intervals = [binomtest(int(right[side].sum()), int(side.sum())).proportion_ci(0.99, "wilson")
+                     for side in (mine, ~mine)]  # fmt: skip
+        low = sum(interval.low for interval in intervals) / 2
         if share >= FAR and low >= SURE:
             telling = names[int(np.argmax(tree.fit(table[at], mine).feature_importances_))]
             found.append(Shortcut(str(label), telling, float(share)))

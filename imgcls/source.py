@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import errors as hub_errors
-from huggingface_hub import get_hf_file_metadata, hf_hub_url, snapshot_download, try_to_load_from_cache
+from huggingface_hub import snapshot_download, try_to_load_from_cache
 
-from imgcls import artifacts, checkpoints, deadline
+from imgcls import artifacts, checkpoints
+from imgcls.deadline import file_metadata
 from imgcls.errors import ModelError
 from imgcls.options import ModelOptions
 
 log = logging.getLogger(__name__)
 
-HUB_WAIT_S = 5  # a model that is not cached and a Hub that does not answer: said after this, not after 47 s
 FILES = ["config.json", "preprocessor_config.json", "model.safetensors", "model*.safetensors*"]
 MORE_FILES = [artifacts.CALIBRATION]  # what models of ours bring along
 
@@ -72,7 +72,7 @@ def fetch(source: Source, weights: bool = True) -> Source:
         if _cached(source, weights):
             path = snapshot_download(source.hub_id, revision=source.revision, local_files_only=True)
         else:
-            look_up(source.hub_id, "config.json", revision=source.revision)
+            file_metadata(source.hub_id, "config.json", revision=source.revision)
             log.info("downloading %s", source.hub_id)
             path = snapshot_download(
                 source.hub_id, revision=source.revision, allow_patterns=[*FILES, *MORE_FILES] if weights else FILES[:2]
@@ -145,12 +145,3 @@ def _cached(source: Source, weights: bool) -> bool:
         return isinstance(try_to_load_from_cache(source.hub_id, file, revision=source.revision), str)
 
     return has("config.json") and (not weights or has("model.safetensors") or has("model.safetensors.index.json"))
-
-
-def look_up(hub_id: str, file: str, *, revision: str = "main", kind: str = "model") -> None:
-    """Ask the Hub for a file's metadata. kind: "model" or "dataset".
-
-    Raises what the client raises (HfHubHTTPError when the Hub says no), TimeoutError after HUB_WAIT_S seconds.
-    """
-    url = hf_hub_url(hub_id, file, repo_type=kind, revision=revision)
-    deadline.within(HUB_WAIT_S, lambda: get_hf_file_metadata(url, timeout=HUB_WAIT_S))

@@ -10,7 +10,6 @@ import tempfile
 from types import SimpleNamespace
 
 import pytest
-import torch
 from commands import TESTS, TRAIN, main_of
 from drawings import class_folders
 
@@ -21,8 +20,6 @@ os.environ |= {
     "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
 }
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"  # kernels run without an accelerator; read when Triton is imported
 for name in ("HF_HUB_CACHE", "HF_DATASETS_CACHE", "HF_ENDPOINT"):
     os.environ.pop(name, None)
 

@@ -10,11 +10,11 @@ from imgcls import deadline
 def test_what_takes_too_long_is_not_waited_for():
     start = time.monotonic()
     with pytest.raises(TimeoutError, match="no answer within"):
-        deadline.within(0.2, lambda: time.sleep(5))
+        deadline.call_with_timeout(0.2, lambda: time.sleep(5))
     assert time.monotonic() - start < 1
 
 
 def test_answers_and_errors_come_through():
-    assert deadline.within(1, lambda: None) is None
+    assert deadline.call_with_timeout(1, lambda: None) is None
     with pytest.raises(KeyError):
-        deadline.within(1, lambda: {}["its own error"])
+        deadline.call_with_timeout(1, lambda: {}["its own error"])

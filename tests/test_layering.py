@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = [
-    {"errors", "cpu", "deadline", "upload", "markdown", "privacy", "kernels"},
+    {"errors", "cpu", "deadline", "upload", "markdown", "privacy"},
     {
         "options", "cli", "checkpoints", "artifacts", "images", "listing", "splits", "intervals", "losses", "machine",
         "digits", "rehearsal", "layers", "inputs", "averaging", "scores", "explanation", "charts", "corruptions",
