@@ -118,7 +118,7 @@ def _shorten_help(
     """Give inherited options the texts of `shown`, and hide those without one, and the rare, unless `everything`."""
     listed = {"help", "help_all", *shown} | {action.dest for action in parser._actions if not action.option_strings}
     for option_class in options:
-        if option_class.__module__ != "imgcls.training_options":  # of TrainingArguments' descendants only what is named
+        if not getattr(option_class, "lists_named_only", False):  # of TrainingArguments' many only what is named
             listed |= {f.name for f in dataclasses.fields(option_class) if f.name not in rare}
     for action in parser._actions:
         action.help = shown.get(action.dest) or action.help

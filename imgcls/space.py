@@ -52,7 +52,7 @@ def staged(model: str, *, private: bool) -> Iterator[dict[str, Path]]:
         ),
     }
     with tempfile.TemporaryDirectory(prefix="imgcls-space-") as beside:
-        files = {f"imgcls/{file.name}": file for file in sorted(PACKAGE.glob("*.py"))}
+        files = {f"imgcls/{file.relative_to(PACKAGE)}": file for file in sorted(PACKAGE.rglob("*.py"))}
         for name, text in texts.items():
             files[name] = Path(beside, name)
             files[name].write_text(text)

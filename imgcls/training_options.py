@@ -55,6 +55,7 @@ class TrainOptions(TrainingArguments):
     """TrainingArguments with users' words as aliases, three options more, and defaults that suit images."""
 
     _argument_group_name = "training"
+    lists_named_only = True  # the short help lists those of SHOWN, not TrainingArguments' hundred
 
     output_dir: str | None = option(None, "the run folder (default: runs/<data>-<model>)")
     num_train_epochs: float = option(3.0, "passes over the training images (default: by recipe)", "--epochs")

@@ -16,7 +16,7 @@ def laid(tmp_path):
     """The files of a Space, where the Hub would put them."""
     with space.staged("tester/model", private=False) as files:
         for name, file in files.items():
-            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(file, tmp_path / name)
     return tmp_path
 
