@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 from scipy.fft import idctn
 
-from imgcls import cpu
+from imgcls.system import cpu
 
 CHECK = Path(__file__).parent.parent / "scripts" / "check.py"
 WIDTH, HEIGHT, CLASSES = 96, 72, 10

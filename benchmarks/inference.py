@@ -24,7 +24,8 @@ from pathlib import Path
 import pictures
 import torch
 
-from imgcls import cpu, machine, model, prediction, source, transforms
+from imgcls import model, prediction, source, transforms
+from imgcls.system import cpu, hardware
 
 PREDICT = Path(__file__).parent.parent / "scripts" / "predict.py"
 BATCHES = (1, 8, 32)  # of pipeline, whose best one counts
@@ -106,8 +107,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, help="JSON file")
     options = parser.parse_args()
-    machine.prepare()
-    results = {"model": options.model, "machine": machine.name(), "cores": cpu.cores()}
+    hardware.prepare()
+    results = {"model": options.model, "machine": hardware.name(), "cores": cpu.cores()}
     print(f"{options.model}, {results['machine']}, {cpu.cores()} cores; images a second, median of {options.rounds}")
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)

@@ -167,7 +167,16 @@ def imports(out: Path, *others: str) -> None:
     """What scripts/train.py imports until its first step, and nothing else. others: what some options need besides."""
     import importlib
 
-    for name in ("experiment", "dataset", "machine", "pixels", "recommendation", "screening", "sharing", "summary"):
+    for name in (
+        "experiment",
+        "dataset",
+        "system.hardware",
+        "pixels",
+        "recommendation",
+        "screening",
+        "sharing",
+        "summary",
+    ):
         importlib.import_module(f"imgcls.{name}")
     for name in ("tuning", "trainer", "training_options", "source"):
         importlib.import_module(f"imgcls.{name}")

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 from scipy.fft import idctn
 
-from imgcls import cpu
+from imgcls.system import cpu
 
 DRAWN = 8
 NOISE = 6.0  # gray levels: a photo of 12 megapixels then takes 3 MB at quality 80, 4.8 MB at 90

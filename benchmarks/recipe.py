@@ -32,7 +32,8 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 from transformers import set_seed
 
-from imgcls import lookup, machine, model, source, transforms
+from imgcls import lookup, model, source, transforms
+from imgcls.system import hardware
 
 STOCK = Path(__file__).parent / "stock.py"
 TRAIN = Path(__file__).parent.parent / "scripts" / "train.py"
@@ -105,7 +106,7 @@ def main() -> None:
     parser.add_argument("--only_arms", action="store_true", help="leave probe and stock settings out")
     parser.add_argument("--out", type=Path, help="JSON file")
     options = parser.parse_args()
-    machine.prepare()
+    hardware.prepare()
 
     listing = lookup.read_listing(Path(options.data))
     files = [str(listing.absolute(f)) for f in listing.files]
@@ -171,7 +172,7 @@ def report(correct: dict[str, list[dict[str, float]]], seconds: dict, label_of: 
     mean = {name: np.array([np.mean([r[p] for r in runs if p in r]) for p in paths]) for name, runs in correct.items()}
     label = np.array([label_of[p] for p in paths])
     result = {"images": len(label_of), "tested": len(paths), "folds": options.folds, "seeds": options.seeds}
-    result["machine"] = machine.name()
+    result["machine"] = hardware.name()
     print(f"{len(label_of)} images, {len(paths)} tested, seeds {options.seeds}, {result['machine']}")
     for name, values in mean.items():
         row = {

@@ -16,7 +16,8 @@ import torch
 from torchvision.transforms import v2
 from transformers import Trainer, TrainingArguments, set_seed
 
-from imgcls import augmentation, images, machine, model, source, transforms
+from imgcls import augmentation, images, model, source, transforms
+from imgcls.system import hardware
 
 
 def main() -> None:
@@ -27,7 +28,7 @@ def main() -> None:
     parser.add_argument("out")
     parser.add_argument("--seed", type=int, default=42)
     options = parser.parse_args()
-    machine.prepare()
+    hardware.prepare()
     with open(options.table, newline="") as file:
         rows = list(csv.DictReader(file))
     learned = [(r["path"], r["label"]) for r in rows if r["split"] == "train"]
@@ -48,7 +49,7 @@ def main() -> None:
         args = TrainingArguments(
             output_dir=folder, seed=options.seed, learning_rate=5e-5, num_train_epochs=3,
             per_device_train_batch_size=8, save_strategy="no", report_to="none", remove_unused_columns=False,
-            disable_tqdm=True, **machine.defaults(),
+            disable_tqdm=True, **hardware.defaults(),
         )  # fmt: skip
         Trainer(network, args, data_collator=collate, train_dataset=learned).train()
     network.eval().cpu()

@@ -26,7 +26,8 @@ from pathlib import Path
 import pictures
 import torch
 
-from imgcls import checkpoints, cpu, machine, model, source
+from imgcls import checkpoints, model, source
+from imgcls.system import cpu, hardware
 
 CHILD = Path(__file__).with_name("one_training.py")
 SIZES = {"12 MP": (4000, 3000), "0.2 MP": (512, 384)}
@@ -263,7 +264,7 @@ def main() -> None:
     parser.add_argument("--place", type=Path, help="folder for photos and caches, kept (default: a temporary one)")
     parser.add_argument("--out", type=Path, help="JSON file")
     options = parser.parse_args()
-    results = {"machine": machine.name(), "cores": cpu.cores(), "torch": torch.__version__}
+    results = {"machine": hardware.name(), "cores": cpu.cores(), "torch": torch.__version__}
     print(", ".join(map(str, results.values())))
     with tempfile.TemporaryDirectory() as name:
         bench = Bench(options.place or Path(name))

@@ -14,9 +14,10 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from imgcls import cache, cpu, duplicates, groups
+from imgcls import cache, duplicates, groups
 from imgcls.inspection import RECORD, THUMB_PX, VERSION, inspect
 from imgcls.listing import ImageFile
+from imgcls.system import cpu
 
 CHUNK = 32  # images that a thread inspects at a time
 REFUSALS = frozenset(map(os.strerror, errno.errorcode))  # reasons that say nothing of the file

@@ -8,11 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from imgcls import cpu, page
+from imgcls import page
 from imgcls.audit import Audit
 from imgcls.listing import Listing
 from imgcls.page import text
 from imgcls.problems import Problem, counted
+from imgcls.system import cpu
 
 OF_CLASS, MOST_CLASSES = 8, 40  # pictures in a class's contact sheet; classes that have one
 OF_PROBLEM, MOST_GROUPS, OF_GROUP = 16, 12, 6  # pictures of a problem, or groups of it and pictures of each

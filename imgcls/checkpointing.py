@@ -10,11 +10,12 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
-from imgcls import artifacts, machine
+from imgcls import artifacts
 from imgcls.averaging import WeightAverage
 from imgcls.capturing import CapturingTrainer
 from imgcls.errors import RunError
 from imgcls.source import Source
+from imgcls.system import hardware
 
 
 class CheckpointingTrainer(CapturingTrainer):
@@ -34,7 +35,7 @@ class CheckpointingTrainer(CapturingTrainer):
             self.average.load(Path(resume_from_checkpoint))
 
     def _load_best_model(self) -> None:
-        with machine.trimmed():  # there are two networks for a moment
+        with hardware.trimmed():  # there are two networks for a moment
             super()._load_best_model()
             self._load_network(self.state.best_model_checkpoint)
         if self.average:

@@ -12,8 +12,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from imgcls import calibration, cpu, exhibit, images, page
+from imgcls import calibration, exhibit, images, page
 from imgcls.errors import ImageError, OptionError
+from imgcls.system import cpu
 
 os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_RUN_HISTORY": "False"}  # nobody is told that the page runs
 try:

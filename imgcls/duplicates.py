@@ -19,9 +19,9 @@ import numpy as np
 from scipy.fft import dctn
 from scipy.ndimage import uniform_filter
 
-from imgcls import cpu
 from imgcls.groups import joined
 from imgcls.inspection import THUMB_PX
+from imgcls.system import cpu
 
 COEFFICIENTS = 6  # a side; without the mean 35 numbers
 NEAR = 0.6  # distance of their directions, 0 to 2: 95 % of crops by up to 10 % a side lie below 0.5

@@ -20,14 +20,14 @@ from imgcls import (
     ledger,
     listing,
     lookup,
-    machine,
     overlay,
     prediction,
     sorting,
     source,
     transforms,
-)  # fmt: skip
+)
 from imgcls.errors import ImageError, OptionError
+from imgcls.system import hardware  # fmt: skip
 
 TOP_K, MOST_EXAMPLES = 5, 8
 # 64 million pixels take 200 MB once decoded, for each of those who ask at the same time; phones usually take 12 to 50.
@@ -119,9 +119,9 @@ def load(run: str, min_precision: float, batch_size: int) -> Exhibit:
 
     Raises what `source.trained` and `prediction.load` raise.
     """
-    machine.prepare()
+    hardware.prepare()
     folder = source.trained(run)
-    network, processor = prediction.load(folder, torch.device(machine.accelerator() or "cpu"))
+    network, processor = prediction.load(folder, torch.device(hardware.accelerator() or "cpu"))
     classes = [network.config.id2label[i] for i in range(network.config.num_labels)]
     trust = calibration.of_run(artifacts.RunFolder(folder), min_precision)
     said = answers.Answers(classes, *calibration.in_use(trust, None), min(TOP_K, len(classes)))

@@ -17,22 +17,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-from imgcls import (
-    artifacts,
-    calibration,
-    cpu,
-    labelled,
-    made,
-    model,
-    onnx_file,
-    prediction,
-    preprocessing,
-    splits,
-    transforms,
-)
+from imgcls import artifacts, calibration, labelled, model, onnx_file, prediction, preprocessing, splits, transforms
 from imgcls.errors import FolderError, ImageError, ModelError, OptionError, RunError
 from imgcls.options import SourceOptions
 from imgcls.run_options import ValidateOptions
+from imgcls.system import cpu, provenance
 
 log = logging.getLogger(__name__)
 
@@ -148,7 +137,7 @@ def _torch_answer(network: nn.Module) -> Answer:
 def _measured(network: nn.Module, new: Path, pixels: np.ndarray) -> dict:
     """Size and speed of what was written, and where and with what that was found."""
     sizes = {file.name: file.stat().st_size for file in new.iterdir()}
-    threads, facts = torch.get_num_threads(), made.facts()
+    threads, facts = torch.get_num_threads(), provenance.facts()
     torch.set_num_threads(1)
     try:
         latency = _latency_ms({"onnxruntime": onnx_file.answer(new / FILE, 1), "torch": _torch_answer(network)}, pixels)

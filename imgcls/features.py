@@ -18,13 +18,14 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from imgcls import cache, cpu, images, inputs, model, model_settings, prediction, probe, recipes, splits
+from imgcls import cache, images, inputs, model, model_settings, prediction, probe, recipes, splits
 from imgcls.augmentation import DeviceHalf, Plan
 from imgcls.dataset import Division
 from imgcls.inputs import Input
 from imgcls.losses import PADDING_LABEL
 from imgcls.pixels import Pixels
 from imgcls.source import Source
+from imgcls.system import cpu
 from imgcls.views import EvaluationView, TrainingView, settings_of, shrunk_settings
 
 log = logging.getLogger(__name__)

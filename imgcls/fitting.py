@@ -15,9 +15,10 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from transformers import TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from imgcls import artifacts, machine, pitfalls, trials
+from imgcls import artifacts, pitfalls, trials
 from imgcls.errors import LaunchError, ModelError
 from imgcls.rehearsal import Pace
+from imgcls.system import hardware
 from imgcls.trainer import ImageTrainer
 from imgcls.training_options import TrainOptions
 
@@ -78,7 +79,7 @@ def _train(trainer: ImageTrainer, run: artifacts.RunFolder, compile: str) -> Non
     pace = trainer.rehearse()
     left = 1.0 if state is None else 1 - state.global_step / max(state.max_steps, 1)
     pace = trials.lowered(trainer, pace, trials.agreed(left * _seconds(trainer, pace)), run)
-    with machine.trimmed():  # of memory in the pieces that the trials left
+    with hardware.trimmed():  # of memory in the pieces that the trials left
         pace = trainer.rehearse_batch(pace)
     pace = trials.compiled(trainer, compile, pace, left * _seconds(trainer, pace))
     if state is None:

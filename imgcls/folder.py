@@ -7,7 +7,7 @@ from pathlib import Path
 
 from imgcls.errors import FolderError, nearest, shorten
 from imgcls.images import is_image
-from imgcls.listing import (
+from imgcls.listing import (  # fmt: skip
     EMPTY,
     FORBIDDEN,
     HIDDEN,
@@ -20,7 +20,7 @@ from imgcls.listing import (
     Listing,
     check_classes,
     is_clutter,
-)  # fmt: skip
+)
 
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
 

@@ -20,8 +20,9 @@ from huggingface_hub import HfApi, constants, get_token
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from imgcls import artifacts, deadline, upload
+from imgcls import artifacts, upload
 from imgcls.errors import HubError, shorten
+from imgcls.system import network
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ def claim(name: str, *, token: str | None = None, private: bool = False, kind: s
 
     def asked(question: Callable[[], T], what: str) -> T:
         try:
-            return deadline.call_with_timeout(WAIT_S, question)
+            return network.call_with_timeout(WAIT_S, question)
         except Exception as error:  # the client's errors have no common class
             raise HubError(in_words(upload.fault(error), f"to {what}", again)) from error
 

@@ -7,9 +7,9 @@ import logging
 import datasets
 from huggingface_hub.errors import HfHubHTTPError
 
-from imgcls.deadline import file_metadata
 from imgcls.errors import FolderError, shorten
 from imgcls.listing import SPLIT_OF
+from imgcls.system.network import file_metadata
 
 log = logging.getLogger(__name__)
 

@@ -25,7 +25,8 @@ import numpy as np
 import torch
 from torch.utils.data import get_worker_info
 
-from imgcls import artifacts, cache, cpu
+from imgcls import artifacts, cache
+from imgcls.system import cpu
 
 log = logging.getLogger(__name__)
 

@@ -17,8 +17,9 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 from transformers import AutoImageProcessor, AutoModelForImageClassification, TrainingArguments
 
-from imgcls import cpu, machine, model
+from imgcls import model
 from imgcls.errors import ImageError, ModelError, shorten
+from imgcls.system import cpu, hardware
 
 MOST_READERS = 16  # threads that feed one accelerator; each holds batches in memory
 SHARES = 4  # batches that a thread of a CPU computes at least: else one may work while the others have ended
@@ -117,7 +118,7 @@ def stream(
     of items: at most three batches a core are under way.
     """
     on_cpu, threads = device.type == "cpu", torch.get_num_threads()
-    mine = max(1, cpu.cores() // machine.processes_here())
+    mine = max(1, cpu.cores() // hardware.processes_here())
     workers = min(mine, threads if on_cpu else MOST_READERS)
 
     def read(chunk: list) -> tuple[torch.Tensor | None, dict[int, ImageError]]:

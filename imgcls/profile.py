@@ -11,8 +11,9 @@ from functools import cached_property
 from safetensors import safe_open
 from transformers import AutoConfig, AutoImageProcessor
 
-from imgcls import artifacts, inputs, privacy
+from imgcls import artifacts, inputs
 from imgcls.errors import RunError
+from imgcls.system import redaction
 
 WAYS = {"crop": "the middle of the photo", "pad": "the whole photo, padded to a square",
         "squash": "the whole photo, squashed to a square"}  # fmt: skip
@@ -60,7 +61,7 @@ class Profile:
     @property
     def command(self) -> str | None:
         """The one that trained it, without what tells of a machine; None for runs of versions that kept none."""
-        return privacy.command(self.made["command"]) if "command" in self.made else None
+        return redaction.command(self.made["command"]) if "command" in self.made else None
 
     @property
     def base_model(self) -> str | None:

@@ -13,11 +13,12 @@ from pathlib import Path
 from huggingface_hub import ModelCard, model_info
 from safetensors import SafetensorError
 
-from imgcls import artifacts, card, checkpoints, deadline, hub, privacy
+from imgcls import artifacts, card, checkpoints, hub
 from imgcls import space as spaces
 from imgcls.errors import HubError, RunError
 from imgcls.markdown import bullets, code
 from imgcls.profile import Profile
+from imgcls.system import network, redaction
 
 log = logging.getLogger(__name__)
 
@@ -140,7 +141,7 @@ def license_of(run: artifacts.RunFolder) -> str | None:
     if base in _KNOWN:
         return _KNOWN[base]
     try:
-        about = deadline.call_with_timeout(LICENSE_WAIT_S, lambda: model_info(base)).card_data
+        about = network.call_with_timeout(LICENSE_WAIT_S, lambda: model_info(base)).card_data
     except Exception as error:  # the client's errors have no common class
         log.warning("card: the license of %s is not known (%s); --license sets it", base, type(error).__name__)
         return None
@@ -168,7 +169,7 @@ def staged(
         files[artifacts.METRICS] = _written(beside / artifacts.METRICS, metrics + "\n")
         if artifacts.REPORT in files:
             page = (run / artifacts.REPORT).read_text("utf-8", "replace")
-            files[artifacts.REPORT] = _written(beside / artifacts.REPORT, privacy.hidden(page, private_paths(run)))
+            files[artifacts.REPORT] = _written(beside / artifacts.REPORT, redaction.hidden(page, private_paths(run)))
         if f"{artifacts.ADAPTER}/adapter_config.json" in files:
             _describe_adapter(profile, files, beside)
         edited = edited_card(run)
@@ -211,7 +212,7 @@ def public_metrics(of: Profile) -> dict:
     made = {name: value for name, value in of.made.items() if name != "folder"}
     if of.command:
         made["command"] = of.command
-    return {**of.metrics, "model": of.base_model or privacy.last_name(of.metrics["model"]), "made": made}
+    return {**of.metrics, "model": of.base_model or redaction.last_name(of.metrics["model"]), "made": made}
 
 
 def private_paths(run: artifacts.RunFolder) -> set[str]:
@@ -222,7 +223,7 @@ def private_paths(run: artifacts.RunFolder) -> set[str]:
     made = metrics.get("made", {})
     values += [metrics.get("model"), made.get("folder"), str(run.path), str(run.path.resolve())]
     values += shlex.split(made.get("command", ""))
-    found = {v for v in values if isinstance(v, str) and v not in public and privacy.last_name(v) != v}
+    found = {v for v in values if isinstance(v, str) and v not in public and redaction.last_name(v) != v}
     with contextlib.suppress(RuntimeError, OSError):  # "~" of nobody
         found |= {str(Path(v).expanduser().resolve()) for v in found}
     rows = [Path(row["path"]) for row in run.read_csv(artifacts.SPLIT)]

@@ -14,11 +14,12 @@ import numpy as np
 from peft import PeftModel
 from scipy.special import softmax
 
-from imgcls import artifacts, calibration, lora, made, pitfalls, prediction, release, reporting
+from imgcls import artifacts, calibration, lora, pitfalls, prediction, release, reporting
 from imgcls.dataset import Division
 from imgcls.metrics import judge
 from imgcls.pixels import Pixels
 from imgcls.progress import Stopwatch
+from imgcls.system import provenance
 from imgcls.trainer import ImageTrainer
 from imgcls.views import EvaluationView
 
@@ -76,7 +77,7 @@ def write(
         "validation": numbers["validation"],
         "test": numbers.get("test"),
         "cross_validation": cross_validation,
-        "made": made.facts() | {"folder": str(run.path)},
+        "made": provenance.facts() | {"folder": str(run.path)},
     }
     if page:
         reporting.training(run, metrics, division, logits, network, processor)

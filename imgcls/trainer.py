@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import EarlyStoppingCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from imgcls import artifacts, diagnosis, layers, losses, machine, model, pitfalls
+from imgcls import artifacts, diagnosis, layers, losses, model, pitfalls
 from imgcls.augmentation import DeviceHalf
 from imgcls.averaging import WeightAverage
 from imgcls.checkpointing import CheckpointingTrainer, with_own_generator
@@ -26,6 +26,7 @@ from imgcls.model import Classifier
 from imgcls.progress import EvaluateEveryEpochs, History, Progress, Stopwatch
 from imgcls.rehearsal import Pace, of_batch, rehearse
 from imgcls.resident_view import ResidentView
+from imgcls.system import hardware
 from imgcls.training_options import METRICS, TrainOptions
 from imgcls.transforms import EpochSampler
 from imgcls.views import EvaluationView, TrainingView, collate
@@ -153,7 +154,7 @@ class ImageTrainer(CheckpointingTrainer):
         if self.args.device.type == "cpu" or not self.sees_images or not self.on_accelerator.is_possible:
             return False
         optimizer_bytes = 8 * self.model.num_parameters() if not self.state.global_step else 0
-        free = machine.free_memory(self.args.device) - optimizer_bytes
+        free = hardware.free_memory(self.args.device) - optimizer_bytes
         return self.on_accelerator.bytes < RESIDENT_SHARE * free
 
     def _reside(self) -> None:
@@ -207,7 +208,7 @@ class ImageTrainer(CheckpointingTrainer):
     def evaluate(self, *arguments, **options) -> dict[str, float]:
         """Trainer's evaluation, of the averaged weights where there are such."""
         reads = isinstance(self.eval_dataset, EvaluationView) and not self.eval_dataset.is_kept
-        with self.average.in_place() if self.average else contextlib.nullcontext(), machine.trimmed(reads):
+        with self.average.in_place() if self.average else contextlib.nullcontext(), hardware.trimmed(reads):
             return super().evaluate(*arguments, **options)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:

@@ -10,9 +10,10 @@ from dataclasses import replace
 import torch
 from accelerate.utils import broadcast_object_list
 
-from imgcls import artifacts, cpu
+from imgcls import artifacts
 from imgcls.errors import ModelError
 from imgcls.rehearsal import Pace
+from imgcls.system import cpu
 from imgcls.trainer import ImageTrainer
 
 log = logging.getLogger(__name__)

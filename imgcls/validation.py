@@ -12,11 +12,12 @@ from PIL import Image, ImageOps
 from torch import nn
 from tqdm import tqdm
 
-from imgcls import artifacts, calibration, corruptions, images, intervals, made, prediction, splits
+from imgcls import artifacts, calibration, corruptions, images, intervals, prediction, splits
 from imgcls.errors import OptionError, RunError, shorten
 from imgcls.labelled import Labelled
 from imgcls.metrics import judge
 from imgcls.scores import expected_calibration_error
+from imgcls.system import provenance
 
 CORRUPTED_IMAGES = 500  # of more, a sample is made worse: 21 times over
 CROP = 0.9  # of each side, of the views of --tta beside the whole
@@ -158,7 +159,7 @@ def write(folder: artifacts.RunFolder, metrics: dict, of: Labelled, logits: np.n
     )
     folder.write_csv(artifacts.PREDICTIONS, artifacts.PREDICTION_COLUMNS, rows)
     folder.write_logits(test=logits)
-    metrics = metrics | {"classes": list(classes), "made": made.facts()}
+    metrics = metrics | {"classes": list(classes), "made": provenance.facts()}
     folder.write_json(artifacts.METRICS, metrics)
     return metrics
 

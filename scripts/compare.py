@@ -25,11 +25,12 @@ def main() -> int:
 
     import torch
 
-    from imgcls import artifacts, comparison, machine
+    from imgcls import artifacts, comparison
     from imgcls.errors import ModelError, RunError
+    from imgcls.system import hardware
 
-    machine.prepare()
-    device = torch.device(machine.accelerator() or "cpu")
+    hardware.prepare()
+    device = torch.device(hardware.accelerator() or "cpu")
     found = []
     for name in given.values.get("run", []):
         run = artifacts.RunFolder(name)

@@ -20,9 +20,10 @@ def main() -> int:
     cli.start_logging()
     asked = given.make(ExportOptions)
 
-    from imgcls import artifacts, export, machine, onnx_file, source
+    from imgcls import artifacts, export, onnx_file, source
+    from imgcls.system import hardware
 
-    machine.prepare()
+    hardware.prepare()
     onnx_file.check_packages()
     folder = source.trained(asked.run)
     run = artifacts.RunFolder(source.locate(asked.run).folder or f"runs/{asked.run.replace('/', '-')}")

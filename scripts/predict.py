@@ -39,10 +39,11 @@ def main() -> int:
     import torch
     from tqdm import tqdm
 
-    from imgcls import answers, artifacts, cache, calibration, ledger, machine, prediction, source, transforms
+    from imgcls import answers, artifacts, cache, calibration, ledger, prediction, source, transforms
+    from imgcls.system import hardware
 
-    machine.prepare()
-    device = torch.device(machine.accelerator() or "cpu")
+    hardware.prepare()
+    device = torch.device(hardware.accelerator() or "cpu")
     folder = source.trained(asked.run)
     network, processor = prediction.load(folder, device)
     classes = [network.config.id2label[i] for i in range(network.config.num_labels)]

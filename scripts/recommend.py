@@ -25,11 +25,12 @@ def main() -> int:
 
     import torch
 
-    from imgcls import checkpoints, dataset, machine, recommendation, screening
+    from imgcls import checkpoints, dataset, recommendation, screening
+    from imgcls.system import hardware
 
     data, asked = (given.make(kind) for kind in kinds)
-    machine.prepare()
-    device = torch.device(machine.accelerator() or "cpu")
+    hardware.prepare()
+    device = torch.device(hardware.accelerator() or "cpu")
     kind = asked.device if asked.device != "auto" else "cpu" if device.type == "cpu" else "gpu"
     wish = recommendation.Wish(asked.priority, asked.use_case, kind)
 

@@ -25,14 +25,15 @@ def main() -> int:
     given = cli.parse(kinds, description=__doc__, examples=EXAMPLES, shown=SHOWN, rare=RARE)
     cli.start_logging()
 
-    from imgcls import artifacts, dataset, experiment, machine, pixel_folder, screening, sharing, summary, tuning, views
+    from imgcls import artifacts, dataset, experiment, pixel_folder, screening, sharing, summary, tuning, views
     from imgcls.checkpointing import disk_bytes
     from imgcls.source import fetch_to_train, locate
+    from imgcls.system import hardware
 
     data, wanted, tune, augment, speed, command = (given.make(k) for k in kinds if k is not TrainOptions)
-    machine.prepare()
-    args = given.make(TrainOptions, **machine.defaults())
-    machine.check_launch(args.world_size)
+    hardware.prepare()
+    args = given.make(TrainOptions, **hardware.defaults())
+    hardware.check_launch(args.world_size)
     experiment.check(data, wanted, tune, augment, args, given)
 
     # What is asked for: cheap checks first, before anything is decoded or downloaded.
@@ -74,7 +75,7 @@ def main() -> int:
     )  # fmt: skip
     if args.should_log:
         print(summary.in_words(run))
-    machine.leave(args.distributed_state)
+    hardware.leave(args.distributed_state)
     if shared:
         print(f"pushed to {sharing.after_training(run, shared)}")
     return cli.DONE
@@ -89,7 +90,8 @@ def measured_best(division, run, args, fresh: bool) -> str:
 
 def follow_recipe(given, args, wanted, tune, augment, origin, division, mode: str, is_demo: bool) -> None:
     """Set every hyper-parameter that was not given, and say why."""
-    from imgcls import machine, model_settings, recipes, tuning
+    from imgcls import model_settings, recipes, tuning
+    from imgcls.system import hardware
 
     facts = recipes.Facts(
         images=len(division.rows["train"]),
@@ -109,7 +111,7 @@ def follow_recipe(given, args, wanted, tune, augment, origin, division, mode: st
     if warning:
         cli.log.warning("warning: %s", warning)
     if "dataloader_num_workers" not in given:
-        args.dataloader_num_workers = machine.loader_workers()
+        args.dataloader_num_workers = hardware.loader_workers()
     if "dataloader_persistent_workers" not in given:
         args.dataloader_persistent_workers = args.dataloader_num_workers > 0
 

@@ -26,11 +26,12 @@ def main() -> int:
 
     import torch
 
-    from imgcls import artifacts, calibration, labelled, machine, prediction, reporting, source, validation
+    from imgcls import artifacts, calibration, labelled, prediction, reporting, source, validation
     from imgcls.errors import FolderError
+    from imgcls.system import hardware
 
-    machine.prepare()
-    device = torch.device(machine.accelerator() or "cpu")
+    hardware.prepare()
+    device = torch.device(hardware.accelerator() or "cpu")
 
     def load(name: str) -> validation.Model:
         folder = source.trained(name)

@@ -11,7 +11,7 @@ from commands import TESTS
 
 from imgcls import cli
 from imgcls.checkpoints import CHECKPOINTS
-from imgcls.options import (
+from imgcls.options import (  # fmt: skip
     AugmentOptions,
     CheckOptions,
     DataOptions,
@@ -20,7 +20,7 @@ from imgcls.options import (
     RunOptions,
     SourceOptions,
     TuneOptions,
-)  # fmt: skip
+)
 from imgcls.run_options import CompareOptions, DemoOptions, ExportOptions, PredictOptions, PushOptions, ValidateOptions
 from imgcls.speed_options import SpeedOptions
 from imgcls.training_options import TrainOptions

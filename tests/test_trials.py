@@ -7,10 +7,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from imgcls import cpu, trials
+from imgcls import trials
 from imgcls.artifacts import CHECKPOINTS, PRECISION, RunFolder
 from imgcls.errors import ModelError
 from imgcls.rehearsal import Pace
+from imgcls.system import cpu
 
 SLOW = Pace(4, 1.0, 0.3, 0.5, 0.6)
 

@@ -4,8 +4,8 @@ import psutil
 import pytest
 import torch
 
-from imgcls import machine
 from imgcls.errors import LaunchError
+from imgcls.system import hardware
 
 
 @pytest.fixture
@@ -13,8 +13,8 @@ def pretend(monkeypatch):
     """A machine with so many cores, an accelerator of a kind, and its CUDA capability."""
 
     def be(cores=8, accelerator=None, capability=(8, 0), **variables):
-        monkeypatch.setattr(machine, "cores", lambda: cores)
-        monkeypatch.setattr(machine, "accelerator", lambda: accelerator)
+        monkeypatch.setattr(hardware, "cores", lambda: cores)
+        monkeypatch.setattr(hardware, "accelerator", lambda: accelerator)
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
         for name in ("OMP_NUM_THREADS", "TORCHELASTIC_RUN_ID", "LOCAL_WORLD_SIZE", "WORLD_SIZE"):
             monkeypatch.delenv(name, raising=False)
@@ -44,17 +44,17 @@ def threads(monkeypatch):
 )
 def test_only_a_launcher_s_single_thread_is_raised(pretend, threads, variables, expected):
     pretend(**variables)
-    machine.prepare()
+    hardware.prepare()
     assert threads[-1] == expected
 
 
 def test_an_accelerator_s_host_threads_are_left_alone(pretend, threads):
     pretend(accelerator="cuda", OMP_NUM_THREADS="1", ACCELERATE_MIXED_PRECISION="no")
-    machine.prepare()
+    hardware.prepare()
     assert threads == [1]
 
 
-@pytest.mark.skipif(machine._of_libc("malloc_trim") is None, reason="the C library is not glibc")
+@pytest.mark.skipif(hardware._of_libc("malloc_trim") is None, reason="the C library is not glibc")
 def test_freed_memory_goes_back_to_the_system_where_that_is_wanted():
     def resident() -> int:
         return psutil.Process().memory_info().rss
@@ -63,9 +63,9 @@ def test_freed_memory_goes_back_to_the_system_where_that_is_wanted():
         blocks = [b"1" * 1_000_000 for _ in range(200)]
         del blocks[:-1]
     held = resident()
-    with machine.trimmed(is_wanted=False):
+    with hardware.trimmed(is_wanted=False):
         assert resident() > held - 50e6
-    with machine.trimmed():
+    with hardware.trimmed():
         assert resident() < held - 150e6
 
 
@@ -81,7 +81,7 @@ def test_freed_memory_goes_back_to_the_system_where_that_is_wanted():
 )
 def test_precision_goes_by_capability(pretend, kind, capability, expected):
     pretend(accelerator=kind, capability=capability)
-    assert machine.defaults() == expected
+    assert hardware.defaults() == expected
 
 
 @pytest.mark.parametrize(
@@ -97,11 +97,11 @@ def test_precision_goes_by_capability(pretend, kind, capability, expected):
 )
 def test_loader_workers_fit_the_cores(pretend, cores, kind, processes, expected):
     pretend(cores, kind, LOCAL_WORLD_SIZE=str(processes))
-    assert machine.loader_workers() == expected
+    assert hardware.loader_workers() == expected
 
 
 def test_processes_that_do_not_know_of_each_other_are_refused(pretend):
     pretend(WORLD_SIZE="2")
-    machine.check_launch(2)
+    hardware.check_launch(2)
     with pytest.raises(LaunchError, match=r"Expected 2 processes.*got 1.*torchrun --nproc_per_node 2"):
-        machine.check_launch(1)
+        hardware.check_launch(1)

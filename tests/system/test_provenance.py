@@ -2,7 +2,7 @@
 
 import pytest
 
-from imgcls import made
+from imgcls.system import provenance
 
 ARGV = ["/somewhere/scripts/train.py", "--data", "my photos", "--hub_token", "hf_a", "--lr", "1e-4", "--hub_token=hf_b"]
 
@@ -13,14 +13,14 @@ ARGV = ["/somewhere/scripts/train.py", "--data", "my photos", "--hub_token", "hf
 def test_the_command_can_be_given_again_and_holds_no_token(monkeypatch, world, local, launcher):
     monkeypatch.setenv("WORLD_SIZE", str(world))
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(local))
-    assert made.command(ARGV) == f"{launcher} scripts/train.py --data 'my photos' --lr 1e-4"
+    assert provenance.command(ARGV) == f"{launcher} scripts/train.py --data 'my photos' --lr 1e-4"
 
 
 def test_a_token_at_the_end():
-    assert made.command(["train.py", "--hub_token"]) == "python scripts/train.py"
+    assert provenance.command(["train.py", "--hub_token"]) == "python scripts/train.py"
 
 
 def test_facts_name_machine_and_versions():
-    facts = made.facts()
+    facts = provenance.facts()
     assert "thread" in facts["machine"]
-    assert set(made.PACKAGES) < set(facts["versions"])
+    assert set(provenance.PACKAGES) < set(facts["versions"])

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import imgcls
-from imgcls import machine, privacy
+from imgcls.system import hardware, redaction
 
 PACKAGES = ("torch", "torchvision", "transformers", "datasets", "accelerate", "timm", "peft")
 
@@ -22,7 +22,7 @@ def facts() -> dict:
     versions = {"imgcls": imgcls.__version__, "python": platform.python_version()}
     versions |= {name: importlib.metadata.version(name) for name in PACKAGES}
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    return {"date": today, "machine": machine.name(), "versions": versions, "command": command(sys.argv)}
+    return {"date": today, "machine": hardware.name(), "versions": versions, "command": command(sys.argv)}
 
 
 def command(argv: Sequence[str]) -> str:
@@ -30,4 +30,4 @@ def command(argv: Sequence[str]) -> str:
     processes, here = (int(os.environ.get(name, 1)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
     nodes = f"--nnodes {processes // here} " if processes > here else ""
     launcher = f"torchrun {nodes}--nproc_per_node {here}" if processes > 1 else "python"
-    return f"{launcher} scripts/{Path(argv[0]).name} {shlex.join(privacy.command_words(argv[1:]))}".rstrip()
+    return f"{launcher} scripts/{Path(argv[0]).name} {shlex.join(redaction.command_words(argv[1:]))}".rstrip()

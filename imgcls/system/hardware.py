@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 import psutil
 import torch
 
-from imgcls import cpu
-from imgcls.cpu import cores
 from imgcls.errors import LaunchError
+from imgcls.system import cpu
+from imgcls.system.cpu import cores
 
 log = logging.getLogger(__name__)
 

@@ -4,17 +4,17 @@ import time
 
 import pytest
 
-from imgcls import deadline
+from imgcls.system import network
 
 
 def test_what_takes_too_long_is_not_waited_for():
     start = time.monotonic()
     with pytest.raises(TimeoutError, match="no answer within"):
-        deadline.call_with_timeout(0.2, lambda: time.sleep(5))
+        network.call_with_timeout(0.2, lambda: time.sleep(5))
     assert time.monotonic() - start < 1
 
 
 def test_answers_and_errors_come_through():
-    assert deadline.call_with_timeout(1, lambda: None) is None
+    assert network.call_with_timeout(1, lambda: None) is None
     with pytest.raises(KeyError):
-        deadline.call_with_timeout(1, lambda: {}["its own error"])
+        network.call_with_timeout(1, lambda: {}["its own error"])

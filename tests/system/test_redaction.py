@@ -5,7 +5,7 @@ import shlex
 
 import pytest
 
-from imgcls import privacy
+from imgcls.system import redaction
 
 
 @pytest.mark.parametrize(("given", "kept"), [
@@ -21,37 +21,37 @@ from imgcls import privacy
     (["--data", "/"], ["--data", ""]),
 ])  # fmt: skip
 def test_a_command_line(given, kept):
-    assert privacy.command_words(given) == kept
+    assert redaction.command_words(given) == kept
 
 
 def test_the_home_is_nobody_s_name(monkeypatch, tmp_path):
     home = tmp_path / "alice"
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))
-    assert privacy.command_words(["--data", str(home)]) == ["--data", "~"]
+    assert redaction.command_words(["--data", str(home)]) == ["--data", "~"]
 
 
 def test_a_command_that_was_kept():
     kept = "torchrun --nproc_per_node 2 scripts/train.py --data '/a b/c' --hub-token hf_x --epochs 2"
-    assert privacy.command(kept) == "torchrun --nproc_per_node 2 scripts/train.py --data c --epochs 2"
+    assert redaction.command(kept) == "torchrun --nproc_per_node 2 scripts/train.py --data c --epochs 2"
 
 
 @pytest.mark.parametrize("path", ["/home/me/photos", "/home/me/it's a secret & more", "/data/ü", "../customer/photos"])
 def test_a_path_is_hidden_in_every_spelling(path):
     name = path.rsplit("/", 1)[1]
     for form in (path, shlex.quote(path), html.escape(path), html.escape(shlex.quote(path))):
-        assert privacy.hidden(f"<td>{form}</td> {form}/cat/1.jpg", [path]).count("home") == 0
-        assert path not in html.unescape(privacy.hidden(f"see {form}/a.jpg", [path]))
-    assert privacy.hidden(f'"{html.escape(path)}/a/1.jpg"', [path]) == f'"{html.escape(name)}/a/1.jpg"'
+        assert redaction.hidden(f"<td>{form}</td> {form}/cat/1.jpg", [path]).count("home") == 0
+        assert path not in html.unescape(redaction.hidden(f"see {form}/a.jpg", [path]))
+    assert redaction.hidden(f'"{html.escape(path)}/a/1.jpg"', [path]) == f'"{html.escape(name)}/a/1.jpg"'
 
 
 def test_the_home_in_a_page(monkeypatch):
     monkeypatch.setenv("HOME", "/home/alice")
-    assert privacy.hidden("data: /home/alice, /home/alice/x", ["/home/alice"]) == "data: ~, ~/x"
+    assert redaction.hidden("data: /home/alice, /home/alice/x", ["/home/alice"]) == "data: ~, ~/x"
 
 
 def test_longer_names_and_pictures_are_left_alone():
     text = "/media-sorter /mediathek a/media src=data:image/jpeg;base64,AA/media/BB= x"
-    assert privacy.hidden(text, ["/media"]) == text
-    assert privacy.hidden(text, []) == text
-    assert privacy.hidden("/a/b/c and /a/b", ["/a/b", "/a/b/c"]) == "c and b"
+    assert redaction.hidden(text, ["/media"]) == text
+    assert redaction.hidden(text, []) == text
+    assert redaction.hidden("/a/b/c and /a/b", ["/a/b", "/a/b/c"]) == "c and b"
