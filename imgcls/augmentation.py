@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
+from imgcls.config.data_options import AugmentOptions
 from imgcls.errors import OptionError
-from imgcls.options import AugmentOptions
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from imgcls import artifacts, lookup, page, prediction
+from imgcls.config.data_options import SourceOptions
 from imgcls.errors import RunError
-from imgcls.options import SourceOptions
 from imgcls.transforms import evaluation_pixels
 
 TIMED = 10  # images of which the median is told

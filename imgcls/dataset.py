@@ -15,9 +15,9 @@ from datasets.data_files import DataFilesDict, DataFilesList
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 
 from imgcls import digits, hub_rows, lookup, splits
+from imgcls.config.data_options import DataOptions, SourceOptions
 from imgcls.errors import FolderError, shorten
 from imgcls.listing import ImageFile, Listing
-from imgcls.options import DataOptions, SourceOptions
 
 log = logging.getLogger(__name__)
 

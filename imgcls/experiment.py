@@ -13,12 +13,12 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import HubStrategy
 
 from imgcls import artifacts, fitting, search, selection
+from imgcls.config.data_options import AugmentOptions, DataOptions, ModelOptions, TuneOptions
+from imgcls.config.training_options import TrainOptions
 from imgcls.dataset import Division
 from imgcls.errors import LaunchError, OptionError
 from imgcls.metrics import judge
-from imgcls.options import AugmentOptions, DataOptions, ModelOptions, TuneOptions
 from imgcls.trainer import ImageTrainer
-from imgcls.training_options import TrainOptions
 from imgcls.tuning import Setup
 
 log = logging.getLogger(__name__)

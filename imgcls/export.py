@@ -18,9 +18,9 @@ from PIL import Image
 from torch import nn
 
 from imgcls import artifacts, calibration, labelled, model, onnx_file, prediction, preprocessing, splits, transforms
+from imgcls.config.data_options import SourceOptions
+from imgcls.config.inference_options import ValidateOptions
 from imgcls.errors import FolderError, ImageError, ModelError, OptionError, RunError
-from imgcls.options import SourceOptions
-from imgcls.run_options import ValidateOptions
 from imgcls.system import cpu, provenance
 
 log = logging.getLogger(__name__)

@@ -18,8 +18,9 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from imgcls import cache, images, inputs, model, model_settings, prediction, probe, recipes, splits
+from imgcls import cache, images, inputs, model, model_settings, prediction, probe, splits
 from imgcls.augmentation import DeviceHalf, Plan
+from imgcls.config import recipes
 from imgcls.dataset import Division
 from imgcls.inputs import Input
 from imgcls.losses import PADDING_LABEL

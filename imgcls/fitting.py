@@ -16,11 +16,11 @@ from transformers import TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from imgcls import artifacts, pitfalls, trials
+from imgcls.config.training_options import TrainOptions
 from imgcls.errors import LaunchError, ModelError
 from imgcls.rehearsal import Pace
 from imgcls.system import hardware
 from imgcls.trainer import ImageTrainer
-from imgcls.training_options import TrainOptions
 
 log = logging.getLogger(__name__)
 

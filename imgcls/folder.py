@@ -7,7 +7,7 @@ from pathlib import Path
 
 from imgcls.errors import FolderError, nearest, shorten
 from imgcls.images import is_image
-from imgcls.listing import (  # fmt: skip
+from imgcls.listing import (
     EMPTY,
     FORBIDDEN,
     HIDDEN,

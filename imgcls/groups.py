@@ -9,9 +9,9 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from imgcls.config.data_options import REGEX
 from imgcls.errors import OptionError
 from imgcls.listing import ImageFile
-from imgcls.options import REGEX
 
 BURST_S = 10  # pictures taken within so many seconds of the one before belong together
 

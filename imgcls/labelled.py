@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from imgcls import artifacts, dataset, lookup
+from imgcls.config.data_options import SourceOptions
+from imgcls.config.inference_options import ValidateOptions
 from imgcls.dataset import Images
 from imgcls.errors import FolderError, OptionError, RunError, nearest, shorten
-from imgcls.options import SourceOptions
-from imgcls.run_options import ValidateOptions
 
 log = logging.getLogger(__name__)
 

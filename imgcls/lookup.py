@@ -6,8 +6,8 @@ import logging
 from pathlib import Path
 
 from imgcls import cache, digits, folder, table
+from imgcls.config.data_options import SourceOptions
 from imgcls.listing import Listing
-from imgcls.options import SourceOptions
 
 log = logging.getLogger(__name__)
 

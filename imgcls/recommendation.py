@@ -11,14 +11,15 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 import torch
 
-from imgcls import artifacts, features, model, recipes, rehearsal, source
+from imgcls import artifacts, features, model, rehearsal, source
 from imgcls.augmentation import DeviceHalf, plan_of
 from imgcls.checkpoints import CHECKPOINTS
+from imgcls.config import recipes
+from imgcls.config.data_options import AugmentOptions
 from imgcls.dataset import Division
 from imgcls.errors import ImgclsError, ModelError, shorten
 from imgcls.intervals import surplus, wilson_interval
 from imgcls.losses import ClassificationLoss
-from imgcls.options import AugmentOptions
 from imgcls.views import EvaluationView, TrainingView, collate
 
 log = logging.getLogger(__name__)

@@ -13,10 +13,10 @@ from PIL import Image
 
 from imgcls import artifacts, audit, file_rules, picture_rules
 from imgcls.audit import Audit
+from imgcls.config.data_options import DataOptions
 from imgcls.dataset import Images
 from imgcls.errors import FolderError, OptionError, nearest, shorten
 from imgcls.listing import ImageFile, Listing
-from imgcls.options import DataOptions
 from imgcls.problems import SEVERITIES, Problem
 
 log = logging.getLogger(__name__)

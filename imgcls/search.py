@@ -13,10 +13,10 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import nn
 
 from imgcls import artifacts
+from imgcls.config.data_options import TuneOptions
+from imgcls.config.training_options import TrainOptions
 from imgcls.diagnosis import Diagnosis
 from imgcls.errors import LaunchError, ModelError, OptionError
-from imgcls.options import TuneOptions
-from imgcls.training_options import TrainOptions
 from imgcls.tuning import Setup
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import HubStrategy
 
 from imgcls import artifacts, hub, release
+from imgcls.config.training_options import TrainOptions
 from imgcls.errors import HubError
 from imgcls.trainer import ImageTrainer
-from imgcls.training_options import TrainOptions
 
 log = logging.getLogger(__name__)
 

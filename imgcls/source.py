@@ -10,8 +10,8 @@ from huggingface_hub import errors as hub_errors
 from huggingface_hub import snapshot_download, try_to_load_from_cache
 
 from imgcls import artifacts, checkpoints
+from imgcls.config.data_options import ModelOptions
 from imgcls.errors import ModelError
-from imgcls.options import ModelOptions
 from imgcls.system.network import file_metadata
 
 log = logging.getLogger(__name__)

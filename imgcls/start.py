@@ -7,15 +7,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from imgcls import features, images, model_settings, probe, recipes
+from imgcls import features, images, model_settings, probe
 from imgcls.augmentation import PLANS
+from imgcls.config import recipes
+from imgcls.config.data_options import AugmentOptions, DataOptions, ModelOptions, TuneOptions
+from imgcls.config.performance_options import SpeedOptions
+from imgcls.config.training_options import TrainOptions
 from imgcls.dataset import Division
 from imgcls.inputs import Input
-from imgcls.options import AugmentOptions, DataOptions, ModelOptions, TuneOptions
 from imgcls.pixels import Pixels
 from imgcls.source import Source
-from imgcls.speed_options import SpeedOptions
-from imgcls.training_options import TrainOptions
 from imgcls.views import EIGHTHS
 
 log = logging.getLogger(__name__)

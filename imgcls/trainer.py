@@ -20,6 +20,7 @@ from imgcls import artifacts, diagnosis, layers, losses, model, pitfalls
 from imgcls.augmentation import DeviceHalf
 from imgcls.averaging import WeightAverage
 from imgcls.checkpointing import CheckpointingTrainer, with_own_generator
+from imgcls.config.training_options import METRICS, TrainOptions
 from imgcls.intervals import standard_error
 from imgcls.metrics import ImageClassification
 from imgcls.model import Classifier
@@ -27,7 +28,6 @@ from imgcls.progress import EvaluateEveryEpochs, History, Progress, Stopwatch
 from imgcls.rehearsal import Pace, of_batch, rehearse
 from imgcls.resident_view import ResidentView
 from imgcls.system import hardware
-from imgcls.training_options import METRICS, TrainOptions
 from imgcls.transforms import EpochSampler
 from imgcls.views import EvaluationView, TrainingView, collate
 

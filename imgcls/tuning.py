@@ -14,19 +14,20 @@ from torch import nn
 from torch.utils.data import Dataset
 from transformers import set_seed
 
-from imgcls import artifacts, features, inputs, layers, lookup, lora, losses, model, model_settings, pitfalls, recipes
+from imgcls import artifacts, features, inputs, layers, lookup, lora, losses, model, model_settings, pitfalls
 from imgcls.augmentation import mixing, plan_of
 from imgcls.checkpoints import CHECKPOINTS
+from imgcls.config import recipes
+from imgcls.config.data_options import AugmentOptions, DataOptions, ModelOptions, TuneOptions
+from imgcls.config.performance_options import SpeedOptions
+from imgcls.config.training_options import TrainOptions
 from imgcls.dataset import Division
 from imgcls.errors import OptionError
 from imgcls.inputs import Input
-from imgcls.options import AugmentOptions, DataOptions, ModelOptions, TuneOptions
 from imgcls.pixels import Pixels
 from imgcls.source import Source, base_model, earlier
-from imgcls.speed_options import SpeedOptions
 from imgcls.start import Start, extractor_of, start
 from imgcls.trainer import ImageTrainer
-from imgcls.training_options import TrainOptions
 from imgcls.views import EvaluationView, TrainingView
 
 log = logging.getLogger(__name__)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from imgcls import cli
-from imgcls.options import CheckOptions, SourceOptions
+from imgcls.config import parser
+from imgcls.config.data_options import CheckOptions, SourceOptions
 
 EXAMPLES = """\
 examples:
@@ -17,8 +17,8 @@ exit codes: 0 nothing is wrong, 1 an error that you can mend, 2 wrong usage, 3 p
 
 def main() -> int:
     kinds = (SourceOptions, CheckOptions)
-    given = cli.parse(kinds, description=__doc__, examples=EXAMPLES)
-    cli.start_logging()
+    given = parser.parse(kinds, description=__doc__, examples=EXAMPLES)
+    parser.start_logging()
 
     from imgcls import artifacts, audit, check_page, lookup, problems, screening
 
@@ -45,8 +45,8 @@ def main() -> int:
     out.write_text(artifacts.CHECK_PAGE, check_page.render(name, listing, audited, found, source))
     print(problems.verdict(listing, audited, found))
     print(f"see {out / artifacts.CHECK_PAGE}")
-    return cli.PROBLEMS if any(problem.severity != "info" for problem in found) else cli.DONE
+    return parser.PROBLEMS if any(problem.severity != "info" for problem in found) else parser.DONE
 
 
 if __name__ == "__main__":
-    sys.exit(cli.exit_code(main))
+    sys.exit(parser.exit_code(main))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import sys
 
-from imgcls import cli
-from imgcls.run_options import CompareOptions
+from imgcls.config import parser
+from imgcls.config.inference_options import CompareOptions
 
 EXAMPLES = """\
 examples:
@@ -17,10 +17,10 @@ exit codes: 0 done, 1 an error that you can mend, 2 wrong usage"""
 
 
 def main() -> int:
-    given = cli.parse(
+    given = parser.parse(
         (CompareOptions,), description=__doc__, examples=EXAMPLES, words=("run", "run folders of finished trainings")
     )
-    cli.start_logging()
+    parser.start_logging()
     asked = given.make(CompareOptions)
 
     import torch
@@ -37,7 +37,7 @@ def main() -> int:
         try:
             found.append((comparison.row(run, device), run))
         except (RunError, ModelError) as error:
-            cli.log.warning("left out: %s", error)
+            parser.log.warning("left out: %s", error)
     if not found:
         raise RunError("Expected finished runs to compare, got none. Give run folders, such as runs/*.")
     found.sort(key=lambda entry: -entry[0]["accuracy"])
@@ -50,8 +50,8 @@ def main() -> int:
     if asked.out:
         artifacts.RunFolder(".").write_text(asked.out, comparison.render(rows, differing, same))
         print(f"see {asked.out}", file=sys.stderr)
-    return cli.DONE
+    return parser.DONE
 
 
 if __name__ == "__main__":
-    sys.exit(cli.exit_code(main))
+    sys.exit(parser.exit_code(main))

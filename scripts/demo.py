@@ -6,8 +6,8 @@ import signal
 import sys
 import threading
 
-from imgcls import cli
-from imgcls.run_options import DemoOptions
+from imgcls.config import parser
+from imgcls.config.inference_options import DemoOptions
 
 EXAMPLES = """\
 examples:
@@ -20,8 +20,8 @@ exit codes: 0 stopped with Ctrl-C, 1 an error that you can mend, 2 wrong usage""
 
 
 def main() -> int:
-    given = cli.parse((DemoOptions,), description=__doc__, examples=EXAMPLES)
-    cli.start_logging()
+    given = parser.parse((DemoOptions,), description=__doc__, examples=EXAMPLES)
+    parser.start_logging()
     asked = given.make(DemoOptions)
 
     from imgcls import demo, exhibit
@@ -33,10 +33,10 @@ def main() -> int:
     try:
         threading.Event().wait()
     except KeyboardInterrupt:
-        cli.log.info("stopped")
+        parser.log.info("stopped")
         demo.stop(page)
-    return cli.DONE
+    return parser.DONE
 
 
 if __name__ == "__main__":
-    sys.exit(cli.exit_code(main))
+    sys.exit(parser.exit_code(main))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from imgcls import cli
-from imgcls.run_options import ExportOptions
+from imgcls.config import parser
+from imgcls.config.inference_options import ExportOptions
 
 EXAMPLES = """\
 examples:
@@ -16,8 +16,8 @@ exit codes: 0 done, 1 an error that you can mend, 2 wrong usage"""
 
 
 def main() -> int:
-    given = cli.parse((ExportOptions,), description=__doc__, examples=EXAMPLES)
-    cli.start_logging()
+    given = parser.parse((ExportOptions,), description=__doc__, examples=EXAMPLES)
+    parser.start_logging()
     asked = given.make(ExportOptions)
 
     from imgcls import artifacts, export, onnx_file, source
@@ -29,8 +29,8 @@ def main() -> int:
     run = artifacts.RunFolder(source.locate(asked.run).folder or f"runs/{asked.run.replace('/', '-')}")
     record = export.export(folder, run)
     print(export.in_words(record, run / artifacts.EXPORT))
-    return cli.DONE
+    return parser.DONE
 
 
 if __name__ == "__main__":
-    sys.exit(cli.exit_code(main))
+    sys.exit(parser.exit_code(main))

@@ -6,8 +6,8 @@ import functools
 import sys
 from collections import Counter
 
-from imgcls import cli
-from imgcls.run_options import PredictOptions
+from imgcls.config import parser
+from imgcls.config.inference_options import PredictOptions
 
 EXAMPLES = """\
 examples:
@@ -21,11 +21,11 @@ exit codes: 0 done (images that cannot be read are in the output), 1 an error th
 
 
 def main() -> int:
-    given = cli.parse(
+    given = parser.parse(
         (PredictOptions,), description=__doc__, examples=EXAMPLES,
         words=("input", "images, folders, patterns like 'photos/*.jpg', URLs, or - for a list of files on stdin"),
     )  # fmt: skip
-    cli.start_logging()
+    parser.start_logging()
     asked = given.make(PredictOptions)
     inputs = given.values.get("input", [])
 
@@ -57,7 +57,7 @@ def main() -> int:
     settings = (said, inputs, asked.sort_into, asked.fast, cache.file_state(folder / artifacts.WEIGHTS))
     pixels = functools.partial(transforms.evaluation_pixels, processor=processor)
     if asked.fast:
-        cli.log.info("--fast: large JPEGs are decoded at a smaller scale, so answers may differ from the exact ones")
+        parser.log.info("--fast: large JPEGs are decoded at a smaller scale, so answers may differ from the exact ones")
         pixels = transforms.fast_pixels(processor)
     counts = Counter()
     with ledger.of(asked.out, asked.format, said.columns, settings, said.line) as out:
@@ -79,9 +79,9 @@ def main() -> int:
             counts.update("broken" if row["error"] else "unsure" if row["unsure"] else "sure" for row in rows)
         bar.close()
         out.finish()
-    cli.log.info(answers.summary(counts, known, asked.out))
-    return cli.DONE
+    parser.log.info(answers.summary(counts, known, asked.out))
+    return parser.DONE
 
 
 if __name__ == "__main__":
-    sys.exit(cli.exit_code(main))
+    sys.exit(parser.exit_code(main))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import shlex
 import sys
 
-from imgcls import cli
-from imgcls.run_options import PushOptions
+from imgcls.config import parser
+from imgcls.config.inference_options import PushOptions
 
 EXAMPLES = """\
 examples:
@@ -20,8 +20,8 @@ exit codes: 0 done, 1 an error that you can mend, 2 wrong usage"""
 
 
 def main() -> int:
-    given = cli.parse((PushOptions,), description=__doc__, examples=EXAMPLES)
-    cli.start_logging()
+    given = parser.parse((PushOptions,), description=__doc__, examples=EXAMPLES)
+    parser.start_logging()
     asked = given.make(PushOptions)
 
     from imgcls import artifacts, hub, release
@@ -37,8 +37,8 @@ def main() -> int:
     print(f"model  {release.push(run, repo, again=again, license=asked.license, include=include, space=page)}")
     if space:
         print(f"page   {release.push_space(space, repo.repo_id, private=repo.private, again=again)}")
-    return cli.DONE
+    return parser.DONE
 
 
 if __name__ == "__main__":
-    sys.exit(cli.exit_code(main))
+    sys.exit(parser.exit_code(main))

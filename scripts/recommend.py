@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import sys
 
-from imgcls import cli
-from imgcls.options import DataOptions, RecommendOptions
+from imgcls.config import parser
+from imgcls.config.data_options import DataOptions, RecommendOptions
 
 EXAMPLES = """\
 examples:
@@ -20,8 +20,8 @@ SHOWN = 3  # of the models by rule: those after them have little for them
 
 def main() -> int:
     kinds = (DataOptions, RecommendOptions)
-    given = cli.parse(kinds, description=__doc__, examples=EXAMPLES)
-    cli.start_logging()
+    given = parser.parse(kinds, description=__doc__, examples=EXAMPLES)
+    parser.start_logging()
 
     import torch
 
@@ -46,8 +46,8 @@ def main() -> int:
         measured = recommendation.measure(names, division, device, asked.seed)
         found = {"pick": recommendation.pick(measured, asked.priority).model, "models": [m.row() for m in measured]}
     print(json.dumps(found, indent=2) if asked.json else recommendation.table(found))
-    return cli.DONE
+    return parser.DONE
 
 
 if __name__ == "__main__":
-    sys.exit(cli.exit_code(main))
+    sys.exit(parser.exit_code(main))

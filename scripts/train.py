@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from imgcls import cli
-from imgcls.options import RARE, AugmentOptions, DataOptions, ModelOptions, RunOptions, TuneOptions
-from imgcls.speed_options import SpeedOptions
+from imgcls.config import parser
+from imgcls.config.data_options import RARE, AugmentOptions, DataOptions, ModelOptions, RunOptions, TuneOptions
+from imgcls.config.performance_options import SpeedOptions
 
 EXAMPLES = """\
 examples:
@@ -19,11 +19,11 @@ exit codes: 0 done, 1 an error that you can mend, 2 wrong usage"""
 
 
 def main() -> int:
-    from imgcls.training_options import SHOWN, TrainOptions
+    from imgcls.config.training_options import SHOWN, TrainOptions
 
     kinds = (DataOptions, ModelOptions, TuneOptions, AugmentOptions, SpeedOptions, TrainOptions, RunOptions)
-    given = cli.parse(kinds, description=__doc__, examples=EXAMPLES, shown=SHOWN, rare=RARE)
-    cli.start_logging()
+    given = parser.parse(kinds, description=__doc__, examples=EXAMPLES, shown=SHOWN, rare=RARE)
+    parser.start_logging()
 
     from imgcls import artifacts, dataset, experiment, pixel_folder, screening, sharing, summary, tuning, views
     from imgcls.checkpointing import disk_bytes
@@ -78,7 +78,7 @@ def main() -> int:
     hardware.leave(args.distributed_state)
     if shared:
         print(f"pushed to {sharing.after_training(run, shared)}")
-    return cli.DONE
+    return parser.DONE
 
 
 def measured_best(division, run, args, fresh: bool) -> str:
@@ -90,7 +90,8 @@ def measured_best(division, run, args, fresh: bool) -> str:
 
 def follow_recipe(given, args, wanted, tune, augment, origin, division, mode: str, is_demo: bool) -> None:
     """Set every hyper-parameter that was not given, and say why."""
-    from imgcls import model_settings, recipes, tuning
+    from imgcls import model_settings, tuning
+    from imgcls.config import recipes
     from imgcls.system import hardware
 
     facts = recipes.Facts(
@@ -106,10 +107,10 @@ def follow_recipe(given, args, wanted, tune, augment, origin, division, mode: st
         shown_smaller=tuning.shown_smaller(mode, tune, wanted, origin, division, args.seed),
     )
     for line in recipes.fill(recipes.choose(facts, tune.recipe), given, args, tune, augment):
-        cli.log.info(line)
+        parser.log.info(line)
     warning = recipes.undertrains(facts, args.learning_rate)
     if warning:
-        cli.log.warning("warning: %s", warning)
+        parser.log.warning("warning: %s", warning)
     if "dataloader_num_workers" not in given:
         args.dataloader_num_workers = hardware.loader_workers()
     if "dataloader_persistent_workers" not in given:
@@ -117,4 +118,4 @@ def follow_recipe(given, args, wanted, tune, augment, origin, division, mode: st
 
 
 if __name__ == "__main__":
-    sys.exit(cli.exit_code(main))
+    sys.exit(parser.exit_code(main))

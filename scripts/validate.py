@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from imgcls import cli
-from imgcls.options import SourceOptions
-from imgcls.run_options import ValidateOptions
+from imgcls.config import parser
+from imgcls.config.data_options import SourceOptions
+from imgcls.config.inference_options import ValidateOptions
 
 EXAMPLES = """\
 examples:
@@ -20,8 +20,8 @@ DATA = "labelled images: class folders, a CSV or a Hub data set id, as of train.
 
 def main() -> int:
     kinds = (SourceOptions, ValidateOptions)
-    given = cli.parse(kinds, description=__doc__, examples=EXAMPLES, shown={"data": DATA})
-    cli.start_logging()
+    given = parser.parse(kinds, description=__doc__, examples=EXAMPLES, shown={"data": DATA})
+    parser.start_logging()
     data, asked = (given.make(kind) for kind in kinds)
 
     import torch
@@ -49,7 +49,7 @@ def main() -> int:
 
     logits, broken = model.logits(of)
     for error in broken.values():
-        cli.log.warning("left out: %s", error)
+        parser.log.warning("left out: %s", error)
     of = of.without(list(broken))
     if not len(logits):
         raise FolderError(f"Expected images that can be read in {data.data}, got none.")
@@ -67,8 +67,8 @@ def main() -> int:
     reporting.validation(folder, run, metrics, of, logits, model)
     print(validation.in_words(metrics, of, asked.compare))
     print(f"see {folder / artifacts.REPORT}")
-    return cli.DONE
+    return parser.DONE
 
 
 if __name__ == "__main__":
-    sys.exit(cli.exit_code(main))
+    sys.exit(parser.exit_code(main))

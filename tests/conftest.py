@@ -41,7 +41,7 @@ def resnet(tmp_path_factory):
 @pytest.fixture
 def train(monkeypatch):
     """Run scripts/train.py with arguments in this process, which spares the imports: (returncode, stdout, stderr)."""
-    from imgcls import cli
+    from imgcls.config import parser
 
     main = main_of(TRAIN)
 
@@ -50,7 +50,7 @@ def train(monkeypatch):
         out, err = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             try:
-                code = cli.exit_code(main)
+                code = parser.exit_code(main)
             except SystemExit as left:
                 code = left.code
         return SimpleNamespace(returncode=code, stdout=out.getvalue(), stderr=err.getvalue())
@@ -61,8 +61,8 @@ def train(monkeypatch):
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory, resnet):
     """A finished run of classes with names that are Markdown, HTML, YAML; its images lie in `secret_place`."""
-    from imgcls import cli
     from imgcls.artifacts import RunFolder
+    from imgcls.config import parser
 
     root = tmp_path_factory.mktemp("shared")
     data = class_folders(root / "secret_place", ("a|b", "<b>x", "*y*: [z](u)"), per_class=12)
@@ -70,7 +70,7 @@ def shared(tmp_path_factory, resnet):
             "--test_fraction", 0.2, "--hub_token", "hf_secret", "--traceback"]  # fmt: skip
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
         patch.setattr(sys, "argv", [*map(str, argv)])
-        assert cli.exit_code(main_of(TRAIN)) == 0
+        assert parser.exit_code(main_of(TRAIN)) == 0
     return RunFolder(root / "run")
 
 

@@ -22,7 +22,7 @@ from accelerate.utils import DistributedType
 from commands import TRAIN, main_of
 from transformers import TrainerCallback
 
-from imgcls import cli
+from imgcls.config import parser
 from imgcls.trainer import ImageTrainer
 
 
@@ -91,7 +91,7 @@ def run(command):
             torch.save = save_half
         if "fsdp" in command:
             AcceleratorState.__init__ = spread
-        return cli.exit_code(main_of(TRAIN))
+        return parser.exit_code(main_of(TRAIN))
     finally:
         ImageTrainer.__init__, torch.save, AcceleratorState.__init__ = make, save, prepare
 

@@ -10,7 +10,7 @@ import pytest
 from commands import TESTS, main_of
 from drawings import class_folders, photo
 
-from imgcls import cli
+from imgcls.config import parser
 
 CHECK = TESTS.parent / "scripts" / "check.py"
 HOSTILE = (
@@ -25,7 +25,7 @@ def check(monkeypatch, capsys):
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", [str(CHECK), *map(str, arguments)])
-        code = cli.exit_code(main)
+        code = parser.exit_code(main)
         return code, capsys.readouterr().out
 
     return run
@@ -37,7 +37,7 @@ def test_a_sound_folder(check, tmp_path):
         for i in range(12):
             photo(120, 90, i + 50 * (name == "b")).save(tmp_path / f"data/{name}/{i}.jpg")
     code, out = check("--data", tmp_path / "data", "--output_dir", tmp_path / "out")
-    assert code == cli.DONE
+    assert code == parser.DONE
     assert "24 images in 2 classes, 24 of them sound\nnothing is wrong with them" in out
     assert json.loads((tmp_path / "out/check.json").read_text()) == []
     assert (tmp_path / "out/exclude.csv").read_text() == "path,reason\n"
@@ -48,7 +48,7 @@ def test_names_that_would_break_a_page(check, tmp_path):
     for i, name in enumerate(HOSTILE):
         (root / name / f"{name}.jpg").write_bytes(b"broken" * i)
     code, out = check("--data", root, "--output_dir", tmp_path / "out")
-    assert code == cli.PROBLEMS
+    assert code == parser.PROBLEMS
     page = (tmp_path / "out/check.html").read_text()
     assert "<script" not in page
     assert "&lt;script&gt;alert(1)" in page
@@ -63,5 +63,5 @@ def test_names_that_would_break_a_page(check, tmp_path):
 
 def test_what_is_no_folder(check, tmp_path):
     code, _ = check("--data", tmp_path / "nothing", "--output_dir", tmp_path / "out")
-    assert code == cli.FAILED
+    assert code == parser.FAILED
     assert not (tmp_path / "out").exists()

@@ -8,9 +8,9 @@ from drawings import class_folders
 from loopback import LoopbackHub, parquet_repo
 
 from imgcls import audit, dataset
+from imgcls.config.data_options import DataOptions
 from imgcls.errors import FolderError
 from imgcls.lookup import read_listing
-from imgcls.options import DataOptions
 
 
 def paths(images):

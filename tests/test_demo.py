@@ -22,7 +22,8 @@ from drawings import photo
 from PIL import Image
 
 import imgcls
-from imgcls import artifacts, cli, folder, images, listing, model, source
+from imgcls import artifacts, folder, images, listing, model, source
+from imgcls.config import parser
 from imgcls.errors import ImageError, ModelError, OptionError
 
 pytest.importorskip("gradio")
@@ -48,7 +49,7 @@ def run(tmp_path_factory, shapes, resnet):
     arguments = ("--model", resnet, "--data", shapes, "--epochs", 2, "--val_fraction", 0.3, "--output_dir", made)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(sys, "argv", [str(TRAIN), *map(str, arguments)])
-        assert main_of(TRAIN)() == cli.DONE
+        assert main_of(TRAIN)() == parser.DONE
     return made
 
 
@@ -112,7 +113,7 @@ def predicted(monkeypatch, tmp_path):
         out = tmp_path / "predicted.csv"
         arguments = ("--run", run, *files, "--out", out, "--top_k", top_k)
         monkeypatch.setattr(sys, "argv", [str(PREDICT), *map(str, arguments)])
-        assert main_of(PREDICT)() == cli.DONE
+        assert main_of(PREDICT)() == parser.DONE
         return {Path(row["path"]).name: row for row in rows(out)}
 
     return run_it
@@ -280,7 +281,7 @@ def test_without_gradio_the_command_that_installs_it_is_said(monkeypatch, capsys
     monkeypatch.delitem(sys.modules, "imgcls.demo")
     monkeypatch.delattr(imgcls, "demo")
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--run", str(run)])
-    assert cli.exit_code(main_of(SCRIPT)) == cli.FAILED
+    assert parser.exit_code(main_of(SCRIPT)) == parser.FAILED
     assert "pip install gradio" in capsys.readouterr().err
 
 
@@ -340,5 +341,5 @@ def test_a_live_page(run, pictures, bad, predicted, tmp_path):
         finally:
             server.send_signal(signal.SIGINT)
             _, err = server.communicate(timeout=30)
-    assert server.returncode == cli.DONE
+    assert server.returncode == parser.DONE
     assert err.splitlines()[-1] == "stopped"

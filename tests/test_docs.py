@@ -9,9 +9,9 @@ import pytest
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from commands import TESTS
 
-from imgcls import cli
 from imgcls.checkpoints import CHECKPOINTS
-from imgcls.options import (  # fmt: skip
+from imgcls.config import parser
+from imgcls.config.data_options import (
     AugmentOptions,
     CheckOptions,
     DataOptions,
@@ -21,9 +21,16 @@ from imgcls.options import (  # fmt: skip
     SourceOptions,
     TuneOptions,
 )
-from imgcls.run_options import CompareOptions, DemoOptions, ExportOptions, PredictOptions, PushOptions, ValidateOptions
-from imgcls.speed_options import SpeedOptions
-from imgcls.training_options import TrainOptions
+from imgcls.config.inference_options import (
+    CompareOptions,
+    DemoOptions,
+    ExportOptions,
+    PredictOptions,
+    PushOptions,
+    ValidateOptions,
+)
+from imgcls.config.performance_options import SpeedOptions
+from imgcls.config.training_options import TrainOptions
 
 ALONE = (PredictOptions, CompareOptions, PushOptions, DemoOptions, ExportOptions)
 ROOT = TESTS.parent
@@ -35,7 +42,7 @@ def test_every_flag_named_exists(capsys):
     others = ((DataOptions, RecommendOptions), (SourceOptions, CheckOptions), (SourceOptions, ValidateOptions))
     for options in (kinds, *others, *((kind,) for kind in ALONE)):
         with pytest.raises(SystemExit):
-            cli.parse(options, ["--help_all"], description="", examples="")
+            parser.parse(options, ["--help_all"], description="", examples="")
     known = set(re.findall(r"--\w+", capsys.readouterr().out)) | {"--help", "--help_all"}
     of_others = {
         "--tables", "--pairs",

@@ -7,8 +7,8 @@ import pytest
 
 from imgcls import dataset, experiment
 from imgcls.artifacts import RunFolder
+from imgcls.config.data_options import DataOptions
 from imgcls.errors import FolderError
-from imgcls.options import DataOptions
 from imgcls.trainer import ImageTrainer
 
 

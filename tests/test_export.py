@@ -20,7 +20,8 @@ from PIL import Image
 from torch import nn
 from transformers import AutoImageProcessor, BitImageProcessor, pipeline
 
-from imgcls import artifacts, cli, export, inputs, model, model_settings, onnx_file, preprocessing, source
+from imgcls import artifacts, export, inputs, model, model_settings, onnx_file, preprocessing, source
+from imgcls.config import parser
 from imgcls.errors import ModelError
 
 EXPORT = TESTS.parent / "scripts" / "export.py"
@@ -34,7 +35,7 @@ def run_export(monkeypatch, capsys):
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", [str(EXPORT), *map(str, arguments)])
         capsys.readouterr()  # of what came before
-        code = cli.exit_code(main)
+        code = parser.exit_code(main)
         shown = capsys.readouterr()
         return code, shown.out, shown.err
 
@@ -78,7 +79,7 @@ def files(folder):
 def test_all_architectures_answer_as_pipeline(run_export, tmp_path, name):
     folder = saved(name, tmp_path)
     code, out, err = run_export("--run", folder)
-    assert (code, err) == (cli.DONE, "")
+    assert (code, err) == (parser.DONE, "")
     record = json.loads((folder / "export" / "export.json").read_text())
     assert f"{record['images']} generated images" in out
     assert record["labels_equal"] == 1
@@ -163,7 +164,7 @@ def test_a_run_is_proven_on_its_validation_images(run_export, train, shapes, res
     held_out = sum(row["split"] == "validation" for row in run.read_csv(artifacts.PREDICTIONS))
     before = set(files(folder))
     code, out, err = run_export("--run", folder)
-    assert (code, err) == (cli.DONE, "")
+    assert (code, err) == (parser.DONE, "")
     assert f"{held_out} validation images" in out
     record = json.loads((folder / "export/export.json").read_text())
     assert (record["images"], record["source"]) == (held_out, "validation images")
@@ -203,7 +204,7 @@ def test_a_file_that_answers_otherwise_is_refused(run_export, monkeypatch, folde
     before = files(folder)
     monkeypatch.setattr(onnx_file, "save", save)
     code, out, err = run_export("--run", folder)
-    assert (code, out) == (cli.FAILED, "")
+    assert (code, out) == (parser.FAILED, "")
     assert "another class" in err
     assert err.count("\n") == 1
     assert files(folder) == before
@@ -252,14 +253,14 @@ def test_mistakes_in_one_line(run_export, monkeypatch, folder, tmp_path):
         (["--run", tmp_path / "taken"], "Move it elsewhere"),
     ):
         code, out, err = run_export(*arguments)
-        assert (code, out) == (cli.FAILED, "")
+        assert (code, out) == (parser.FAILED, "")
         assert words in err
         assert err.count("\n") == 1
     assert (tmp_path / "taken/export/notes.txt").read_text() == "mine"
     for name in ("onnx", "onnxruntime"):
         monkeypatch.setitem(sys.modules, name, None)
     code, _, err = run_export("--run", folder)
-    assert code == cli.FAILED
+    assert code == parser.FAILED
     assert err.endswith("pip install onnx onnxruntime\n")
 
 
@@ -267,7 +268,7 @@ def test_large_weights_lie_beside_and_the_example_runs(run_export, monkeypatch, 
     monkeypatch.setattr(onnx_file, "ONE_FILE_BYTES", 1000)
     before = files(folder)
     code, out, _ = run_export("--run", folder)
-    assert code == cli.DONE
+    assert code == parser.DONE
     assert "weights in model.onnx.data" in out
     assert {p.name for p in (folder / "export").iterdir()} == {"model.onnx", "model.onnx.data", "export.json"}
     assert files(folder)["export/model.onnx"] != before["export/model.onnx"]
@@ -283,7 +284,7 @@ def test_a_model_of_the_hub_gets_a_run_folder(run_export, monkeypatch, folder, s
     (cached / "refs").mkdir()
     (cached / "refs/main").write_text("abc")
     monkeypatch.chdir(tmp_path)
-    assert run_export("--run", "someone/tiny")[0] == cli.DONE
+    assert run_export("--run", "someone/tiny")[0] == parser.DONE
     assert {p.name for p in (tmp_path / "runs/someone-tiny/export").iterdir()} == {"model.onnx", "export.json"}
 
 

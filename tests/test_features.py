@@ -7,9 +7,9 @@ from drawings import photo
 from PIL import Image
 
 from imgcls import dataset, features, model, prediction, source
+from imgcls.config.data_options import DataOptions
 from imgcls.inputs import Input
 from imgcls.lookup import read_listing
-from imgcls.options import DataOptions
 
 
 def division_of(folder):

@@ -7,9 +7,9 @@ import torch
 from drawings import class_folders
 from safetensors.torch import load_file
 
+from imgcls.config.training_options import METRICS
 from imgcls.fitting import halved
 from imgcls.trainer import ImageTrainer
-from imgcls.training_options import METRICS
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from imgcls import groups, splits
+from imgcls.config.data_options import DataOptions
 from imgcls.errors import OptionError
 from imgcls.listing import ImageFile
-from imgcls.options import DataOptions
 
 FILES = [
     ImageFile(path, path.split("/")[-3] if path.count("/") > 1 else path.split("/")[0])

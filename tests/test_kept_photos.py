@@ -14,10 +14,11 @@ from drawings import photo
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from imgcls import audit, draws, images, inputs, model_settings, recipes, source, views
+from imgcls import audit, draws, images, inputs, model_settings, source, views
 from imgcls.augmentation import DRAWS, PLANS, plan_of
+from imgcls.config import recipes
+from imgcls.config.data_options import AugmentOptions
 from imgcls.listing import ImageFile
-from imgcls.options import AugmentOptions
 from imgcls.pixels import Pixels, key_of
 from imgcls.resident_view import ResidentView
 from imgcls.transforms import EpochSampler, evaluation_pixels, whole_boxes

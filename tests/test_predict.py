@@ -16,7 +16,8 @@ from drawings import class_folders, photo
 from PIL import ExifTags, Image
 from transformers import pipeline
 
-from imgcls import cli, images, ledger, model, source
+from imgcls import images, ledger, model, source
+from imgcls.config import parser
 from imgcls.errors import OptionError
 
 PREDICT = TESTS.parent / "scripts" / "predict.py"
@@ -30,7 +31,7 @@ def predict(monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", [str(PREDICT), *map(str, arguments)])
         if stdin is not None:
             monkeypatch.setattr(sys, "stdin", stdin)
-        code = cli.exit_code(main)
+        code = parser.exit_code(main)
         shown = capsys.readouterr()
         return code, shown.out, shown.err
 
@@ -72,7 +73,7 @@ def rows(file):
 def test_all_architectures_answer_as_pipeline(predict, tmp_path, photos, name):
     folder = saved(name, tmp_path)
     code, _, err = predict("--run", folder, photos, "--out", tmp_path / "a.csv", "--top_k", 3, "--batch_size", 5)
-    assert code == cli.DONE
+    assert code == parser.DONE
     assert "not calibrated" in err
     assert "2 that could not be read" in err
     found = {os.path.basename(r["path"]): r for r in rows(tmp_path / "a.csv")}
@@ -91,7 +92,7 @@ def test_all_architectures_answer_as_pipeline(predict, tmp_path, photos, name):
 
 def test_formats_lists_and_patterns(predict, run, photos, tmp_path):
     code, out, _ = predict("--run", run, photos / "00.jpg", photos / "empty.png", "--min_confidence", 1)
-    assert code == cli.DONE
+    assert code == parser.DONE
     assert out.splitlines()[0].endswith("unsure")
     assert "could not be read" in out.splitlines()[1]
     _, out, _ = predict("--run", run, photos / "0*.jpg", "--format", "jsonl")
@@ -105,7 +106,7 @@ def test_formats_lists_and_patterns(predict, run, photos, tmp_path):
 
 def test_sorting_and_mistakes(predict, run, photos, tmp_path):
     code, _, _ = predict("--run", run, photos, "--out", tmp_path / "a.csv", "--sort_into", tmp_path / "sorted")
-    assert code == cli.DONE
+    assert code == parser.DONE
     copied = {p.name: p.parent.name for p in (tmp_path / "sorted").rglob("*.jpg")}
     assert copied == {os.path.basename(r["path"]): r["predicted"] for r in rows(tmp_path / "a.csv") if not r["error"]}
     for arguments, words in (
@@ -117,7 +118,7 @@ def test_sorting_and_mistakes(predict, run, photos, tmp_path):
         (["--run", run, photos, "--top_k", 0], "--top_k"),
     ):
         code, _, err = predict(*arguments)
-        assert code == cli.FAILED
+        assert code == parser.FAILED
         assert words in err
         assert err.count("error:") == 1
 
@@ -143,7 +144,7 @@ def both(predict, tmp_path):
         for more in ((), ("--fast",)):
             out = tmp_path / f"{len(list(tmp_path.iterdir()))}.csv"
             code, _, err = predict("--run", folder, *arguments, "--out", out, "--top_k", 3, *more)
-            assert code == cli.DONE
+            assert code == parser.DONE
             assert ("--fast" in err) == bool(more)
             answers.append(rows(out))
         return *answers, err
@@ -224,7 +225,7 @@ def test_fast_does_not_go_on_with_exact_answers(predict, run, photos, tmp_path, 
     with monkeypatch.context() as patch:
         patch.setattr(ledger.Ledger, "finish", stop)
         code, _, _ = predict("--run", run, photos, "--out", tmp_path / "a.csv")
-    assert code == cli.FAILED
+    assert code == parser.FAILED
     assert len(list(tmp_path.glob("*.partial"))) == 1
     _, _, err = predict("--run", run, photos, "--out", tmp_path / "a.csv", "--fast")
     assert "14 images, " in err
@@ -236,7 +237,7 @@ def test_calibrated_answers_of_a_run(predict, train, shapes, resnet, tmp_path):
     assert train("--model", resnet, "--data", shapes, "--epochs", 2, "--output_dir", folder).returncode == 0
     trust = json.loads((folder / "calibration.json").read_text())
     code, _, err = predict("--run", folder, shapes, "--out", tmp_path / "a.csv")
-    assert code == cli.DONE
+    assert code == parser.DONE
     assert "confidence:" in err
     (plain,) = pipeline("image-classification", model=str(folder), top_k=1)(rows(tmp_path / "a.csv")[0]["path"])
     row = rows(tmp_path / "a.csv")[0]
@@ -259,7 +260,7 @@ def test_a_killed_command_goes_on(run, tmp_path):
             process.send_signal((signal.SIGKILL, signal.SIGINT, signal.SIGKILL)[kills])
             kills += 1
         process.communicate()
-        assert process.returncode in (0, -signal.SIGKILL, cli.INTERRUPTED)
+        assert process.returncode in (0, -signal.SIGKILL, parser.INTERRUPTED)
     paths = [r["path"] for r in rows(out)]
     assert paths == sorted(str(p) for p in data.rglob("*.jpg"))
     assert kills > 1

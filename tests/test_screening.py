@@ -9,8 +9,8 @@ from drawings import class_folders, photo
 from PIL import ImageOps
 
 from imgcls import dataset, screening
+from imgcls.config.data_options import DataOptions
 from imgcls.errors import FolderError, OptionError
-from imgcls.options import DataOptions
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from commands import TWO_PROCESSES
 from loopback import LoopbackHub
 
 from imgcls import hub, sharing
+from imgcls.config.training_options import TrainOptions
 from imgcls.errors import HubError, OptionError
-from imgcls.training_options import TrainOptions
 
 # What a stranger does with the name of a pushed model, from a cache of his own.
 USE = """

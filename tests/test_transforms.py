@@ -14,10 +14,10 @@ from transformers import AutoImageProcessor
 
 from imgcls import images, model, source
 from imgcls.augmentation import DRAWS, PLANS, DeviceHalf, Plan, mixing, plan_of
+from imgcls.config.data_options import AugmentOptions
 from imgcls.draws import uniform
 from imgcls.errors import OptionError
 from imgcls.losses import PADDING_LABEL, balanced_weights
-from imgcls.options import AugmentOptions
 from imgcls.transforms import EpochSampler, evaluation_pixels, read_crop
 from imgcls.views import TrainingView, collate
 

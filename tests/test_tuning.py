@@ -11,7 +11,8 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
 
-from imgcls import model, recipes, source, tuning
+from imgcls import model, source, tuning
+from imgcls.config import recipes
 
 EMA = ("--ema", "0.9")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from imgcls.config.data_options import option
 from imgcls.errors import OptionError, shorten
-from imgcls.options import option
 
 INCLUDE = ("export", "report")  # what of a run goes to the Hub only when asked for
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from imgcls.config.data_options import option
 from imgcls.errors import OptionError
-from imgcls.options import option
 
 
 @dataclass

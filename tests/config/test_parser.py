@@ -4,17 +4,17 @@ import errno
 
 import pytest
 
-from imgcls import cli
+from imgcls.config import parser
+from imgcls.config.data_options import DataOptions, ModelOptions, RunOptions
+from imgcls.config.training_options import TrainOptions
 from imgcls.errors import FolderError, OptionError
-from imgcls.options import DataOptions, ModelOptions, RunOptions
-from imgcls.training_options import TrainOptions
 
 KINDS = (DataOptions, ModelOptions, TrainOptions, RunOptions)
 
 
 @pytest.fixture
 def parse():
-    return lambda *argv: cli.parse(KINDS, [*map(str, argv)], description="", examples="")
+    return lambda *argv: parser.parse(KINDS, [*map(str, argv)], description="", examples="")
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def refused(parse, capsys):
     def of(*argv):
         with pytest.raises(SystemExit) as left:
             parse(*argv)
-        assert left.value.code == cli.WRONG_USAGE
+        assert left.value.code == parser.WRONG_USAGE
         err = capsys.readouterr().err
         assert err.count("\n") == 1
         return err
@@ -100,7 +100,7 @@ def test_wrong_usage_is_one_line(refused, argv, words):
 )
 def test_values_that_cannot_be_are_refused(options, values):
     with pytest.raises(OptionError):
-        cli.Given(values).make(options)
+        parser.Given(values).make(options)
 
 
 def raising(error):
@@ -113,13 +113,13 @@ def raising(error):
 @pytest.mark.parametrize(
     ("error", "code", "words"),
     [
-        (FolderError("Expected this, got that. Do so."), cli.FAILED, "error: Expected this, got that. Do so."),
-        (OSError(errno.ENOSPC, "No space left on device", "a.bin"), cli.FAILED, "No space left on device: a.bin"),
-        (KeyboardInterrupt(), cli.INTERRUPTED, "goes on where it was"),
+        (FolderError("Expected this, got that. Do so."), parser.FAILED, "error: Expected this, got that. Do so."),
+        (OSError(errno.ENOSPC, "No space left on device", "a.bin"), parser.FAILED, "No space left on device: a.bin"),
+        (KeyboardInterrupt(), parser.INTERRUPTED, "goes on where it was"),
     ],
 )
 def test_errors_that_can_be_mended_are_one_line(capsys, error, code, words):
-    assert cli.exit_code(raising(error)) == code
+    assert parser.exit_code(raising(error)) == code
     err = capsys.readouterr().err
     assert words in err
     assert err.count("\n") == 1
@@ -127,4 +127,4 @@ def test_errors_that_can_be_mended_are_one_line(capsys, error, code, words):
 
 def test_our_own_mistakes_keep_their_traceback():
     with pytest.raises(ZeroDivisionError):
-        cli.exit_code(raising(ZeroDivisionError()))
+        parser.exit_code(raising(ZeroDivisionError()))

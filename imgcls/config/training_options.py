@@ -12,8 +12,8 @@ from transformers.integrations import get_available_reporting_integrations
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.trainer_utils import HubStrategy
 
+from imgcls.config.data_options import option
 from imgcls.errors import OptionError, nearest
-from imgcls.options import option
 
 # Training options that the short help lists, in our words where transformers' own are long.
 SHOWN = {

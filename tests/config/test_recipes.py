@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from imgcls import recipes
-from imgcls.recipes import Facts
+from imgcls.config import recipes
+from imgcls.config.recipes import Facts
 
 
 def facts(images=500, classes=5, largest_over_smallest=1.0, family="cnn", pretrained=True, **more):
