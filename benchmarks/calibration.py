@@ -18,15 +18,16 @@ from pathlib import Path
 
 import numpy as np
 
-from imgcls import artifacts, calibration, intervals, scores
+from imgcls import calibration, intervals, scores
+from imgcls.storage import run_folder
 
 TRAIN = Path(__file__).parent.parent / "scripts" / "train.py"
 
 
-def split_of(fold: artifacts.RunFolder, split: str) -> tuple[np.ndarray, np.ndarray]:
+def split_of(fold: run_folder.RunFolder, split: str) -> tuple[np.ndarray, np.ndarray]:
     """Logits (N, K) and labels (N,) of a split."""
-    classes = fold.read_json(artifacts.METRICS)["classes"]
-    labels = [classes.index(row["label"]) for row in fold.read_csv(artifacts.PREDICTIONS) if row["split"] == split]
+    classes = fold.read_json(run_folder.METRICS)["classes"]
+    labels = [classes.index(row["label"]) for row in fold.read_csv(run_folder.PREDICTIONS) if row["split"] == split]
     return fold.read_logits()[split], np.array(labels)
 
 
@@ -56,7 +57,7 @@ def main() -> None:
             command += ["--folds", str(options.folds), "--output_dir", str(run)]
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
             for k in range(options.folds):
-                fold = artifacts.RunFolder(run / artifacts.FOLDS / str(k + 1))
+                fold = run_folder.RunFolder(run / run_folder.FOLDS / str(k + 1))
                 temperatures.append(calibration.fit_temperature(*split_of(fold, "validation")))
                 logits, labels = split_of(fold, "test")
                 for seen, t in ((before, 1.0), (after, temperatures[-1])):

@@ -45,7 +45,7 @@ def clock(out: Path):
     import torch
     from transformers import TrainerCallback
 
-    from imgcls import artifacts
+    from imgcls.storage import run_folder
 
     def synchronize() -> None:
         if torch.accelerator.is_available():
@@ -90,7 +90,7 @@ def clock(out: Path):
                 self.ceiling.append(self._synthetic(args, model, steps))
 
         def _kind(self, args):
-            tried = Path(args.output_dir) / artifacts.PRECISION  # of a CPU
+            tried = Path(args.output_dir) / run_folder.PRECISION  # of a CPU
             lowered = tried.exists() and json.loads(tried.read_text())["bf16"]
             return torch.bfloat16 if args.bf16 or lowered else torch.float16 if args.fp16 else None
 
@@ -171,7 +171,7 @@ def imports(out: Path, *others: str) -> None:
         "experiment",
         "dataset",
         "system.hardware",
-        "pixels",
+        "storage.pixel_cache",
         "recommendation",
         "screening",
         "sharing",

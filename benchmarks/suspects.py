@@ -21,7 +21,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from imgcls import artifacts, calibration, lookup, prediction, scores, suspects, transforms
+from imgcls import calibration, lookup, prediction, scores, suspects, transforms
+from imgcls.storage import run_folder
 
 TRAIN = Path(__file__).parent.parent / "scripts" / "train.py"
 
@@ -52,13 +53,13 @@ def one(listing, model: str, share: float, seed: int, flags: list[str], scratch:
     command = [sys.executable, str(TRAIN), "--data", str(table), "--model", model, "--output_dir", str(folder)]
     subprocess.run([*command, "--folds", "5", "--seed", str(seed), *flags], check=True, stdout=subprocess.DEVNULL)
 
-    run = artifacts.RunFolder(folder)
-    rows, kept = run.read_csv(artifacts.OUT_OF_FOLD), run.read_logits(artifacts.OUT_OF_FOLD_LOGITS)
+    run = run_folder.RunFolder(folder)
+    rows, kept = run.read_csv(run_folder.OUT_OF_FOLD), run.read_logits(run_folder.OUT_OF_FOLD_LOGITS)
     place = {file: i for i, file in enumerate(files)}
     at = np.array([place[row["path"]] for row in rows])
     wrong = (given != true)[at]
     k = int((given != true).sum())
-    temperature = run.read_json(artifacts.CALIBRATION)["temperature"]
+    temperature = run.read_json(run_folder.CALIBRATION)["temperature"]
     opinions = [calibration.probabilities(kept["out_of_fold"], temperature)]
     opinions += [calibration.probabilities(kept["probes"][:, m]) for m in range(kept["probes"].shape[1])]
     network, processor = prediction.load(folder, torch.device("cpu"))
@@ -73,7 +74,7 @@ def one(listing, model: str, share: float, seed: int, flags: list[str], scratch:
         "loss of the trained model": np.argsort(-losses(learned, given[at]), kind="stable"),
     }
     found = {name: float(wrong[order[:k]].mean()) for name, order in orders.items()}
-    listed = [place[row["path"]] for row in run.read_csv(artifacts.SUSPECTS)]
+    listed = [place[row["path"]] for row in run.read_csv(run_folder.SUSPECTS)]
     hits = int((given != true)[listed].sum())
     return found | {"chance": k / len(files), "k": k, "listed": len(listed), "right of the listed": hits}
 

@@ -14,9 +14,10 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from imgcls import cache, duplicates, groups
+from imgcls import duplicates, groups
 from imgcls.inspection import RECORD, THUMB_PX, VERSION, inspect
 from imgcls.listing import ImageFile
+from imgcls.storage import array_cache
 from imgcls.system import cpu
 
 CHUNK = 32  # images that a thread inspects at a time
@@ -74,7 +75,7 @@ class Audit:
         at = np.flatnonzero(large & self.sound & first)
         key = hashlib.blake2b(self.records["digest"][at].tobytes()).hexdigest()
         views = (self.records[name] for name in ("thumb", "colour"))
-        found = cache.array(
+        found = array_cache.array(
             "copies", [VERSION, duplicates.SETTINGS, key], lambda: np.searchsorted(at, duplicates.near(*views, at))
         )
         return at[found].reshape(-1, 2)
@@ -137,7 +138,7 @@ def examine(
     dropped: as of `Audit`. seen: as of `inspect`, with the image's position. What the operating system refused (too
     many open files, no permission) is not kept: it may be over.
     """
-    kept = cache.Inspections(f"{VERSION} {hashlib.sha256(repr(RECORD).encode()).hexdigest()[:8]}")
+    kept = array_cache.Inspections(f"{VERSION} {hashlib.sha256(repr(RECORD).encode()).hexdigest()[:8]}")
     records = np.zeros(len(keys), RECORD)
     reasons: list[str | None] = [None] * len(keys)
     known = np.zeros(len(keys), bool)

@@ -7,10 +7,11 @@ import logging
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from imgcls import artifacts, splits
+from imgcls import splits
 from imgcls.errors import MetricError
 from imgcls.intervals import wilson_interval
 from imgcls.scores import ECE_BINS, expected_calibration_error, log_softmax
+from imgcls.storage import run_folder
 
 log = logging.getLogger(__name__)
 
@@ -145,18 +146,18 @@ def unfitted(min_precision: float) -> dict:
     return {"temperature": 1.0, "threshold": {"min_precision": min_precision}}
 
 
-def of_run(run: artifacts.RunFolder, min_precision: float) -> dict | None:
+def of_run(run: run_folder.RunFolder, min_precision: float) -> dict | None:
     """What calibration.json says of a run, with the threshold for `min_precision`; fitted anew where there is none.
 
     A model from the Hub brings calibration.json and no predictions: of it only its own threshold is known. None for a
     model folder that holds neither.
     """
-    classes = (run.read_json(artifacts.METRICS) or {}).get("classes", [])
+    classes = (run.read_json(run_folder.METRICS) or {}).get("classes", [])
     labels = [
-        classes.index(row["label"]) for row in run.read_csv(artifacts.PREDICTIONS) if row["split"] == "validation"
+        classes.index(row["label"]) for row in run.read_csv(run_folder.PREDICTIONS) if row["split"] == "validation"
     ]
     logits = run.read_logits().get("validation")
-    known = run.read_json(artifacts.CALIBRATION)
+    known = run.read_json(run_folder.CALIBRATION)
     if logits is None or len(logits) != len(labels):
         if not isinstance(known, dict) or not {"temperature", "images", "threshold"} <= known.keys():
             return None  # of another's model, a file of this name may be anything

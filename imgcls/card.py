@@ -11,9 +11,10 @@ from collections.abc import Mapping
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from imgcls import artifacts, card_numbers
+from imgcls import card_numbers
 from imgcls.markdown import bullets, code, escaped
 from imgcls.profile import Profile
+from imgcls.storage import run_folder
 
 LIBRARIES = {"timm_wrapper": "timm"}  # by model type; all others are transformers' own
 CURED = ("unreadable", "exact_duplicate", "near_duplicate", "label_conflict", "leak")  # left out, or kept together
@@ -84,7 +85,7 @@ def metadata(of: Profile) -> ModelCardData:
         base_model_relation="finetune" if of.base_model else None,
         datasets=[name for name in (of.dataset, *of.earlier) if name] or None,
         metrics=["accuracy", "f1"],
-        tags=["image-classification", "imgcls", *(["lora"] if _has(of, artifacts.ADAPTER) else [])],
+        tags=["image-classification", "imgcls", *(["lora"] if _has(of, run_folder.ADAPTER) else [])],
         model_name=of.title,
         eval_results=results,
     )
@@ -143,7 +144,7 @@ session = onnxruntime.InferenceSession(hf_hub_download("{of.repo_id}", "export/m
     ]
     if "export/model.onnx" in of.files:
         parts += ["With ONNX Runtime (`export/export.json` tells how equal it is):", code("python", onnx)]
-    if _has(of, artifacts.ADAPTER):
+    if _has(of, run_folder.ADAPTER):
         parts.append("The LoRA adapter alone lies in `adapter/`; in the model here it is merged.")
     return "\n\n".join(parts)
 
@@ -158,7 +159,7 @@ def _details(of: Profile) -> str:
         "Trained from": _origin(of),
         "Input": of.view,
         "Output": f"logits of {len(of.classes)} classes, named in `config.json`",
-        "Size": f"{of.parameters / 1e6:.1f} M parameters, {artifacts.size_text(of.weight_bytes)}",
+        "Size": f"{of.parameters / 1e6:.1f} M parameters, {run_folder.size_text(of.weight_bytes)}",
         "License": of.license or "not stated",
         "Language": "none; classes are called as their folders were",
         "Made": made,
@@ -176,9 +177,9 @@ def _uses(of: Profile) -> str:
 
 def _limits(of: Profile) -> str:
     name, numbers = of.judged
-    findings = of.run.read_json(artifacts.DIAGNOSIS) or []
+    findings = of.run.read_json(run_folder.DIAGNOSIS) or []
     lines = [f"{escaped(found['evidence'])}. {escaped(found['advice'])}" for found in findings]
-    seen = of.run.read_json(artifacts.CHECK) or []
+    seen = of.run.read_json(run_folder.CHECK) or []
     problems = [p for p in seen if p["severity"] != "info" and p["code"] not in CURED]
     lines += [f"In its data: {escaped(_without_files(problem))}." for problem in problems]
     missed = [c for c, k in numbers["per_class"].items() if k["support"] and card_numbers.recall_interval(k)[0] < 0.5]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from imgcls import artifacts
 from imgcls.intervals import wilson_interval
 from imgcls.markdown import code, escaped, table
 from imgcls.profile import Profile
 from imgcls.scores import most_confused
+from imgcls.storage import run_folder
 
 SHOWN_CLASSES = 200  # rows of a table
 SETTINGS = (
@@ -36,7 +36,7 @@ def data(of: Profile) -> str:
     splits = [s for s in ("train", "validation", "test") if any(k[s] for k in counts.values())]
     rows = [[escaped(c), *(k[s] for s in splits)] for c, k in counts.items()][:SHOWN_CLASSES]
     total = ["all", *(sum(k[s] for k in counts.values()) for s in splits)]
-    reasons = Counter(map(_kind, (row["reason"] for row in of.run.read_csv(artifacts.EXCLUDE))))
+    reasons = Counter(map(_kind, (row["reason"] for row in of.run.read_csv(run_folder.EXCLUDE))))
     left_out = ", ".join(f"{n} {why}" for why, n in reasons.most_common()) or "nothing"
     together = "Copies of a picture are in one split only" if of.options.get("check") != "off" else ""
     if of.options.get("group_by", "none") != "none":
@@ -103,7 +103,7 @@ def evaluation(of: Profile) -> str:
 
 def confidence(of: Profile) -> str:
     """Whether confidence means what it says, and from where on answers can be left alone."""
-    trust = of.run.read_json(artifacts.CALIBRATION)
+    trust = of.run.read_json(run_folder.CALIBRATION)
     if not trust or trust["ece_before"] is None:
         return "It was not measured."
     found = trust["threshold"]
@@ -135,5 +135,5 @@ def recall_interval(of: Mapping) -> tuple[float, float]:
 
 
 def _pictures(of: Profile, named: Mapping[str, str]) -> list[str]:
-    files = {f"{artifacts.FIGURES}/{name}.png": words for name, words in named.items()}
+    files = {f"{run_folder.FIGURES}/{name}.png": words for name, words in named.items()}
     return [f"![{words}]({file})" for file, words in files.items() if file in of.files]

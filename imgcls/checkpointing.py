@@ -10,18 +10,18 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
-from imgcls import artifacts
 from imgcls.averaging import WeightAverage
 from imgcls.capturing import CapturingTrainer
 from imgcls.errors import RunError
 from imgcls.source import Source
+from imgcls.storage import run_folder
 from imgcls.system import hardware
 
 
 class CheckpointingTrainer(CapturingTrainer):
     """A Trainer with checkpoints in a run folder, and the averaged weights in them where there are such."""
 
-    run: artifacts.RunFolder
+    run: run_folder.RunFolder
     average: WeightAverage | None = None
     _saving = False
 
@@ -52,11 +52,11 @@ class CheckpointingTrainer(CapturingTrainer):
             self.model.load_state_dict(saved.state_dict())
 
     def _get_output_dir(self, trial) -> str:
-        return str(self.run / (artifacts.PARTIAL if self._saving else artifacts.CHECKPOINTS))
+        return str(self.run / (run_folder.PARTIAL if self._saving else run_folder.CHECKPOINTS))
 
     def _save_checkpoint(self, model, trial) -> None:
         """Save beside, then rename: a checkpoint that bears its name is whole, whenever the process is killed."""
-        folder, beside = self.run / artifacts.CHECKPOINTS, self.run / artifacts.PARTIAL
+        folder, beside = self.run / run_folder.CHECKPOINTS, self.run / run_folder.PARTIAL
         name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         self._saving = True
         try:
@@ -66,7 +66,7 @@ class CheckpointingTrainer(CapturingTrainer):
             needed, free = 12 * self.model.num_parameters(), shutil.disk_usage(self.run.path).free
             if free > 1.1 * needed:
                 raise
-            room = f"{artifacts.size_text(needed)} for a checkpoint in {folder}, got {artifacts.size_text(free)} free"
+            room = f"{run_folder.size_text(needed)} for a checkpoint in {folder}, got {run_folder.size_text(free)} free"
             raise RunError(
                 f"Expected {room}. Make room and give the same command again: it goes on from the last checkpoint."
             ) from error

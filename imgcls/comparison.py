@@ -12,24 +12,25 @@ import numpy as np
 import torch
 from PIL import Image
 
-from imgcls import artifacts, lookup, page, prediction
+from imgcls import lookup, page, prediction
 from imgcls.config.data_options import SourceOptions
 from imgcls.errors import RunError
+from imgcls.storage import run_folder
 from imgcls.transforms import evaluation_pixels
 
 TIMED = 10  # images of which the median is told
 SAME_EVERYWHERE = ("data", "model", "tune", "image_px", "aspect")  # options with a column of their own
 
 
-def row(run: artifacts.RunFolder, device: torch.device) -> dict:
+def row(run: run_folder.RunFolder, device: torch.device) -> dict:
     """What the table says of a run. Raises RunError when the folder holds no finished one.
 
     The accuracy is that of the folds when there are some, else of the test split, else of validation. latency_ms: one
     image at a time on this machine, from pixels to logits, median.
     """
-    metrics = run.read_json(artifacts.METRICS)
+    metrics = run.read_json(run_folder.METRICS)
     if metrics is None or "train" not in metrics:
-        raise RunError(f"Expected a finished run in {run.path}, got no {artifacts.METRICS} of a training. Finish it.")
+        raise RunError(f"Expected a finished run in {run.path}, got no {run_folder.METRICS} of a training. Finish it.")
     options = run.read_options() or {}
     judge = "cross_validation" if metrics.get("cross_validation") else "test" if metrics["test"] else "validation"
     part = metrics[judge]
@@ -49,7 +50,7 @@ def row(run: artifacts.RunFolder, device: torch.device) -> dict:
         "macro_f1": part["macro_f1"],
         "loss": part["loss"],
         "training_s": metrics["train"]["seconds"],
-        "megabytes": (run / artifacts.WEIGHTS).stat().st_size / 1e6,
+        "megabytes": (run / run_folder.WEIGHTS).stat().st_size / 1e6,
         "latency_ms": _latency_ms(network, sample),
     }
 
@@ -70,12 +71,12 @@ def _latency_ms(network: torch.nn.Module, sample: torch.Tensor) -> float:
     return 1e3 * statistics.median(seconds[2:])
 
 
-def comparable(rows: Sequence[Mapping], runs: Sequence[artifacts.RunFolder]) -> bool:
+def comparable(rows: Sequence[Mapping], runs: Sequence[run_folder.RunFolder]) -> bool:
     """Whether all were judged by the same images with the same labels."""
     judged = set()
     for row, run in zip(rows, runs, strict=True):
         by = {"cross-validation": ("train", "validation")}.get(row["judged_by"], (row["judged_by"],))
-        images = frozenset((r["path"], r["label"]) for r in run.read_csv(artifacts.SPLIT) if r["split"] in by)
+        images = frozenset((r["path"], r["label"]) for r in run.read_csv(run_folder.SPLIT) if r["split"] in by)
         judged.add((_data(run.read_options() or {}), images))
     return len(judged) == 1
 
@@ -85,7 +86,7 @@ def _data(options: Mapping) -> str:
     return str(Path(named).expanduser().resolve()) if Path(named).expanduser().exists() else named
 
 
-def differing_options(runs: Sequence[artifacts.RunFolder]) -> dict[str, list]:
+def differing_options(runs: Sequence[run_folder.RunFolder]) -> dict[str, list]:
     """Options that are not the same in all runs, name -> the value in each."""
     every = [run.read_options() or {} for run in runs]
     names = dict.fromkeys(name for options in every for name in options)

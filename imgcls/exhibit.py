@@ -12,21 +12,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from imgcls import (
-    answers,
-    artifacts,
-    calibration,
-    images,
-    ledger,
-    listing,
-    lookup,
-    overlay,
-    prediction,
-    sorting,
-    source,
-    transforms,
-)
+from imgcls import answers, calibration, images, listing, lookup, overlay, prediction, sorting, source, transforms
 from imgcls.errors import ImageError, OptionError
+from imgcls.storage import resumable_table, run_folder
 from imgcls.system import hardware  # fmt: skip
 
 TOP_K, MOST_EXAMPLES = 5, 8
@@ -91,7 +79,7 @@ class Exhibit:
             device=self.device,
         )
         found = []
-        with ledger.Ledger(out, said.columns, ()) as table:
+        with resumable_table.Ledger(out, said.columns, ()) as table:
             for some, logits, broken in stream:
                 rows = said.rows([name for _, name in some], logits, broken)
                 table.write(rows)
@@ -123,7 +111,7 @@ def load(run: str, min_precision: float, batch_size: int) -> Exhibit:
     folder = source.trained(run)
     network, processor = prediction.load(folder, torch.device(hardware.accelerator() or "cpu"))
     classes = [network.config.id2label[i] for i in range(network.config.num_labels)]
-    trust = calibration.of_run(artifacts.RunFolder(folder), min_precision)
+    trust = calibration.of_run(run_folder.RunFolder(folder), min_precision)
     said = answers.Answers(classes, *calibration.in_use(trust, None), min(TOP_K, len(classes)))
     return Exhibit(Path(run).resolve().name, network, processor, said, trust, batch_size)
 
@@ -142,11 +130,11 @@ def examples(run: str) -> list[tuple[str, str]]:
     here = source.locate(run).folder
     if here is None:
         return []
-    folder = artifacts.RunFolder(here)
+    folder = run_folder.RunFolder(here)
     data = Path((folder.read_options() or {}).get("data") or lookup.DEFAULT_FOLDER).expanduser()
     root = data.parent if data.is_file() else data  # paths in a CSV are relative to its folder
     found = {}
-    for row in folder.read_csv(artifacts.PREDICTIONS):
+    for row in folder.read_csv(run_folder.PREDICTIONS):
         path = root.absolute() / row["path"]
         if row["split"] == "validation" and row["label"] not in found and path.is_file():
             found[row["label"]] = str(path)

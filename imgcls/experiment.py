@@ -12,12 +12,13 @@ from accelerate.utils.memory import clear_device_cache
 from transformers import TrainerCallback
 from transformers.trainer_utils import HubStrategy
 
-from imgcls import artifacts, fitting, search, selection
+from imgcls import fitting, search, selection
 from imgcls.config.data_options import AugmentOptions, DataOptions, ModelOptions, TuneOptions
 from imgcls.config.training_options import TrainOptions
 from imgcls.dataset import Division
 from imgcls.errors import LaunchError, OptionError
 from imgcls.metrics import judge
+from imgcls.storage import run_folder
 from imgcls.trainer import ImageTrainer
 from imgcls.tuning import Setup
 
@@ -75,8 +76,8 @@ def run(
         return
     if args.should_save:
         found = screened or {}
-        folder.write_csv(artifacts.EXCLUDE, artifacts.EXCLUDE_COLUMNS, found.get(artifacts.EXCLUDE, ()))
-        folder.write_json(artifacts.CHECK, found.get(artifacts.CHECK, []))
+        folder.write_csv(run_folder.EXCLUDE, run_folder.EXCLUDE_COLUMNS, found.get(run_folder.EXCLUDE, ()))
+        folder.write_json(run_folder.CHECK, found.get(run_folder.CHECK, []))
     judged = cross_validate(asked, folds, setup.opinions() if args.should_save else {}) if folds else None
     if setup.tune.search:
         search.improve(setup, given)
@@ -101,7 +102,7 @@ def cross_validate(asked: Setup, divisions: Sequence[Division], opinions: Mappin
     the numbers of metrics.json's parts: `folds`, and `accuracy_by_fold`.
     """
     count, args, division = len(divisions), asked.args, asked.division
-    folds = [artifacts.RunFolder(asked.run / artifacts.FOLDS / f"{k + 1}") for k in range(count)]
+    folds = [run_folder.RunFolder(asked.run / run_folder.FOLDS / f"{k + 1}") for k in range(count)]
     for k, part in enumerate(divisions):
         log.info("fold %d of %d", k + 1, count)
         run(replace(asked, data=replace(asked.data, folds=None), division=part, run=folds[k]), page=False)
@@ -112,14 +113,14 @@ def cross_validate(asked: Setup, divisions: Sequence[Division], opinions: Mappin
         return None
     rows, logits = [], []
     for k, fold in enumerate(folds):
-        tested = [row for row in fold.read_csv(artifacts.PREDICTIONS) if row["split"] == "test"]
+        tested = [row for row in fold.read_csv(run_folder.PREDICTIONS) if row["split"] == "test"]
         rows += [tuple((row | {"split": f"fold {k + 1}"}).values()) for row in tested]
         logits.append(fold.read_logits()["test"])
-    asked.run.write_csv(artifacts.OUT_OF_FOLD, artifacts.PREDICTION_COLUMNS, rows)
-    paths = [row[artifacts.PREDICTION_COLUMNS.index("path")] for row in rows]
+    asked.run.write_csv(run_folder.OUT_OF_FOLD, run_folder.PREDICTION_COLUMNS, rows)
+    paths = [row[run_folder.PREDICTION_COLUMNS.index("path")] for row in rows]
     probes = {"probes": np.stack([opinions[path] for path in paths])} if opinions else {}
-    asked.run.write_logits(artifacts.OUT_OF_FOLD_LOGITS, out_of_fold=np.concatenate(logits), **probes)
-    labels = [division.classes.index(row[artifacts.PREDICTION_COLUMNS.index("label")]) for row in rows]
+    asked.run.write_logits(run_folder.OUT_OF_FOLD_LOGITS, out_of_fold=np.concatenate(logits), **probes)
+    labels = [division.classes.index(row[run_folder.PREDICTION_COLUMNS.index("label")]) for row in rows]
     numbers = judge(np.concatenate(logits), labels, division.classes)
-    by_fold = [fold.read_json(artifacts.METRICS)["test"]["accuracy"] for fold in folds]
+    by_fold = [fold.read_json(run_folder.METRICS)["test"]["accuracy"] for fold in folds]
     return {"folds": count, "accuracy_by_fold": by_fold, **numbers}

@@ -17,10 +17,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-from imgcls import artifacts, calibration, labelled, model, onnx_file, prediction, preprocessing, splits, transforms
+from imgcls import calibration, labelled, model, onnx_file, prediction, preprocessing, splits, transforms
 from imgcls.config.data_options import SourceOptions
 from imgcls.config.inference_options import ValidateOptions
 from imgcls.errors import FolderError, ImageError, ModelError, OptionError, RunError
+from imgcls.storage import run_folder
 from imgcls.system import cpu, provenance
 
 log = logging.getLogger(__name__)
@@ -34,17 +35,17 @@ TIMED = 20
 Answer = Callable[[np.ndarray], np.ndarray]  # pixels float32 (n, 3, px, px) -> logits (n, K)
 
 
-def export(folder: Path, run: artifacts.RunFolder) -> dict:
+def export(folder: Path, run: run_folder.RunFolder) -> dict:
     """Write run/export/ for the model in `folder`, whole or not at all; returns what export.json says.
 
     Raises ModelError for a network that ONNX cannot hold or whose file answers otherwise, RunError when other files are
     in the way.
     """
-    place = run / artifacts.EXPORT
+    place = run / run_folder.EXPORT
     _check_free(place)
     network, processor = prediction.load(folder, torch.device("cpu"))
     classes = [network.config.id2label[i] for i in range(network.config.num_labels)]
-    trust = calibration.of_run(artifacts.RunFolder(folder), calibration.MIN_PRECISION) or calibration.unfitted(1.0)
+    trust = calibration.of_run(run_folder.RunFolder(folder), calibration.MIN_PRECISION) or calibration.unfitted(1.0)
     pictures = _pictures(GENERATED_IMAGES)
     real = _validation_pixels(run, processor, classes)
     pixels = _stacked(real or [preprocessing.pixels(picture, processor) for picture in pictures])
@@ -69,7 +70,7 @@ def export(folder: Path, run: artifacts.RunFolder) -> dict:
         network.to(memory_format=model.memory_layout(network))  # as predict.py asks it
         record |= proof(_torch_answer(network), onnx_file.answer(new / FILE, torch.get_num_threads()), pixels)
         record |= _measured(network, new, pixels[:1])
-        artifacts.RunFolder(new).write_json(artifacts.EXPORT_RECORD, record)
+        run_folder.RunFolder(new).write_json(run_folder.EXPORT_RECORD, record)
     return record
 
 
@@ -164,9 +165,9 @@ def _latency_ms(answers: Mapping[str, Answer], pixels: np.ndarray) -> dict[str, 
     return {name: 1e3 * statistics.median(values[2:]) for name, values in seconds.items()}
 
 
-def _validation_pixels(run: artifacts.RunFolder, processor, classes: Sequence[str]) -> list[np.ndarray]:
+def _validation_pixels(run: run_folder.RunFolder, processor, classes: Sequence[str]) -> list[np.ndarray]:
     """Up to REAL_IMAGES of the run's validation images as prediction sees them; none when they are not to be had."""
-    if not run.read_csv(artifacts.PREDICTIONS):
+    if not run.read_csv(run_folder.PREDICTIONS):
         return []
     try:
         of = labelled.find(ValidateOptions(run=str(run.path), split="validation"), SourceOptions(), run, classes)
@@ -197,7 +198,7 @@ def _stacked(pixels: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _check_free(folder: Path) -> None:
-    if folder.exists() and not (folder / artifacts.EXPORT_RECORD).is_file():
+    if folder.exists() and not (folder / run_folder.EXPORT_RECORD).is_file():
         raise RunError(f"Expected {folder} free, got something there that no export wrote. Move it elsewhere.")
 
 

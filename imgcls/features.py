@@ -18,14 +18,15 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from imgcls import cache, images, inputs, model, model_settings, prediction, probe, splits
+from imgcls import images, inputs, model, model_settings, prediction, probe, splits
 from imgcls.augmentation import DeviceHalf, Plan
 from imgcls.config import recipes
 from imgcls.dataset import Division
 from imgcls.inputs import Input
 from imgcls.losses import PADDING_LABEL
-from imgcls.pixels import Pixels
 from imgcls.source import Source
+from imgcls.storage import array_cache
+from imgcls.storage.pixel_cache import Pixels
 from imgcls.system import cpu
 from imgcls.views import EvaluationView, TrainingView, settings_of, shrunk_settings
 
@@ -97,7 +98,7 @@ class Extractor:
         rows, keys = self.division.rows[split], self.division.keys[split]
         if at is not None:
             rows, keys = rows.select(at), [keys[i] for i in at]
-        weights = sorted(str(cache.file_state(f)) for f in self.source.folder.glob("*.safetensors"))
+        weights = sorted(str(array_cache.file_state(f)) for f in self.source.folder.glob("*.safetensors"))
         settings = [weights, built.config.to_json_string(), settings_of(built.processor)]
         lower = self._takes_bf16(built, settings)
         pixels = {"keys": keys, "kept": self.kept, "short_px": self.short_px if split == "train" else None}
@@ -110,8 +111,8 @@ class Extractor:
         else:
             shown = EvaluationView(rows, built.processor, is_fast=is_fast, **pixels)
         settings += ["fast, resized by torch"] * is_fast + ["bf16"] * lower
-        key = [settings, [cache.file_state(k) for k in keys]]
-        return cache.array("features", key, lambda: self._compute(built, shown, lower))
+        key = [settings, [array_cache.file_state(k) for k in keys]]
+        return array_cache.array("features", key, lambda: self._compute(built, shown, lower))
 
     def _takes_bf16(self, built: Backbone, settings: list) -> bool:
         """Whether a CPU computes this network in bf16: where that is clearly faster, as tried once on each machine."""
@@ -126,7 +127,7 @@ class Extractor:
 
         key = [*settings, cpu.name(), torch.get_num_threads()]
         if str(key) not in _DECIDED:  # also where the cache cannot be written: all features of a run are of one kind
-            _DECIDED[str(key)] = bool(cache.array("precision", key, gain))
+            _DECIDED[str(key)] = bool(array_cache.array("precision", key, gain))
         return _DECIDED[str(key)]
 
     def probe(self, shown: Input, most: int, *, balanced: bool, seed: int) -> probe.Probe:

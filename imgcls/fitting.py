@@ -15,10 +15,11 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from transformers import TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from imgcls import artifacts, pitfalls, trials
+from imgcls import pitfalls, trials
 from imgcls.config.training_options import TrainOptions
 from imgcls.errors import LaunchError, ModelError
 from imgcls.rehearsal import Pace
+from imgcls.storage import run_folder
 from imgcls.system import hardware
 from imgcls.trainer import ImageTrainer
 
@@ -26,7 +27,10 @@ log = logging.getLogger(__name__)
 
 
 def fit(
-    make_trainer: Callable[[int, int], ImageTrainer], args: TrainOptions, run: artifacts.RunFolder, compile: str = "off"
+    make_trainer: Callable[[int, int], ImageTrainer],
+    args: TrainOptions,
+    run: run_folder.RunFolder,
+    compile: str = "off",
 ) -> ImageTrainer:
     """Train to the end, from the last whole checkpoint if there is one; the returned trainer holds the best model.
 
@@ -35,8 +39,8 @@ def fit(
     batch stays; the size is remembered for resuming.
     """
     if args.should_save:
-        shutil.rmtree(run / artifacts.PARTIAL, ignore_errors=True)
-    remembered = run.read_json(artifacts.BATCH) or {}
+        shutil.rmtree(run / run_folder.PARTIAL, ignore_errors=True)
+    remembered = run.read_json(run_folder.BATCH) or {}
     batch = remembered.get("batch", args.per_device_train_batch_size)
     accumulation = remembered.get("accumulation", args.gradient_accumulation_steps)
     while True:
@@ -50,7 +54,7 @@ def fit(
             rehearsed = "rehearsed" in str(error)
         batch, accumulation = halved(batch, accumulation)
         if args.should_save or not rehearsed:
-            run.write_json(artifacts.BATCH, {"batch": batch, "accumulation": accumulation})
+            run.write_json(run_folder.BATCH, {"batch": batch, "accumulation": accumulation})
         log.info(pitfalls.in_words(pitfalls.out_of_memory(batch, accumulation)))
         if args.world_size > 1 and not rehearsed:
             raise LaunchError(
@@ -73,7 +77,7 @@ def halved(batch: int, accumulation: int) -> tuple[int, int]:
     )
 
 
-def _train(trainer: ImageTrainer, run: artifacts.RunFolder, compile: str) -> None:
+def _train(trainer: ImageTrainer, run: run_folder.RunFolder, compile: str) -> None:
     checkpoint = run.last_checkpoint()
     state = None if checkpoint is None else _relocated_state(checkpoint, run)
     pace = trainer.rehearse()
@@ -96,14 +100,14 @@ def _train(trainer: ImageTrainer, run: artifacts.RunFolder, compile: str) -> Non
         trainer.train(resume_from_checkpoint=str(checkpoint))
 
 
-def _relocated_state(checkpoint: Path, run: artifacts.RunFolder) -> TrainerState:
+def _relocated_state(checkpoint: Path, run: run_folder.RunFolder) -> TrainerState:
     """The checkpoint's state, with the best checkpoint's path as of now: the run folder may have been moved."""
     file = checkpoint / "trainer_state.json"
     state = TrainerState.load_from_json(str(file))
     if state.best_global_step:
-        best = run / artifacts.CHECKPOINTS / f"{PREFIX_CHECKPOINT_DIR}-{state.best_global_step}"
+        best = run / run_folder.CHECKPOINTS / f"{PREFIX_CHECKPOINT_DIR}-{state.best_global_step}"
         state.best_model_checkpoint = str(best)
-        with artifacts.whole_file(file) as out:
+        with run_folder.whole_file(file) as out:
             out.write((json.dumps({**json.loads(file.read_text()), "best_model_checkpoint": str(best)})).encode())
     return state
 

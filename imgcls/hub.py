@@ -20,8 +20,9 @@ from huggingface_hub import HfApi, constants, get_token
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from imgcls import artifacts, upload
+from imgcls import upload
 from imgcls.errors import HubError, shorten
+from imgcls.storage import run_folder
 from imgcls.system import network
 
 log = logging.getLogger(__name__)
@@ -108,7 +109,7 @@ def send(repo: Repo, files: Mapping[str, Path], message: str, again: str, own: S
         if Path(file).suffix in TEXTS and repo.token.encode() in Path(file).read_bytes():
             raise HubError(f"Expected {name} without the Hub token, got it in {file}. Take it out and push again.")
     size = sum(Path(file).stat().st_size for file in files.values())
-    log.info("push: %d files, %s, to %s", len(files), artifacts.size_text(size), repo.url)
+    log.info("push: %d files, %s, to %s", len(files), run_folder.size_text(size), repo.url)
     order = {
         "repo_id": repo.repo_id, "kind": repo.kind, "token": repo.token, "message": message,
         "files": {name: str(file) for name, file in files.items()}, "own": list(own),
@@ -241,9 +242,9 @@ def _watch(child: subprocess.Popen, size: int) -> str | None:
         if now - last > STALLED_S:
             return f"nothing was sent for {now - last:.0f} s"
         if now - start > STALLED_S + size / SLOWEST:
-            return f"{artifacts.size_text(size)} are not there after {now - start:.0f} s"
+            return f"{run_folder.size_text(size)} are not there after {now - start:.0f} s"
         if now - said > SAY_S:
-            log.info("push: %.0f s, %s left this machine", now - start, artifacts.size_text(sent - began))
+            log.info("push: %.0f s, %s left this machine", now - start, run_folder.size_text(sent - began))
             said = now
 
 

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from imgcls import artifacts, dataset, lookup
+from imgcls import dataset, lookup
 from imgcls.config.data_options import SourceOptions
 from imgcls.config.inference_options import ValidateOptions
 from imgcls.dataset import Images
 from imgcls.errors import FolderError, OptionError, RunError, nearest, shorten
+from imgcls.storage import run_folder
 
 log = logging.getLogger(__name__)
 
@@ -54,13 +55,13 @@ class Labelled:
         return replace(self, at=[self.at[i] for i in kept], labels=self.labels[kept])
 
 
-def find(asked: ValidateOptions, data: SourceOptions, run: artifacts.RunFolder, classes: Sequence[str]) -> Labelled:
+def find(asked: ValidateOptions, data: SourceOptions, run: run_folder.RunFolder, classes: Sequence[str]) -> Labelled:
     """The images to judge by: those of --data, or without it those of the run's own data that were held out.
 
     Raises FolderError for classes that the model does not know, RunError when the run's own data is gone.
     """
     own = run.read_options() or {}
-    split_of = {row["path"]: row["split"] for row in run.read_csv(artifacts.SPLIT)}
+    split_of = {row["path"]: row["split"] for row in run.read_csv(run_folder.SPLIT)}
     if data.data is None:
         found, at, name = _held_out(asked, data, run, own, split_of)
     else:
@@ -112,7 +113,7 @@ def _chosen(found: Images, split: str) -> list[int]:
 
 
 def _held_out(
-    asked: ValidateOptions, data: SourceOptions, run: artifacts.RunFolder, own: dict, split_of: dict[str, str]
+    asked: ValidateOptions, data: SourceOptions, run: run_folder.RunFolder, own: dict, split_of: dict[str, str]
 ) -> tuple[Images, list[int], str]:
     if not split_of:
         raise OptionError(

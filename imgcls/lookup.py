@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from imgcls import cache, digits, folder, table
+from imgcls import digits, folder, table
 from imgcls.config.data_options import SourceOptions
 from imgcls.listing import Listing
+from imgcls.storage import array_cache
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ def read(options: SourceOptions, *, strict: bool = True) -> Listing:
     """
     if is_demo(options):
         log.info("data: no --data and no ./%s: the demo of %d handwritten digits", DEFAULT_FOLDER, digits.COUNT)
-        return folder.scan(digits.class_folders(cache.folder()))
+        return folder.scan(digits.class_folders(array_cache.folder()))
     return read_listing(Path(options.data or DEFAULT_FOLDER).expanduser(), strict=strict)
 
 

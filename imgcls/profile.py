@@ -11,8 +11,9 @@ from functools import cached_property
 from safetensors import safe_open
 from transformers import AutoConfig, AutoImageProcessor
 
-from imgcls import artifacts, inputs
+from imgcls import inputs
 from imgcls.errors import RunError
+from imgcls.storage import run_folder
 from imgcls.system import redaction
 
 WAYS = {"crop": "the middle of the photo", "pad": "the whole photo, padded to a square",
@@ -27,7 +28,7 @@ class Profile:
     what else lies in the repository. space: of a page to try it. Raises RunError for a folder without finished results.
     """
 
-    run: artifacts.RunFolder
+    run: run_folder.RunFolder
     repo_id: str
     license: str | None = None
     files: Sequence[str] = ()
@@ -36,7 +37,7 @@ class Profile:
     options: Mapping = field(init=False)
 
     def __post_init__(self):
-        self.metrics = self.run.read_json(artifacts.METRICS)
+        self.metrics = self.run.read_json(run_folder.METRICS)
         if not self.metrics or "train" not in self.metrics:
             raise RunError(f"Expected a finished run in {self.run.path}, got none. Give a run folder of train.py.")
         self.options = self.run.read_options() or {}
@@ -95,7 +96,7 @@ class Profile:
     def counts(self) -> dict[str, Counter]:
         """Class -> split -> images."""
         counts: defaultdict[str, Counter] = defaultdict(Counter)
-        for row in self.run.read_csv(artifacts.SPLIT):
+        for row in self.run.read_csv(run_folder.SPLIT):
             counts[row["label"]][row["split"]] += 1
         return dict(sorted(counts.items()))
 

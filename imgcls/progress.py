@@ -11,7 +11,7 @@ from tqdm import tqdm
 from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 
-from imgcls import artifacts
+from imgcls.storage import run_folder
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class Stopwatch(TrainerCallback, ExportableState):
 class History(TrainerCallback):
     """history.jsonl: one line per log or evaluation, rewritten whole, so that a resumed run leaves no double lines."""
 
-    def __init__(self, run: artifacts.RunFolder):
+    def __init__(self, run: run_folder.RunFolder):
         self.run = run
 
     def on_evaluate(self, args, state, control, **kwargs):
@@ -75,7 +75,7 @@ class History(TrainerCallback):
 
     def _write(self, state) -> None:
         if state.is_world_process_zero:
-            self.run.write_lines(artifacts.HISTORY, state.log_history)
+            self.run.write_lines(run_folder.HISTORY, state.log_history)
 
 
 class Progress(TrainerCallback):

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 import torch
 
-from imgcls import artifacts, features, model, rehearsal, source
+from imgcls import features, model, rehearsal, source
 from imgcls.augmentation import DeviceHalf, plan_of
 from imgcls.checkpoints import CHECKPOINTS
 from imgcls.config import recipes
@@ -20,6 +20,7 @@ from imgcls.dataset import Division
 from imgcls.errors import ImgclsError, ModelError, shorten
 from imgcls.intervals import surplus, wilson_interval
 from imgcls.losses import ClassificationLoss
+from imgcls.storage import run_folder
 from imgcls.views import EvaluationView, TrainingView, collate
 
 log = logging.getLogger(__name__)
@@ -218,16 +219,16 @@ def pick(measured: Sequence[Measured], priority: str) -> Measured:
     return min(able, key=COST[priority])
 
 
-def best_model(division: Division, run: artifacts.RunFolder, device: torch.device, seed: int, *, fresh: bool) -> str:
+def best_model(division: Division, run: run_folder.RunFolder, device: torch.device, seed: int, *, fresh: bool) -> str:
     """The one of the eight that does best on the images, or what an earlier command chose on them for this run."""
     images = sorted(path for paths in division.paths.values() for path in paths)
-    before = None if fresh else run.read_json(artifacts.RECOMMENDATION)
+    before = None if fresh else run.read_json(run_folder.RECOMMENDATION)
     if before and before["images"] == images:
         return before["pick"]
     measured = measure(list(CHECKPOINTS), division, device, seed)
     found = {"pick": pick(measured, "accuracy").model, "models": [m.row() for m in measured]}
     log.info(table(found))
-    run.write_json(artifacts.RECOMMENDATION, {**found, "images": images})
+    run.write_json(run_folder.RECOMMENDATION, {**found, "images": images})
     return found["pick"]
 
 

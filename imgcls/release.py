@@ -13,38 +13,39 @@ from pathlib import Path
 from huggingface_hub import ModelCard, model_info
 from safetensors import SafetensorError
 
-from imgcls import artifacts, card, checkpoints, hub
+from imgcls import card, checkpoints, hub
 from imgcls import space as spaces
 from imgcls.errors import HubError, RunError
 from imgcls.markdown import bullets, code
 from imgcls.profile import Profile
+from imgcls.storage import run_folder
 from imgcls.system import network, redaction
 
 log = logging.getLogger(__name__)
 
 MODEL = ("config.json", "preprocessor_config.json", "model*.safetensors", "model.safetensors.index.json")
-NUMBERS = (artifacts.METRICS, artifacts.CALIBRATION)
+NUMBERS = (run_folder.METRICS, run_folder.CALIBRATION)
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 LICENSE_WAIT_S = 10
 # What a push may have left in a repository; what of it a later one does not bring would belong to other weights.
 OWN = (
-    "config.json", "preprocessor_config.json", "model", artifacts.METRICS, artifacts.CALIBRATION, artifacts.REPORT,
-    f"{artifacts.FIGURES}/", f"{artifacts.ADAPTER}/", f"{artifacts.EXPORT}/",
+    "config.json", "preprocessor_config.json", "model", run_folder.METRICS, run_folder.CALIBRATION, run_folder.REPORT,
+    f"{run_folder.FIGURES}/", f"{run_folder.ADAPTER}/", f"{run_folder.EXPORT}/",
 )  # fmt: skip
 PLACEHOLDER = "YOUR-NAME"  # the owner in the card of a run that has no repository yet
 _KNOWN = {c.hub_id: c.licence for c in checkpoints.CHECKPOINTS.values()}
 
 
-def check(run: artifacts.RunFolder, include: Collection[str] = ()) -> None:
+def check(run: run_folder.RunFolder, include: Collection[str] = ()) -> None:
     """Raises RunError unless the run is finished, whole, has what is to be included, and a card that the Hub takes."""
-    if not (run.finished and (run / artifacts.WEIGHTS).is_file() and (run / "config.json").is_file()):
+    if not (run.finished and (run / run_folder.WEIGHTS).is_file() and (run / "config.json").is_file()):
         raise RunError(f"Expected a finished run in {run.path}, got none. Train first, or give another --run.")
-    if "export" in include and not (run / artifacts.EXPORT / artifacts.EXPORT_RECORD).is_file():
+    if "export" in include and not (run / run_folder.EXPORT / run_folder.EXPORT_RECORD).is_file():
         raise RunError(
             f"Expected an export in {run.path}, got none. Make it with: python scripts/export.py --run {run.path}"
         )
-    if "report" in include and not (run / artifacts.REPORT).is_file():
-        raise RunError(f"Expected {artifacts.REPORT} in {run.path}, got none. Leave out --include report.")
+    if "report" in include and not (run / run_folder.REPORT).is_file():
+        raise RunError(f"Expected {run_folder.REPORT} in {run.path}, got none. Leave out --include report.")
     try:
         card.render(Profile(run, "owner/name"))
     except (KeyError, TypeError, ValueError, OSError, AttributeError, SafetensorError) as error:
@@ -59,25 +60,25 @@ def check(run: artifacts.RunFolder, include: Collection[str] = ()) -> None:
         except Exception as error:  # of YAML, or of what it says
             reason = " ".join(str(error).split())[:200]
             raise RunError(
-                f"Expected YAML that can be read at the top of {run / artifacts.CARD}, got {reason}. Mend it, or "
+                f"Expected YAML that can be read at the top of {run / run_folder.CARD}, got {reason}. Mend it, or "
                 "delete the file for a new one."
             ) from error
 
 
-def command(run: artifacts.RunFolder, repo: str | None = None, private: bool = False) -> str:
+def command(run: run_folder.RunFolder, repo: str | None = None, private: bool = False) -> str:
     """The command that pushes a finished run, or goes on with a push that failed."""
     words = ["python", "scripts/push.py", f"--run={run.path}" if str(run.path).startswith("-") else "--run"]
     words += [] if "=" in words[-1] else [str(run.path)]
     return shlex.join([*words, *(["--repo", repo] if repo else []), *(["--private"] if private else [])])
 
 
-def is_private(run: artifacts.RunFolder) -> bool:
+def is_private(run: run_folder.RunFolder) -> bool:
     """Whether the training was told to keep its repository private."""
     return bool((run.read_options() or {}).get("hub_private_repo"))
 
 
 def push(
-    run: artifacts.RunFolder,
+    run: run_folder.RunFolder,
     repo: hub.Repo,
     *,
     again: str,
@@ -105,9 +106,9 @@ def push(
     return repo.url
 
 
-def edited_card(run: artifacts.RunFolder) -> str | None:
+def edited_card(run: run_folder.RunFolder) -> str | None:
     """README.md of a run when somebody wrote or changed it. Raises RunError when it cannot be read."""
-    place = run / artifacts.CARD
+    place = run / run_folder.CARD
     try:
         text = place.read_text("utf-8") if place.exists() else None
     except (OSError, UnicodeDecodeError) as error:
@@ -115,8 +116,8 @@ def edited_card(run: artifacts.RunFolder) -> str | None:
     return text if text is not None and card.is_edited(text) else None
 
 
-def _warn_of_edited(run: artifacts.RunFolder, text: str, license: str | None, space: str | None) -> None:
-    place = run / artifacts.CARD
+def _warn_of_edited(run: run_folder.RunFolder, text: str, license: str | None, space: str | None) -> None:
+    place = run / run_folder.CARD
     log.info("card: %s was edited by hand and is pushed as it is (delete it for a new one)", place)
     _, numbers = Profile(run, PLACEHOLDER).judged
     if f"{numbers['accuracy']:.3f}" not in text:
@@ -133,9 +134,9 @@ def push_space(repo: hub.Repo, model: str, *, private: bool, again: str) -> str:
     return repo.url
 
 
-def license_of(run: artifacts.RunFolder) -> str | None:
+def license_of(run: run_folder.RunFolder) -> str | None:
     """That of the checkpoint that the run was trained from, as the table or the Hub says; None when neither does."""
-    base = (run.read_json(artifacts.METRICS) or {}).get("sources", {}).get("base_model")
+    base = (run.read_json(run_folder.METRICS) or {}).get("sources", {}).get("base_model")
     if base is None:
         return None
     if base in _KNOWN:
@@ -150,7 +151,7 @@ def license_of(run: artifacts.RunFolder) -> str | None:
 
 @contextlib.contextmanager
 def staged(
-    run: artifacts.RunFolder,
+    run: run_folder.RunFolder,
     repo_id: str,
     *,
     license: str | None,
@@ -166,43 +167,43 @@ def staged(
         files = {file.relative_to(run.path).as_posix(): file for file in sorted(_chosen(run, include))}
         profile = Profile(run, repo_id, license, [*files], space)
         metrics = json.dumps(public_metrics(profile), ensure_ascii=False)
-        files[artifacts.METRICS] = _written(beside / artifacts.METRICS, metrics + "\n")
-        if artifacts.REPORT in files:
-            page = (run / artifacts.REPORT).read_text("utf-8", "replace")
-            files[artifacts.REPORT] = _written(beside / artifacts.REPORT, redaction.hidden(page, private_paths(run)))
-        if f"{artifacts.ADAPTER}/adapter_config.json" in files:
+        files[run_folder.METRICS] = _written(beside / run_folder.METRICS, metrics + "\n")
+        if run_folder.REPORT in files:
+            page = (run / run_folder.REPORT).read_text("utf-8", "replace")
+            files[run_folder.REPORT] = _written(beside / run_folder.REPORT, redaction.hidden(page, private_paths(run)))
+        if f"{run_folder.ADAPTER}/adapter_config.json" in files:
             _describe_adapter(profile, files, beside)
         edited = edited_card(run)
         text = card.stamped(card.render(profile)) if edited is None else _filled(edited, run, repo_id)
-        files[artifacts.CARD] = _written(beside / artifacts.CARD, text)
+        files[run_folder.CARD] = _written(beside / run_folder.CARD, text)
         if edited is None:
             _keep_card(run, text)
         yield files
 
 
-def _unnamed(run: artifacts.RunFolder) -> str:
+def _unnamed(run: run_folder.RunFolder) -> str:
     return f"{PLACEHOLDER}/{run.path.resolve().name}"
 
 
-def _filled(text: str, run: artifacts.RunFolder, repo_id: str) -> str:
+def _filled(text: str, run: run_folder.RunFolder, repo_id: str) -> str:
     """An edited card with the name of its repository where it had none when it was written."""
     return text.replace(_unnamed(run), repo_id).replace(PLACEHOLDER, repo_id.split("/")[0])
 
 
-def describe(run: artifacts.RunFolder) -> None:
+def describe(run: run_folder.RunFolder) -> None:
     """The card of a run that has no repository yet, without network; one that was edited stays."""
     if edited_card(run) is not None:
-        log.info("card: %s was edited by hand and stays as it is (delete it for a new one)", run / artifacts.CARD)
+        log.info("card: %s was edited by hand and stays as it is (delete it for a new one)", run / run_folder.CARD)
         return
-    base = run.read_json(artifacts.METRICS)["sources"]["base_model"]
-    figures = [f"{artifacts.FIGURES}/{file.name}" for file in (run / artifacts.FIGURES).glob("*.png")]
+    base = run.read_json(run_folder.METRICS)["sources"]["base_model"]
+    figures = [f"{run_folder.FIGURES}/{file.name}" for file in (run / run_folder.FIGURES).glob("*.png")]
     profile = Profile(run, _unnamed(run), _KNOWN.get(base), figures)
     _keep_card(run, card.stamped(card.render(profile)))
 
 
-def _keep_card(run: artifacts.RunFolder, text: str) -> None:
+def _keep_card(run: run_folder.RunFolder, text: str) -> None:
     try:
-        run.write_text(artifacts.CARD, text)
+        run.write_text(run_folder.CARD, text)
     except OSError as error:
         log.warning("warning: card: it is not kept in %s: %s", run.path, error.strerror)
 
@@ -215,9 +216,9 @@ def public_metrics(of: Profile) -> dict:
     return {**of.metrics, "model": of.base_model or redaction.last_name(of.metrics["model"]), "made": made}
 
 
-def private_paths(run: artifacts.RunFolder) -> set[str]:
+def private_paths(run: run_folder.RunFolder) -> set[str]:
     """Whatever in a report tells where on this machine things lie: the run, its data and model, images, the home."""
-    metrics, options = run.read_json(artifacts.METRICS) or {}, run.read_options() or {}
+    metrics, options = run.read_json(run_folder.METRICS) or {}, run.read_options() or {}
     public = {value for value in metrics.get("sources", {}).values() if isinstance(value, str)}
     values = [options.get(name) for name in ("data", "model", "exclude", "logging_dir")]
     made = metrics.get("made", {})
@@ -226,23 +227,23 @@ def private_paths(run: artifacts.RunFolder) -> set[str]:
     found = {v for v in values if isinstance(v, str) and v not in public and redaction.last_name(v) != v}
     with contextlib.suppress(RuntimeError, OSError):  # "~" of nobody
         found |= {str(Path(v).expanduser().resolve()) for v in found}
-    rows = [Path(row["path"]) for row in run.read_csv(artifacts.SPLIT)]
+    rows = [Path(row["path"]) for row in run.read_csv(run_folder.SPLIT)]
     outside = [row for row in rows if row.is_absolute() or ".." in row.parts]
     found |= {str(p) for row in outside for p in row.parents if p.name not in ("", "..") and len(p.parts) > 2}
     return found | {str(Path.home())}
 
 
-def _chosen(run: artifacts.RunFolder, include: Collection[str]) -> Iterator[Path]:
+def _chosen(run: run_folder.RunFolder, include: Collection[str]) -> Iterator[Path]:
     for pattern in MODEL:
         yield from run.path.glob(pattern)
     wanted = [run / name for name in NUMBERS]
-    wanted += [run / artifacts.FIGURES / f"{name}.png" for name in artifacts.FIGURE_NAMES]
-    wanted += [run / artifacts.ADAPTER / name for name in ADAPTER_FILES]
-    wanted += [run / artifacts.REPORT] if "report" in include else []
+    wanted += [run / run_folder.FIGURES / f"{name}.png" for name in run_folder.FIGURE_NAMES]
+    wanted += [run / run_folder.ADAPTER / name for name in ADAPTER_FILES]
+    wanted += [run / run_folder.REPORT] if "report" in include else []
     if "export" in include:
-        record = run.read_json(f"{artifacts.EXPORT}/{artifacts.EXPORT_RECORD}")
-        named = (artifacts.EXPORT_RECORD, record.get("file"), record.get("external_data"))
-        wanted += [run / artifacts.EXPORT / name for name in named if name]
+        record = run.read_json(f"{run_folder.EXPORT}/{run_folder.EXPORT_RECORD}")
+        named = (run_folder.EXPORT_RECORD, record.get("file"), record.get("external_data"))
+        wanted += [run / run_folder.EXPORT / name for name in named if name]
     yield from (file for file in wanted if file.is_file())
 
 
@@ -254,10 +255,10 @@ def _written(file: Path, text: str) -> Path:
 
 def _describe_adapter(of: Profile, files: dict[str, Path], beside: Path) -> None:
     """Give the adapter the name of its base, and a card of its own."""
-    name = f"{artifacts.ADAPTER}/adapter_config.json"
+    name = f"{run_folder.ADAPTER}/adapter_config.json"
     config = json.loads(files[name].read_text("utf-8")) | {"base_model_name_or_path": of.base_model}
     files[name] = _written(beside / name, json.dumps(config, indent=2) + "\n")
-    readme = f"{artifacts.ADAPTER}/{artifacts.CARD}"
+    readme = f"{run_folder.ADAPTER}/{run_folder.CARD}"
     files[readme] = _written(beside / readme, adapter_card(of, config))
 
 
@@ -274,7 +275,7 @@ from transformers import AutoModelForImageClassification
 base = AutoModelForImageClassification.from_pretrained(
     "{base}", num_labels={len(of.classes)}, ignore_mismatched_sizes=True
 )
-model = PeftModel.from_pretrained(base, "{of.repo_id}", subfolder="{artifacts.ADAPTER}")"""
+model = PeftModel.from_pretrained(base, "{of.repo_id}", subfolder="{run_folder.ADAPTER}")"""
     about = bullets({
         "Base model": f"[{base}](https://huggingface.co/{base})" if of.base_model else "one that is not on the Hub",
         "Rank": str(config.get("r")),

@@ -8,9 +8,10 @@ from functools import cached_property
 
 import numpy as np
 
-from imgcls import artifacts, calibration, charts, confusion, page
+from imgcls import calibration, charts, confusion, page
 from imgcls.intervals import wilson_interval
 from imgcls.page import text
+from imgcls.storage import run_folder
 
 PICTURE_PX = 160
 MISTAKES, PAIRS, OF_PAIR, SUSPECTS = 12, 6, 6, 24  # how many are shown
@@ -75,12 +76,12 @@ class Content:
         return calibration.probabilities(self.judged.logits, self.trust["temperature"])
 
 
-def write(run: artifacts.RunFolder, content: Content) -> None:
+def write(run: run_folder.RunFolder, content: Content) -> None:
     """report.html, and its figures as PNG in figures/."""
     figures = _figures(content)
     for name, figure in figures.items():
-        run.write_bytes(f"{artifacts.FIGURES}/{name}.png", charts.png(figure))
-    run.write_text(artifacts.REPORT, render(content, figures))
+        run.write_bytes(f"{run_folder.FIGURES}/{name}.png", charts.png(figure))
+    run.write_text(run_folder.REPORT, render(content, figures))
 
 
 def _figures(content: Content) -> dict[str, charts.Figure]:
@@ -271,7 +272,7 @@ def _figure(source: str | bytes, caption: str) -> str:
     return page.figure(page.thumbnail(source, PICTURE_PX), caption)
 
 
-def next_steps(run: artifacts.RunFolder) -> list[str]:
+def next_steps(run: run_folder.RunFolder) -> list[str]:
     """Commands that go on from a run folder."""
     return [
         f"python scripts/predict.py --run {run.path} new_photos --out answers.csv",

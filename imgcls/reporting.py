@@ -8,16 +8,17 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from torch import nn
 
-from imgcls import artifacts, overlay, pitfalls, report, suspects
+from imgcls import overlay, pitfalls, report, suspects
 from imgcls.calibration import probabilities
 from imgcls.dataset import Division, source_of
 from imgcls.labelled import Labelled
 from imgcls.report import Content, Judged
+from imgcls.storage import run_folder
 from imgcls.validation import Model
 
 
 def training(
-    run: artifacts.RunFolder,
+    run: run_folder.RunFolder,
     metrics: Mapping,
     division: Division,
     logits: Mapping[str, np.ndarray],
@@ -29,7 +30,7 @@ def training(
     metrics: as metrics.json will say. logits: split -> (N, K) of what was evaluated. The page judges by the folds when
     there are some, else by the test split, else by validation.
     """
-    trust = run.read_json(artifacts.CALIBRATION)
+    trust = run.read_json(run_folder.CALIBRATION)
     place = {path: (split, i) for split, paths in division.paths.items() for i, path in enumerate(paths)}
 
     def source(path: str) -> str | bytes:
@@ -41,7 +42,7 @@ def training(
     name, part = ("cross-validated", folded) if folded else list(parts.items())[-1]
     seen = folded or tuple(map(_joined, zip(*parts.values(), strict=True)))
     rows = doubted(
-        *seen, division.classes, trust["temperature"], run.read_logits(artifacts.OUT_OF_FOLD_LOGITS).get("probes")
+        *seen, division.classes, trust["temperature"], run.read_logits(run_folder.OUT_OF_FOLD_LOGITS).get("probes")
     )
     write_suspects(run, rows)
     options = run.read_options() or {}
@@ -57,10 +58,10 @@ def training(
         judged=judged,
         trust=trust,
         fitted_on_these=name == "validation",
-        findings=run.read_json(artifacts.DIAGNOSIS),
-        problems=run.read_json(artifacts.CHECK) or [],
+        findings=run.read_json(run_folder.DIAGNOSIS),
+        problems=run.read_json(run_folder.CHECK) or [],
         next_steps=report.next_steps(run),
-        history=run.read_lines(artifacts.HISTORY),
+        history=run.read_lines(run_folder.HISTORY),
         metric=options.get("metric_for_best_model") or "accuracy",
         suspects=rows,
         source=source,
@@ -72,8 +73,8 @@ def training(
 
 
 def validation(
-    folder: artifacts.RunFolder,
-    run: artifacts.RunFolder,
+    folder: run_folder.RunFolder,
+    run: run_folder.RunFolder,
     metrics: Mapping,
     of: Labelled,
     logits: np.ndarray,
@@ -140,13 +141,13 @@ def _joined(values: Sequence):
     return [v for part in values for v in part] if isinstance(values[0], list) else np.concatenate(values)
 
 
-def _folded(run: artifacts.RunFolder, division: Division) -> tuple | None:
+def _folded(run: run_folder.RunFolder, division: Division) -> tuple | None:
     """Paths, labels and logits of all images by folds that did not see them; None without --folds."""
-    rows = run.read_csv(artifacts.OUT_OF_FOLD)
+    rows = run.read_csv(run_folder.OUT_OF_FOLD)
     if not rows:
         return None
     labels = np.array([division.classes.index(row["label"]) for row in rows])
-    return [row["path"] for row in rows], labels, run.read_logits(artifacts.OUT_OF_FOLD_LOGITS)["out_of_fold"]
+    return [row["path"] for row in rows], labels, run.read_logits(run_folder.OUT_OF_FOLD_LOGITS)["out_of_fold"]
 
 
 def doubted(
@@ -167,9 +168,9 @@ def doubted(
     ]
 
 
-def write_suspects(run: artifacts.RunFolder, rows: Sequence[Mapping]) -> None:
+def write_suspects(run: run_folder.RunFolder, rows: Sequence[Mapping]) -> None:
     """suspects.csv."""
-    run.write_csv(artifacts.SUSPECTS, artifacts.SUSPECT_COLUMNS, (tuple(row.values()) for row in rows))
+    run.write_csv(run_folder.SUSPECTS, run_folder.SUSPECT_COLUMNS, (tuple(row.values()) for row in rows))
 
 
 def _judged(
@@ -188,9 +189,9 @@ def _judged(
     return Judged(name, classes, paths, labels, logits, lambda i: source(paths[i]), explain)
 
 
-def _splits(run: artifacts.RunFolder) -> dict[str, dict[str, int]]:
+def _splits(run: run_folder.RunFolder) -> dict[str, dict[str, int]]:
     counts: defaultdict[str, Counter] = defaultdict(Counter)
-    for row in run.read_csv(artifacts.SPLIT):
+    for row in run.read_csv(run_folder.SPLIT):
         counts[row["label"]][row["split"]] += 1
     return {name: dict(of) for name, of in sorted(counts.items())}
 

@@ -14,11 +14,12 @@ import numpy as np
 from peft import PeftModel
 from scipy.special import softmax
 
-from imgcls import artifacts, calibration, lora, pitfalls, prediction, release, reporting
+from imgcls import calibration, lora, pitfalls, prediction, release, reporting
 from imgcls.dataset import Division
 from imgcls.metrics import judge
-from imgcls.pixels import Pixels
 from imgcls.progress import Stopwatch
+from imgcls.storage import run_folder
+from imgcls.storage.pixel_cache import Pixels
 from imgcls.system import provenance
 from imgcls.trainer import ImageTrainer
 from imgcls.views import EvaluationView
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 def write(
     trainer: ImageTrainer,
     division: Division,
-    run: artifacts.RunFolder,
+    run: run_folder.RunFolder,
     selection: dict | None,
     cross_validation: dict | None,
     sources: dict,
@@ -59,14 +60,14 @@ def write(
     numbers = {split: judge(found, labels[split], division.classes) for split, found in logits.items()}
     history = trainer.state.log_history
     findings = trainer.diagnosis.finish(history, numbers["validation"])
-    remembered = run.read_json(artifacts.BATCH)
+    remembered = run.read_json(run_folder.BATCH)
     if remembered:
         findings.insert(0, pitfalls.out_of_memory(**remembered))
-    run.write_lines(artifacts.HISTORY, history)
-    run.write_csv(artifacts.PREDICTIONS, artifacts.PREDICTION_COLUMNS, _predictions(logits, division))
+    run.write_lines(run_folder.HISTORY, history)
+    run.write_csv(run_folder.PREDICTIONS, run_folder.PREDICTION_COLUMNS, _predictions(logits, division))
     run.write_logits(**logits)
-    run.write_json(artifacts.DIAGNOSIS, findings)
-    run.write_json(artifacts.CALIBRATION, calibration.fitted(logits["validation"], labels["validation"]))
+    run.write_json(run_folder.DIAGNOSIS, findings)
+    run.write_json(run_folder.CALIBRATION, calibration.fitted(logits["validation"], labels["validation"]))
     metrics = {
         "model": trainer.classifier.name,
         "classes": division.classes,
@@ -81,18 +82,18 @@ def write(
     }
     if page:
         reporting.training(run, metrics, division, logits, network, processor)
-    run.write_json(artifacts.METRICS, metrics)
+    run.write_json(run_folder.METRICS, metrics)
     run.drop_checkpoints()
     if page:
         release.describe(run)
 
 
-def save_model(trainer: ImageTrainer, run: artifacts.RunFolder) -> None:
+def save_model(trainer: ImageTrainer, run: run_folder.RunFolder) -> None:
     """Model and image processor in the run's root, each file whole or not at all; a LoRA run's adapter beside them."""
     trained = trainer.unwrapped()  # the network's own forward again, where mixed precision had wrapped it
     network = trainer.classifier.network
     if isinstance(trained, PeftModel):
-        _write_beside(run / artifacts.ADAPTER, lambda folder: lora.save(trained, folder), run)
+        _write_beside(run / run_folder.ADAPTER, lambda folder: lora.save(trained, folder), run)
         network = lora.merged(trained)
     _write_beside(run.path, network.save_pretrained, run)
     if not hasattr(trainer.classifier.processor, "data_config"):  # timm's stands in config.json
@@ -110,13 +111,13 @@ def write_model(trainer: ImageTrainer, folder: Path) -> None:
         trainer.classifier.processor.save_pretrained(folder)
 
 
-def _write_beside(folder: Path, write: Callable[[str], None], run: artifacts.RunFolder) -> None:
+def _write_beside(folder: Path, write: Callable[[str], None], run: run_folder.RunFolder) -> None:
     """Let `write` fill a folder of its own, then move its files, each whole, to where they belong."""
     with tempfile.TemporaryDirectory(dir=run.path, prefix=".model.") as beside:
         write(beside)
         folder.mkdir(exist_ok=True)
         for file in sorted(Path(beside).iterdir()):
-            shutil.copymode(run / artifacts.OPTIONS, file)  # safetensors writes files for the owner only
+            shutil.copymode(run / run_folder.OPTIONS, file)  # safetensors writes files for the owner only
             file.replace(folder / file.name)
 
 

@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from imgcls import artifacts, audit, file_rules, picture_rules
+from imgcls import audit, file_rules, picture_rules
 from imgcls.audit import Audit
 from imgcls.config.data_options import DataOptions
 from imgcls.dataset import Images
 from imgcls.errors import FolderError, OptionError, nearest, shorten
 from imgcls.listing import ImageFile, Listing
 from imgcls.problems import SEVERITIES, Problem
+from imgcls.storage import run_folder
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +38,8 @@ class Screened:
     def as_files(self, files: Sequence[ImageFile]) -> dict[str, object]:
         """What a run folder keeps: rows of exclude.csv, and check.json."""
         return {
-            artifacts.EXCLUDE: [(files[i].path, reason) for i, reason in self.excluded.items()],
-            artifacts.CHECK: [problem.row() for problem in self.problems],
+            run_folder.EXCLUDE: [(files[i].path, reason) for i, reason in self.excluded.items()],
+            run_folder.CHECK: [problem.row() for problem in self.problems],
         }
 
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import nn
 
-from imgcls import artifacts
 from imgcls.config.data_options import TuneOptions
 from imgcls.config.training_options import TrainOptions
 from imgcls.diagnosis import Diagnosis
 from imgcls.errors import LaunchError, ModelError, OptionError
+from imgcls.storage import run_folder
 from imgcls.tuning import Setup
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def _free(mode: str, given) -> list[str]:
 
 def found_later(setup: Setup, given) -> list[str]:
     """Options that the run finds out: what is searched, and once it was, --search itself (see `improve`)."""
-    trials = setup.run.read_json(artifacts.SEARCH) or []
+    trials = setup.run.read_json(run_folder.SEARCH) or []
     return _free(setup.mode, given) + (["search"] if len(trials) == setup.tune.search else [])
 
 
@@ -62,7 +62,7 @@ def improve(setup: Setup, given) -> None:
 
     wanted, free = setup.tune.search, _free(setup.mode, given)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    file = setup.run / artifacts.STUDY
+    file = setup.run / run_folder.STUDY
     file.parent.mkdir(exist_ok=True)
     kept = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(file)))
     study = optuna.create_study(storage=kept, study_name="search", direction="minimize", load_if_exists=True)
@@ -84,7 +84,7 @@ def improve(setup: Setup, given) -> None:
         setattr(setup.tune if hasattr(setup.tune, name) else setup.args, name, value)
     log.info("search: the best: %s, loss %.3f", _in_words(best.params), best.value)
     rows = [{**t.params, "loss": t.value, "cut_short": t.state == state.PRUNED} for t in ended]
-    setup.run.write_json(artifacts.SEARCH, rows)
+    setup.run.write_json(run_folder.SEARCH, rows)
     setup.run.write_options(setup.options() | {"search": None})
 
 
@@ -98,7 +98,7 @@ def _run_trials(setup: Setup, free: list[str], done: int, options: dict) -> None
     args.save_strategy, args.load_best_model_at_end, args.early_stopping_patience = "no", False, None
     started = done
     with tempfile.TemporaryDirectory() as folder:
-        aside = replace(setup, args=args, run=artifacts.RunFolder(folder))
+        aside = replace(setup, args=args, run=run_folder.RunFolder(folder))
         trainer = aside.trainer(args.per_device_train_batch_size, args.gradient_accumulation_steps)
         trainer.remove_callback(Diagnosis)  # what it has to say, it says of the run itself
         module = trainer.model

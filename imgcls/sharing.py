@@ -13,9 +13,10 @@ from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback
 from transformers.trainer_utils import HubStrategy
 
-from imgcls import artifacts, hub, release
+from imgcls import hub, release
 from imgcls.config.training_options import TrainOptions
 from imgcls.errors import HubError
+from imgcls.storage import run_folder
 from imgcls.trainer import ImageTrainer
 
 log = logging.getLogger(__name__)
@@ -76,7 +77,7 @@ def before_training(args: TrainOptions, name: str) -> Destination | None:
     return wanted if args.should_save else None
 
 
-def after_training(run: artifacts.RunFolder, to: Destination) -> str:
+def after_training(run: run_folder.RunFolder, to: Destination) -> str:
     """Push a finished run; returns the address of its page. Raises HubError, whose line ends with how to go on."""
     again = release.command(run, to.name, to.private)
     return release.push(run, to.claimed(again), again=again)
@@ -104,7 +105,7 @@ class PushEverySave(TrainerCallback):
         try:
             self.write_model(Path(folder.name))
             card = f"# {self.repo.repo_id}\n\nThis model is still being trained: {step}.\n"
-            Path(folder.name, artifacts.CARD).write_text(card)
+            Path(folder.name, run_folder.CARD).write_text(card)
         except Exception as error:  # a full disk has many names; training is worth more than this push
             folder.cleanup()
             log.warning("warning: push: %s is left out: %s. %s", step, " ".join(str(error).split())[:200], GOES_ON)

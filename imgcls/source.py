@@ -9,15 +9,16 @@ from pathlib import Path
 from huggingface_hub import errors as hub_errors
 from huggingface_hub import snapshot_download, try_to_load_from_cache
 
-from imgcls import artifacts, checkpoints
+from imgcls import checkpoints
 from imgcls.config.data_options import ModelOptions
 from imgcls.errors import ModelError
+from imgcls.storage import run_folder
 from imgcls.system.network import file_metadata
 
 log = logging.getLogger(__name__)
 
 FILES = ["config.json", "preprocessor_config.json", "model.safetensors", "model*.safetensors*"]
-MORE_FILES = [artifacts.CALIBRATION]  # what models of ours bring along
+MORE_FILES = [run_folder.CALIBRATION]  # what models of ours bring along
 
 
 @dataclass(frozen=True)
@@ -128,15 +129,15 @@ def base_model(source: Source) -> str | None:
     """
     if not (Path(source.name).expanduser() / "config.json").is_file():
         return source.hub_id
-    metrics = artifacts.RunFolder(source.name).read_json(artifacts.METRICS) or {}
+    metrics = run_folder.RunFolder(source.name).read_json(run_folder.METRICS) or {}
     return metrics.get("sources", {}).get("base_model")
 
 
 def earlier(source: Source) -> list[str | None]:
     """Data sets of the trainings that a run folder's weights went through, the last first; None where not public."""
-    if not (Path(source.name).expanduser() / artifacts.METRICS).is_file():
+    if not (Path(source.name).expanduser() / run_folder.METRICS).is_file():
         return []
-    sources = artifacts.RunFolder(Path(source.name).expanduser()).read_json(artifacts.METRICS).get("sources", {})
+    sources = run_folder.RunFolder(Path(source.name).expanduser()).read_json(run_folder.METRICS).get("sources", {})
     return [sources.get("dataset"), *sources.get("earlier", [])]
 
 

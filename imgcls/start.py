@@ -15,8 +15,8 @@ from imgcls.config.performance_options import SpeedOptions
 from imgcls.config.training_options import TrainOptions
 from imgcls.dataset import Division
 from imgcls.inputs import Input
-from imgcls.pixels import Pixels
 from imgcls.source import Source
+from imgcls.storage.pixel_cache import Pixels
 from imgcls.views import EIGHTHS
 
 log = logging.getLogger(__name__)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from imgcls import artifacts, pitfalls, release
+from imgcls import pitfalls, release
 from imgcls.scores import most_confused, weakest
+from imgcls.storage import run_folder
 
 
-def in_words(run: artifacts.RunFolder) -> str:
+def in_words(run: run_folder.RunFolder) -> str:
     """A table of the splits, the weakest classes, the most confused pairs, findings, and what to do next."""
-    numbers = run.read_json(artifacts.METRICS)
+    numbers = run.read_json(run_folder.METRICS)
     train = numbers["train"]
     stopped = ", stopped early" if train["stopped_early"] else ""
     lines = [
@@ -40,7 +41,7 @@ def in_words(run: artifacts.RunFolder) -> str:
         lines.append("most confused")
         for true, predicted, count in confused:
             lines.append(f"  {true} taken for {predicted}: {count} of {judged['per_class'][true]['support']}")
-    for entry in run.read_json(artifacts.DIAGNOSIS) or []:
+    for entry in run.read_json(run_folder.DIAGNOSIS) or []:
         lines.append(pitfalls.in_words(entry))
     return "\n".join([*lines, "", *_next(run)])
 
@@ -64,17 +65,17 @@ def _row(split: str, part: dict) -> str:
     )
 
 
-def _next(run: artifacts.RunFolder) -> list[str]:
+def _next(run: run_folder.RunFolder) -> list[str]:
     files = (
-        artifacts.WEIGHTS,
-        artifacts.METRICS,
-        artifacts.PREDICTIONS,
-        artifacts.HISTORY,
-        artifacts.OPTIONS,
+        run_folder.WEIGHTS,
+        run_folder.METRICS,
+        run_folder.PREDICTIONS,
+        run_folder.HISTORY,
+        run_folder.OPTIONS,
     )
     return [
         f"written to {run.path}: {', '.join(f for f in files if (run / f).exists())}",
-        *([f"look at it:  {run / artifacts.REPORT}"] if (run / artifacts.REPORT).exists() else []),
+        *([f"look at it:  {run / run_folder.REPORT}"] if (run / run_folder.REPORT).exists() else []),
         f"use it:  python scripts/predict.py --run {run.path} FOLDER",
         'or:  python -c "from transformers import pipeline; '
         f"print(pipeline('image-classification', model='{run.path}')('photo.jpg'))\"",

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import EarlyStoppingCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from imgcls import artifacts, diagnosis, layers, losses, model, pitfalls
+from imgcls import diagnosis, layers, losses, model, pitfalls
 from imgcls.augmentation import DeviceHalf
 from imgcls.averaging import WeightAverage
 from imgcls.checkpointing import CheckpointingTrainer, with_own_generator
@@ -27,6 +27,7 @@ from imgcls.model import Classifier
 from imgcls.progress import EvaluateEveryEpochs, History, Progress, Stopwatch
 from imgcls.rehearsal import Pace, of_batch, rehearse
 from imgcls.resident_view import ResidentView
+from imgcls.storage import run_folder
 from imgcls.system import hardware
 from imgcls.transforms import EpochSampler
 from imgcls.views import EvaluationView, TrainingView, collate
@@ -53,7 +54,7 @@ class ImageTrainer(CheckpointingTrainer):
         train: Dataset,
         validation: Dataset,
         loss: losses.ClassificationLoss,
-        run: artifacts.RunFolder,
+        run: run_folder.RunFolder,
         rates: layers.Rates,
         *,
         task: pitfalls.Task,
@@ -171,7 +172,7 @@ class ImageTrainer(CheckpointingTrainer):
         self._dealt = (with_own_generator(self.accelerator.prepare(loader)), self.sampler)
         log.info(
             "photos: %d on the accelerator, %s, in %.1f s: nothing else of them crosses the bus",
-            len(view), artifacts.size_text(view.bytes), time.monotonic() - started,
+            len(view), run_folder.size_text(view.bytes), time.monotonic() - started,
         )  # fmt: skip
 
     def _crops(self, indices: torch.Tensor, boxes: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:

@@ -10,9 +10,9 @@ from dataclasses import replace
 import torch
 from accelerate.utils import broadcast_object_list
 
-from imgcls import artifacts
 from imgcls.errors import ModelError
 from imgcls.rehearsal import Pace
+from imgcls.storage import run_folder
 from imgcls.system import cpu
 from imgcls.trainer import ImageTrainer
 
@@ -34,7 +34,7 @@ def agreed(value: float) -> float:
     return shared[0]
 
 
-def lowered(trainer: ImageTrainer, pace: Pace, seconds: float, run: artifacts.RunFolder) -> Pace:
+def lowered(trainer: ImageTrainer, pace: Pace, seconds: float, run: run_folder.RunFolder) -> Pace:
     """Take bf16 for the steps of a CPU where that is clearly faster; the pace from then on, of as many images.
 
     A few images decide as a batch does, and take less memory in float32 than a batch will in bf16.
@@ -43,7 +43,7 @@ def lowered(trainer: ImageTrainer, pace: Pace, seconds: float, run: artifacts.Ru
     args = trainer.args
     if args.device.type != "cpu" or not args.tries_bf16 or not cpu.has_bf16() or not trainer.sees_images:
         return pace
-    remembered = run.read_json(artifacts.PRECISION)
+    remembered = run.read_json(run_folder.PRECISION)
     if remembered is None and (seconds < WORTH_TRYING_S or run.last_checkpoint() is not None):
         return pace
     trainer.lower = torch.bfloat16
@@ -61,7 +61,7 @@ def lowered(trainer: ImageTrainer, pace: Pace, seconds: float, run: artifacts.Ru
             break
     trainer.lower = torch.bfloat16 if gain >= CLEARLY else None
     if args.should_save:
-        run.write_json(artifacts.PRECISION, {"bf16": trainer.lower is not None})
+        run.write_json(run_folder.PRECISION, {"bf16": trainer.lower is not None})
     verdict = "taken" if trainer.lower else "left out"
     log.info("bf16: %s, %.2f times the speed of float32 here (--bf16 true or false decides)", verdict, gain)
     return _reading(faster if trainer.lower else slower, pace)

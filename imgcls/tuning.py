@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.data import Dataset
 from transformers import set_seed
 
-from imgcls import artifacts, features, inputs, layers, lookup, lora, losses, model, model_settings, pitfalls
+from imgcls import features, inputs, layers, lookup, lora, losses, model, model_settings, pitfalls
 from imgcls.augmentation import mixing, plan_of
 from imgcls.checkpoints import CHECKPOINTS
 from imgcls.config import recipes
@@ -24,9 +24,10 @@ from imgcls.config.training_options import TrainOptions
 from imgcls.dataset import Division
 from imgcls.errors import OptionError
 from imgcls.inputs import Input
-from imgcls.pixels import Pixels
 from imgcls.source import Source, base_model, earlier
 from imgcls.start import Start, extractor_of, start
+from imgcls.storage import run_folder
+from imgcls.storage.pixel_cache import Pixels
 from imgcls.trainer import ImageTrainer
 from imgcls.views import EvaluationView, TrainingView
 
@@ -92,7 +93,7 @@ class Setup:
     augment: AugmentOptions
     args: TrainOptions
     division: Division
-    run: artifacts.RunFolder
+    run: run_folder.RunFolder
     is_demo: bool
     speed: SpeedOptions = field(default_factory=SpeedOptions)
     kept: Pixels = field(default_factory=Pixels)

@@ -12,11 +12,12 @@ from PIL import Image, ImageOps
 from torch import nn
 from tqdm import tqdm
 
-from imgcls import artifacts, calibration, corruptions, images, intervals, prediction, splits
+from imgcls import calibration, corruptions, images, intervals, prediction, splits
 from imgcls.errors import OptionError, RunError, shorten
 from imgcls.labelled import Labelled
 from imgcls.metrics import judge
 from imgcls.scores import expected_calibration_error
+from imgcls.storage import run_folder
 from imgcls.system import provenance
 
 CORRUPTED_IMAGES = 500  # of more, a sample is made worse: 21 times over
@@ -62,12 +63,12 @@ class Model:
         return np.concatenate(found) if found else np.zeros((0, len(self.classes)), np.float32), broken
 
 
-def check_free(folder: artifacts.RunFolder, of: Labelled) -> None:
+def check_free(folder: run_folder.RunFolder, of: Labelled) -> None:
     """Raises RunError when a folder holds the validation of other images; clears it when it holds these ones'."""
-    before = folder.read_json(artifacts.METRICS)
+    before = folder.read_json(run_folder.METRICS)
     if before is not None and before.get("images_of") != of.place:
         raise RunError(f"Expected {folder.path} free, got the validation of {before.get('images_of')}. Give a --name.")
-    (folder / artifacts.DIFFERENCES).unlink(missing_ok=True)
+    (folder / run_folder.DIFFERENCES).unlink(missing_ok=True)
 
 
 def numbers(logits: np.ndarray, of: Labelled, classes: Sequence[str], trust: dict) -> dict:
@@ -91,7 +92,7 @@ def _ece(said: np.ndarray) -> float:
     return expected_calibration_error(said[:, 0], said[:, 1] > 0)
 
 
-def tta(model: Model, of: Labelled, logits: np.ndarray, run: artifacts.RunFolder, temperature: float) -> dict:
+def tta(model: Model, of: Labelled, logits: np.ndarray, run: run_folder.RunFolder, temperature: float) -> dict:
     """Accuracy by the mean probability over views (the whole and its middle; both mirrored too, where training mirrored
     images), and its difference to the plain answers: {"views", "accuracy", "against"}."""
 
@@ -134,7 +135,7 @@ def check_comparable(model: Model, other: Model) -> None:
         raise OptionError(f"Expected --compare with a model of the same classes, got others: {shorten(odd)}.")
 
 
-def compare(model: Model, other: Model, of: Labelled, logits: np.ndarray, folder: artifacts.RunFolder) -> dict:
+def compare(model: Model, other: Model, of: Labelled, logits: np.ndarray, folder: run_folder.RunFolder) -> dict:
     """McNemar's test of two models on the same images; differences.csv lists what they say differently, the first
     one's mistakes first."""
     theirs, broken = other.logits(of, desc="the other model")
@@ -145,11 +146,13 @@ def compare(model: Model, other: Model, of: Labelled, logits: np.ndarray, folder
     names, paths = model.classes, of.paths
     differ = sorted(np.flatnonzero(first != second), key=lambda i: (first[i] == of.labels[i], paths[i]))
     rows = [(paths[i], names[of.labels[i]], names[first[i]], names[second[i]]) for i in differ]
-    folder.write_csv(artifacts.DIFFERENCES, artifacts.DIFFERENCE_COLUMNS, rows)
+    folder.write_csv(run_folder.DIFFERENCES, run_folder.DIFFERENCE_COLUMNS, rows)
     return intervals.mcnemar(first == of.labels, second == of.labels)
 
 
-def write(folder: artifacts.RunFolder, metrics: dict, of: Labelled, logits: np.ndarray, classes: Sequence[str]) -> dict:
+def write(
+    folder: run_folder.RunFolder, metrics: dict, of: Labelled, logits: np.ndarray, classes: Sequence[str]
+) -> dict:
     """predictions.csv, logits.npz and metrics.json of a validation; returns what the last one says."""
     p = calibration.probabilities(logits, metrics["calibration"]["temperature"])
     best = logits.argmax(1)
@@ -157,10 +160,10 @@ def write(folder: artifacts.RunFolder, metrics: dict, of: Labelled, logits: np.n
         (path, of.name, classes[label], classes[k], f"{row[k]:.6f}", int(k == label and np.isfinite(row[k])))
         for path, label, k, row in zip(of.paths, of.labels, best, p, strict=True)
     )
-    folder.write_csv(artifacts.PREDICTIONS, artifacts.PREDICTION_COLUMNS, rows)
+    folder.write_csv(run_folder.PREDICTIONS, run_folder.PREDICTION_COLUMNS, rows)
     folder.write_logits(test=logits)
     metrics = metrics | {"classes": list(classes), "made": provenance.facts()}
-    folder.write_json(artifacts.METRICS, metrics)
+    folder.write_json(run_folder.METRICS, metrics)
     return metrics
 
 

@@ -17,7 +17,7 @@ from imgcls import draws, images, preprocessing
 from imgcls.augmentation import Plan
 from imgcls.levels import Levels
 from imgcls.losses import PADDING_LABEL
-from imgcls.pixels import Pixels, Wanted, key_of
+from imgcls.storage.pixel_cache import Pixels, Wanted, key_of
 from imgcls.transforms import crop, evaluation_pixels, fast_pixels, read_crop, resample_filter
 
 if TYPE_CHECKING:

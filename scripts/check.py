@@ -20,11 +20,12 @@ def main() -> int:
     given = parser.parse(kinds, description=__doc__, examples=EXAMPLES)
     parser.start_logging()
 
-    from imgcls import artifacts, audit, check_page, lookup, problems, screening
+    from imgcls import audit, check_page, lookup, problems, screening
+    from imgcls.storage import run_folder
 
     wanted, options = (given.make(kind) for kind in kinds)
     name = lookup.name(wanted)
-    out = artifacts.RunFolder(options.output_dir or f"runs/{name}-check")
+    out = run_folder.RunFolder(options.output_dir or f"runs/{name}-check")
 
     if lookup.hub_id(wanted):
         from imgcls import dataset  # its library takes seconds to import
@@ -39,12 +40,12 @@ def main() -> int:
     audited = audit.examine(listing.files, keys, source, show_progress=True)
     found = screening.find_problems(listing, audited)
 
-    out.write_json(artifacts.CHECK, [problem.row() for problem in found])
+    out.write_json(run_folder.CHECK, [problem.row() for problem in found])
     excluded = ((listing.files[i].path, reason) for i, reason in audited.excluded.items())
-    out.write_csv(artifacts.EXCLUDE, artifacts.EXCLUDE_COLUMNS, excluded)
-    out.write_text(artifacts.CHECK_PAGE, check_page.render(name, listing, audited, found, source))
+    out.write_csv(run_folder.EXCLUDE, run_folder.EXCLUDE_COLUMNS, excluded)
+    out.write_text(run_folder.CHECK_PAGE, check_page.render(name, listing, audited, found, source))
     print(problems.verdict(listing, audited, found))
-    print(f"see {out / artifacts.CHECK_PAGE}")
+    print(f"see {out / run_folder.CHECK_PAGE}")
     return parser.PROBLEMS if any(problem.severity != "info" for problem in found) else parser.DONE
 
 

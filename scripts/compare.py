@@ -25,15 +25,16 @@ def main() -> int:
 
     import torch
 
-    from imgcls import artifacts, comparison
+    from imgcls import comparison
     from imgcls.errors import ModelError, RunError
+    from imgcls.storage import run_folder
     from imgcls.system import hardware
 
     hardware.prepare()
     device = torch.device(hardware.accelerator() or "cpu")
     found = []
     for name in given.values.get("run", []):
-        run = artifacts.RunFolder(name)
+        run = run_folder.RunFolder(name)
         try:
             found.append((comparison.row(run, device), run))
         except (RunError, ModelError) as error:
@@ -48,7 +49,7 @@ def main() -> int:
     else:
         print(comparison.table(rows, differing, same))
     if asked.out:
-        artifacts.RunFolder(".").write_text(asked.out, comparison.render(rows, differing, same))
+        run_folder.RunFolder(".").write_text(asked.out, comparison.render(rows, differing, same))
         print(f"see {asked.out}", file=sys.stderr)
     return parser.DONE
 

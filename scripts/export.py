@@ -20,15 +20,16 @@ def main() -> int:
     parser.start_logging()
     asked = given.make(ExportOptions)
 
-    from imgcls import artifacts, export, onnx_file, source
+    from imgcls import export, onnx_file, source
+    from imgcls.storage import run_folder
     from imgcls.system import hardware
 
     hardware.prepare()
     onnx_file.check_packages()
     folder = source.trained(asked.run)
-    run = artifacts.RunFolder(source.locate(asked.run).folder or f"runs/{asked.run.replace('/', '-')}")
+    run = run_folder.RunFolder(source.locate(asked.run).folder or f"runs/{asked.run.replace('/', '-')}")
     record = export.export(folder, run)
-    print(export.in_words(record, run / artifacts.EXPORT))
+    print(export.in_words(record, run / run_folder.EXPORT))
     return parser.DONE
 
 

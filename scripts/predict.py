@@ -39,7 +39,8 @@ def main() -> int:
     import torch
     from tqdm import tqdm
 
-    from imgcls import answers, artifacts, cache, calibration, ledger, prediction, source, transforms
+    from imgcls import answers, calibration, prediction, source, transforms
+    from imgcls.storage import array_cache, resumable_table, run_folder
     from imgcls.system import hardware
 
     hardware.prepare()
@@ -47,20 +48,20 @@ def main() -> int:
     folder = source.trained(asked.run)
     network, processor = prediction.load(folder, device)
     classes = [network.config.id2label[i] for i in range(network.config.num_labels)]
-    trust = calibration.of_run(artifacts.RunFolder(folder), asked.min_precision)
+    trust = calibration.of_run(run_folder.RunFolder(folder), asked.min_precision)
     said = answers.Answers(classes, *calibration.in_use(trust, asked.min_confidence), min(asked.top_k, len(classes)))
 
     listed = intake.stdin() if intake.LIST in inputs else ()
     total = None if listed else sum(1 for _ in intake.expand(inputs))
     if total == 0:
         raise FolderError(f"Expected images in {shorten(inputs)}, got none.")
-    settings = (said, inputs, asked.sort_into, asked.fast, cache.file_state(folder / artifacts.WEIGHTS))
+    settings = (said, inputs, asked.sort_into, asked.fast, array_cache.file_state(folder / run_folder.WEIGHTS))
     pixels = functools.partial(transforms.evaluation_pixels, processor=processor)
     if asked.fast:
         parser.log.info("--fast: large JPEGs are decoded at a smaller scale, so answers may differ from the exact ones")
         pixels = transforms.fast_pixels(processor)
     counts = Counter()
-    with ledger.of(asked.out, asked.format, said.columns, settings, said.line) as out:
+    with resumable_table.of(asked.out, asked.format, said.columns, settings, said.line) as out:
         known = out.count()
         bar = tqdm(total=total, initial=known, unit="img", leave=False, disable=None if asked.out else True)
         stream = prediction.stream(

@@ -24,9 +24,10 @@ def main() -> int:
     parser.start_logging()
     asked = given.make(PushOptions)
 
-    from imgcls import artifacts, hub, release
+    from imgcls import hub, release
+    from imgcls.storage import run_folder
 
-    run = artifacts.RunFolder(asked.run)
+    run = run_folder.RunFolder(asked.run)
     include = asked.include or []
     release.check(run, include)
     again = shlex.join(["python", *sys.argv])

@@ -25,9 +25,10 @@ def main() -> int:
     given = parser.parse(kinds, description=__doc__, examples=EXAMPLES, shown=SHOWN, rare=RARE)
     parser.start_logging()
 
-    from imgcls import artifacts, dataset, experiment, pixel_folder, screening, sharing, summary, tuning, views
+    from imgcls import dataset, experiment, screening, sharing, summary, tuning, views
     from imgcls.checkpointing import disk_bytes
     from imgcls.source import fetch_to_train, locate
+    from imgcls.storage import pixel_location, run_folder
     from imgcls.system import hardware
 
     data, wanted, tune, augment, speed, command = (given.make(k) for k in kinds if k is not TrainOptions)
@@ -40,12 +41,12 @@ def main() -> int:
     origin = None if wanted.model == "auto" else locate(wanted.model)
     with args.main_process_first():
         if speed.clear_cache and args.should_save:
-            pixel_folder.clear()
+            pixel_location.clear()
         images = dataset.open_images(data)
-    kept = pixel_folder.opened(speed.cache, speed.cache_gb)
+    kept = pixel_location.opened(speed.cache, speed.cache_gb)
     if "output_dir" not in given:
         args.output_dir = f"runs/{images.name}-{origin.short_name if origin else 'auto'}"
-    run = artifacts.RunFolder(args.output_dir)
+    run = run_folder.RunFolder(args.output_dir)
     shared = sharing.before_training(args, run.path.resolve().name)
     run.check_writable(needed_bytes=disk_bytes(origin, args.save_total_limit) if origin else 0)
 

@@ -26,8 +26,9 @@ def main() -> int:
 
     import torch
 
-    from imgcls import artifacts, calibration, labelled, prediction, reporting, source, validation
+    from imgcls import calibration, labelled, prediction, reporting, source, validation
     from imgcls.errors import FolderError
+    from imgcls.storage import run_folder
     from imgcls.system import hardware
 
     hardware.prepare()
@@ -41,9 +42,9 @@ def main() -> int:
     if other:
         validation.check_comparable(model, other)
     on_disk = source.locate(asked.run).folder
-    run = artifacts.RunFolder(on_disk or f"runs/{asked.run.replace('/', '-')}")
+    run = run_folder.RunFolder(on_disk or f"runs/{asked.run.replace('/', '-')}")
     of = labelled.find(asked, data, run, model.classes)
-    folder = artifacts.RunFolder(run / artifacts.VALIDATION / of.name)
+    folder = run_folder.RunFolder(run / run_folder.VALIDATION / of.name)
     validation.check_free(folder, of)
     folder.check_writable()
 
@@ -53,7 +54,7 @@ def main() -> int:
     of = of.without(list(broken))
     if not len(logits):
         raise FolderError(f"Expected images that can be read in {data.data}, got none.")
-    brought = calibration.of_run(artifacts.RunFolder(model.folder), asked.min_precision)
+    brought = calibration.of_run(run_folder.RunFolder(model.folder), asked.min_precision)
     trust = brought or calibration.unfitted(asked.min_precision)
     metrics = {"model": asked.run, "data": of.name, "images_of": of.place}
     metrics |= validation.numbers(logits, of, model.classes, trust)
@@ -66,7 +67,7 @@ def main() -> int:
     metrics = validation.write(folder, metrics, of, logits, model.classes)
     reporting.validation(folder, run, metrics, of, logits, model)
     print(validation.in_words(metrics, of, asked.compare))
-    print(f"see {folder / artifacts.REPORT}")
+    print(f"see {folder / run_folder.REPORT}")
     return parser.DONE
 
 

@@ -61,8 +61,8 @@ def train(monkeypatch):
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory, resnet):
     """A finished run of classes with names that are Markdown, HTML, YAML; its images lie in `secret_place`."""
-    from imgcls.artifacts import RunFolder
     from imgcls.config import parser
+    from imgcls.storage.run_folder import RunFolder
 
     root = tmp_path_factory.mktemp("shared")
     data = class_folders(root / "secret_place", ("a|b", "<b>x", "*y*: [z](u)"), per_class=12)

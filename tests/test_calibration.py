@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from imgcls import artifacts, calibration
+from imgcls import calibration
 from imgcls.errors import MetricError
+from imgcls.storage import run_folder
 
 
 def overconfident(n=2000, k=5, factor=3.0, seed=0):
@@ -101,12 +102,12 @@ def test_reliability_bins_hold_all_images():
 
 
 def test_of_a_run(tmp_path):
-    run = artifacts.RunFolder(tmp_path)
+    run = run_folder.RunFolder(tmp_path)
     assert calibration.of_run(run, 0.9) is None
     logits, labels = overconfident(60, 2)
-    run.write_json(artifacts.METRICS, {"classes": ["a", "b"]})
+    run.write_json(run_folder.METRICS, {"classes": ["a", "b"]})
     rows = [(f"{i}.jpg", "validation", "ab"[y], "a", "0.5", 1) for i, y in enumerate(labels)]
-    run.write_csv(artifacts.PREDICTIONS, artifacts.PREDICTION_COLUMNS, rows)
+    run.write_csv(run_folder.PREDICTIONS, run_folder.PREDICTION_COLUMNS, rows)
     run.write_logits(validation=logits)
     found = calibration.of_run(run, 0.9)
     assert found["temperature"] == calibration.fit_temperature(logits, labels)
@@ -119,7 +120,7 @@ def test_of_a_run(tmp_path):
 
 
 def test_a_model_of_the_hub_brings_its_own_threshold(tmp_path, caplog):
-    run = artifacts.RunFolder(tmp_path)
+    run = run_folder.RunFolder(tmp_path)
     brought = {"temperature": 1.5, "images": 40, "threshold": {"min_precision": 0.95, "confidence": 0.8}}
     run.write_json("calibration.json", brought)
     assert calibration.of_run(run, 0.95) == brought

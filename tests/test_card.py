@@ -9,9 +9,10 @@ from huggingface_hub import ModelCard
 from loopback_cards import card_problems
 from markdown_it import MarkdownIt
 
-from imgcls import artifacts, calibration, card, export
+from imgcls import calibration, card, export
 from imgcls.errors import RunError
 from imgcls.profile import Profile
+from imgcls.storage import run_folder
 
 # Sections of the Hub's guidebook for model cards, and what they are called here.
 SECTIONS = {
@@ -27,7 +28,7 @@ SECTIONS = {
     "Glossary": "Glossary",
     "Citation, authors, contact": "Citation, authors, contact",
 }
-FILES = [f"figures/{name}.png" for name in artifacts.FIGURE_NAMES]
+FILES = [f"figures/{name}.png" for name in run_folder.FIGURE_NAMES]
 
 
 @pytest.fixture(scope="module")
@@ -40,10 +41,10 @@ def changed(shared, tmp_path):
     """A copy of the run with another metrics.json (a function of the old one) and other files."""
 
     def make(change=lambda metrics: None, **files):
-        run = artifacts.RunFolder(shutil.copytree(shared.path, tmp_path / "run"))
-        metrics = run.read_json(artifacts.METRICS)
+        run = run_folder.RunFolder(shutil.copytree(shared.path, tmp_path / "run"))
+        metrics = run.read_json(run_folder.METRICS)
         change(metrics)
-        run.write_json(artifacts.METRICS, metrics)
+        run.write_json(run_folder.METRICS, metrics)
         for name, content in files.items():
             run.write_json(f"{name}.json", content)
         return run
@@ -52,7 +53,7 @@ def changed(shared, tmp_path):
 
 
 def test_metadata_say_what_was_measured(shared, written):
-    data, test = ModelCard(written).data, shared.read_json(artifacts.METRICS)["test"]
+    data, test = ModelCard(written).data, shared.read_json(run_folder.METRICS)["test"]
     assert (data.license, data.pipeline_tag, data.library_name) == ("mit", "image-classification", "transformers")
     assert data.base_model is None  # a folder on this disk
     found = {result.metric_type: result.metric_value for result in data.eval_results}
@@ -77,7 +78,7 @@ def test_every_class_is_a_row_with_its_interval(shared, written):
             cells = []
         elif token.type == "tr_close":
             rows.append(cells)
-    test = shared.read_json(artifacts.METRICS)["test"]
+    test = shared.read_json(run_folder.METRICS)["test"]
     for name, of in test["per_class"].items():
         (row,) = [r for r in rows if r[0] == name and " to " in r[3]]
         assert row[1:3] == [f"{of['support']}", f"{of['recall']:.3f}"]
@@ -135,15 +136,15 @@ def test_runs_of_every_kind(changed):
             metrics.pop(name, None)
 
     run = changed(old)
-    (run / artifacts.CALIBRATION).unlink()
+    (run / run_folder.CALIBRATION).unlink()
     text = card.render(Profile(run, "name-alone"))
     assert "It was not measured." in text
     assert "not recorded" in text
 
-    metrics = run.read_json(artifacts.METRICS)
+    metrics = run.read_json(run_folder.METRICS)
     metrics |= {"test": None, "cross_validation": metrics["validation"] | {"folds": 5}, "initialised": "random"}
     metrics["validation"]["loss"] = None  # a model that diverged
-    run.write_json(artifacts.METRICS, metrics)
+    run.write_json(run_folder.METRICS, metrics)
     text = card.render(Profile(run, "tester/x"))
     assert "cross-validation" in text
     assert "Trained from random weights" in text
@@ -159,11 +160,11 @@ def test_an_edited_card_is_known(written):
 
 def test_a_folder_without_a_finished_run(tmp_path):
     with pytest.raises(RunError, match="Expected a finished run"):
-        Profile(artifacts.RunFolder(tmp_path), "tester/x")
+        Profile(run_folder.RunFolder(tmp_path), "tester/x")
 
 
 def test_what_it_tells_to_type_works(shared, shapes, tmp_path):
-    run = artifacts.RunFolder(shutil.copytree(shared.path, tmp_path / "run"))
+    run = run_folder.RunFolder(shutil.copytree(shared.path, tmp_path / "run"))
     export.export(run.path, run)
     text = card.render(Profile(run, "tester/x", files=["export/model.onnx"]))
     photo = next(shapes.glob("*/*.jpg"))

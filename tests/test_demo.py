@@ -22,9 +22,10 @@ from drawings import photo
 from PIL import Image
 
 import imgcls
-from imgcls import artifacts, folder, images, listing, model, source
+from imgcls import folder, images, listing, model, source
 from imgcls.config import parser
 from imgcls.errors import ImageError, ModelError, OptionError
+from imgcls.storage import run_folder
 
 pytest.importorskip("gradio")
 from imgcls import demo, exhibit
@@ -244,10 +245,10 @@ def test_what_cannot_be_flagged_is_said(tmp_path, pictures, bad):
 def test_examples_are_validation_pictures_that_are_still_there(run, shapes, tmp_path, monkeypatch):
     found = exhibit.examples(str(run))
     assert [name for _, name in found] == sorted(name.name for name in shapes.iterdir())
-    split = {row["path"]: row["split"] for row in artifacts.RunFolder(run).read_csv(artifacts.SPLIT)}
+    split = {row["path"]: row["split"] for row in run_folder.RunFolder(run).read_csv(run_folder.SPLIT)}
     assert {split[str(Path(path).relative_to(shapes))] for path, _ in found} == {"validation"}
     assert exhibit.examples("owner/name") == []
-    monkeypatch.setattr(artifacts.RunFolder, "read_options", lambda _: {"data": str(tmp_path / "gone")})
+    monkeypatch.setattr(run_folder.RunFolder, "read_options", lambda _: {"data": str(tmp_path / "gone")})
     assert exhibit.examples(str(run)) == []
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from imgcls import dataset, experiment
-from imgcls.artifacts import RunFolder
 from imgcls.config.data_options import DataOptions
 from imgcls.errors import FolderError
+from imgcls.storage.run_folder import RunFolder
 from imgcls.trainer import ImageTrainer
 
 

@@ -20,9 +20,10 @@ from PIL import Image
 from torch import nn
 from transformers import AutoImageProcessor, BitImageProcessor, pipeline
 
-from imgcls import artifacts, export, inputs, model, model_settings, onnx_file, preprocessing, source
+from imgcls import export, inputs, model, model_settings, onnx_file, preprocessing, source
 from imgcls.config import parser
 from imgcls.errors import ModelError
+from imgcls.storage import run_folder
 
 EXPORT = TESTS.parent / "scripts" / "export.py"
 CLASSES = ["a", "b", "ç"]
@@ -58,7 +59,7 @@ def folder(tmp_path_factory):
     found = saved("resnet-18", tmp_path_factory.mktemp("model"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(onnx_file, "program", lambda *given: graphs.append(program(*given)) or graphs[0])
-        export.export(found, artifacts.RunFolder(found))
+        export.export(found, run_folder.RunFolder(found))
     return found
 
 
@@ -160,16 +161,16 @@ def test_a_processor_of_another_way_is_named(folder):
 def test_a_run_is_proven_on_its_validation_images(run_export, train, shapes, resnet, tmp_path, capsys):
     folder = tmp_path / "run"
     assert train("--model", resnet, "--data", shapes, "--epochs", 1, "--output_dir", folder).returncode == 0
-    run = artifacts.RunFolder(folder)
-    held_out = sum(row["split"] == "validation" for row in run.read_csv(artifacts.PREDICTIONS))
+    run = run_folder.RunFolder(folder)
+    held_out = sum(row["split"] == "validation" for row in run.read_csv(run_folder.PREDICTIONS))
     before = set(files(folder))
     code, out, err = run_export("--run", folder)
     assert (code, err) == (parser.DONE, "")
     assert f"{held_out} validation images" in out
     record = json.loads((folder / "export/export.json").read_text())
     assert (record["images"], record["source"]) == (held_out, "validation images")
-    assert record["temperature"] == run.read_json(artifacts.CALIBRATION)["temperature"]
-    assert record["classes"] == run.read_json(artifacts.METRICS)["classes"]
+    assert record["temperature"] == run.read_json(run_folder.CALIBRATION)["temperature"]
+    assert record["classes"] == run.read_json(run_folder.METRICS)["classes"]
     content = [(folder / "export" / name).read_bytes() for name in ("export.json", "model.onnx")]
     assert not [
         place

@@ -19,8 +19,8 @@ from imgcls.augmentation import DRAWS, PLANS, plan_of
 from imgcls.config import recipes
 from imgcls.config.data_options import AugmentOptions
 from imgcls.listing import ImageFile
-from imgcls.pixels import Pixels, key_of
 from imgcls.resident_view import ResidentView
+from imgcls.storage.pixel_cache import Pixels, key_of
 from imgcls.transforms import EpochSampler, evaluation_pixels, whole_boxes
 from imgcls.views import EvaluationView, TrainingView, collate
 

@@ -11,7 +11,7 @@ from transformers import ViTImageProcessor
 from imgcls import inputs, model_settings, source
 from imgcls.checkpoints import CHECKPOINTS
 from imgcls.levels import Levels
-from imgcls.pixels import Pixels
+from imgcls.storage.pixel_cache import Pixels
 from imgcls.transforms import evaluation_pixels
 from imgcls.views import EvaluationView
 

@@ -16,9 +16,10 @@ from drawings import class_folders, photo
 from PIL import ExifTags, Image
 from transformers import pipeline
 
-from imgcls import images, ledger, model, source
+from imgcls import images, model, source
 from imgcls.config import parser
 from imgcls.errors import OptionError
+from imgcls.storage import resumable_table
 
 PREDICT = TESTS.parent / "scripts" / "predict.py"
 
@@ -223,7 +224,7 @@ def test_fast_does_not_go_on_with_exact_answers(predict, run, photos, tmp_path, 
         raise OptionError("stopped")
 
     with monkeypatch.context() as patch:
-        patch.setattr(ledger.Ledger, "finish", stop)
+        patch.setattr(resumable_table.Ledger, "finish", stop)
         code, _, _ = predict("--run", run, photos, "--out", tmp_path / "a.csv")
     assert code == parser.FAILED
     assert len(list(tmp_path.glob("*.partial"))) == 1

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from imgcls import progress
-from imgcls.artifacts import RunFolder
+from imgcls.storage.run_folder import RunFolder
 
 
 def state(step=0, epoch=0.0, max_steps=10, log_history=(), first=True):

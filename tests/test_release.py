@@ -8,8 +8,9 @@ import pytest
 import tiny
 from transformers import pipeline
 
-from imgcls import artifacts, release
+from imgcls import release
 from imgcls.errors import RunError
+from imgcls.storage import run_folder
 
 
 @pytest.fixture
@@ -17,8 +18,8 @@ def run(shared, tmp_path):
     """A copy of the shared run that a test may change, with all that it must not let go."""
     import shutil
 
-    copy = artifacts.RunFolder(shutil.copytree(shared.path, tmp_path / "run"))
-    (copy / artifacts.CARD).unlink(missing_ok=True)
+    copy = run_folder.RunFolder(shutil.copytree(shared.path, tmp_path / "run"))
+    (copy / run_folder.CARD).unlink(missing_ok=True)
     (copy / "checkpoints/checkpoint-1").mkdir(parents=True)
     (copy / "checkpoints/checkpoint-1/optimizer.pt").write_bytes(b"state")
     (copy / "export").mkdir()
@@ -56,9 +57,9 @@ def test_nothing_tells_where_things_lie(run, shared):
 
 
 def test_a_run_of_an_earlier_version_that_kept_its_token(run):
-    metrics = run.read_json(artifacts.METRICS)
+    metrics = run.read_json(run_folder.METRICS)
     metrics["made"]["command"] += " --hub-token hf_older --data=/home/somebody/photos"
-    run.write_json(artifacts.METRICS, metrics)
+    run.write_json(run_folder.METRICS, metrics)
     for name in ("README.md", "metrics.json"):
         content = staged(run)[name]
         assert b"hf_older" not in content
@@ -74,7 +75,7 @@ def test_the_model_goes_as_it_is(run):
 def test_why_images_were_left_out_names_no_files(run):
     reasons = ["the same file as a/john_smith.jpg", "the same file as a/3.jpg", "patient Erika withdrew"]
     rows = [(f"a/{i}.jpg", why) for i, why in enumerate([*reasons, "a copy of b/6.jpg, by which it would be judged"])]
-    run.write_csv(artifacts.EXCLUDE, artifacts.EXCLUDE_COLUMNS, rows)
+    run.write_csv(run_folder.EXCLUDE, run_folder.EXCLUDE_COLUMNS, rows)
     card = staged(run)["README.md"].decode()
     assert "Left out: 2 twice there, 1 unreadable or by choice, 1 copied from another split." in card
     assert "john" not in card
@@ -89,9 +90,9 @@ def test_only_what_the_export_names_is_of_the_export(run):
 
 
 def test_what_is_on_the_hub_is_no_path_of_ours(run):
-    metrics = run.read_json(artifacts.METRICS)
+    metrics = run.read_json(run_folder.METRICS)
     metrics["sources"] = {"base_model": "someone/their-model", "dataset": "someone/photos", "demo": False}
-    run.write_json(artifacts.METRICS, metrics | {"model": "someone/their-model"})
+    run.write_json(run_folder.METRICS, metrics | {"model": "someone/their-model"})
     options = run.read_options()
     run.write_options(options | {"model": "someone/their-model", "data": "someone/photos"})
     assert not {"someone/their-model", "someone/photos"} & release.private_paths(run)
@@ -100,34 +101,34 @@ def test_what_is_on_the_hub_is_no_path_of_ours(run):
 
 def test_images_by_absolute_paths(run):
     rows = [("/mnt/private/patients/1.jpg", "a|b", "train", "")]
-    run.write_csv(artifacts.SPLIT, artifacts.SPLIT_COLUMNS, rows)
+    run.write_csv(run_folder.SPLIT, run_folder.SPLIT_COLUMNS, rows)
     assert {"/mnt/private/patients", "/mnt/private"} <= release.private_paths(run)
 
 
 def test_images_outside_of_the_folder_of_their_table(run):
     rows = [("../../customer/patients/1.jpg", "a|b", "train", "")]
-    run.write_csv(artifacts.SPLIT, artifacts.SPLIT_COLUMNS, rows)
-    run.write_text(artifacts.REPORT, "<bdi>../../customer/patients/1.jpg</bdi>")
+    run.write_csv(run_folder.SPLIT, run_folder.SPLIT_COLUMNS, rows)
+    run.write_text(run_folder.REPORT, "<bdi>../../customer/patients/1.jpg</bdi>")
     assert staged(run, include=["report"])["report.html"] == b"<bdi>patients/1.jpg</bdi>"
 
 
 def test_an_edited_card_is_pushed_as_it_is(run):
     first = staged(run)["README.md"]
-    assert (run / artifacts.CARD).read_bytes() == first
+    assert (run / run_folder.CARD).read_bytes() == first
     assert b"tester/x" in first
     with release.staged(run, "other/y", license=None) as files:
         assert b"other/y" in files["README.md"].read_bytes()  # written anew
-    (run / artifacts.CARD).write_text("---\nlicense: mit\n---\n\n# Mine\n")
+    (run / run_folder.CARD).write_text("---\nlicense: mit\n---\n\n# Mine\n")
     assert staged(run)["README.md"] == b"---\nlicense: mit\n---\n\n# Mine\n"
     release.describe(run)
-    assert (run / artifacts.CARD).read_text().endswith("# Mine\n")
+    assert (run / run_folder.CARD).read_text().endswith("# Mine\n")
 
 
 def test_a_card_edited_before_there_was_a_repository_gets_its_name(run):
     release.describe(run)
-    text = (run / artifacts.CARD).read_text()
+    text = (run / run_folder.CARD).read_text()
     assert 'model="YOUR-NAME/run"' in text
-    (run / artifacts.CARD).write_text(text + "\nMy own words.\n")
+    (run / run_folder.CARD).write_text(text + "\nMy own words.\n")
     card = staged(run)["README.md"].decode()
     assert 'model="tester/x"' in card
     assert card.endswith("My own words.\n")
@@ -136,7 +137,7 @@ def test_a_card_edited_before_there_was_a_repository_gets_its_name(run):
 
 @pytest.mark.parametrize("content", [b"---\nlicense: [mit\n---\n# Mine\n", b"# \xff\xfe\n"])
 def test_an_edited_card_that_the_hub_would_refuse(run, content):
-    (run / artifacts.CARD).write_bytes(content)
+    (run / run_folder.CARD).write_bytes(content)
     with pytest.raises(RunError, match="README"):
         release.check(run)
 
@@ -145,7 +146,7 @@ def test_what_an_edited_card_does_not_say_is_said(run, caplog):
     class Repo:
         repo_id, url = "tester/x", ""
 
-    (run / artifacts.CARD).write_text("# Mine, of accuracy 0.123\n")
+    (run / run_folder.CARD).write_text("# Mine, of accuracy 0.123\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(release.hub, "send", lambda *arguments: None)
         release.push(run, Repo, again="", license="mit", space="tester/page")
@@ -158,7 +159,7 @@ def test_a_run_folder_that_cannot_be_written_is_pushed_all_the_same(run, monkeyp
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(artifacts.RunFolder, "write_text", full)
+    monkeypatch.setattr(run_folder.RunFolder, "write_text", full)
     assert b"tester/x" in staged(run)["README.md"]
     assert "not kept" in caplog.text
 
@@ -171,22 +172,22 @@ def test_a_damaged_run_is_no_traceback(run, name):
 
 
 def test_the_command_that_pushes():
-    assert release.command(artifacts.RunFolder("a b"), "me/x", True) == (
+    assert release.command(run_folder.RunFolder("a b"), "me/x", True) == (
         "python scripts/push.py --run 'a b' --repo me/x --private"
     )
-    assert release.command(artifacts.RunFolder("-run")) == "python scripts/push.py --run=-run"
+    assert release.command(run_folder.RunFolder("-run")) == "python scripts/push.py --run=-run"
 
 
 def test_the_license_is_the_checkpoint_s(run):
-    metrics = run.read_json(artifacts.METRICS)
+    metrics = run.read_json(run_folder.METRICS)
     assert release.license_of(run) is None
-    run.write_json(artifacts.METRICS, metrics | {"sources": {"base_model": "microsoft/resnet-18"}})
+    run.write_json(run_folder.METRICS, metrics | {"sources": {"base_model": "microsoft/resnet-18"}})
     assert release.license_of(run) == "apache-2.0"
 
 
 def test_the_license_of_another_checkpoint_is_asked_for_and_not_waited_for(run, monkeypatch, caplog):
-    metrics = run.read_json(artifacts.METRICS)
-    run.write_json(artifacts.METRICS, metrics | {"sources": {"base_model": "someone/model"}})
+    metrics = run.read_json(run_folder.METRICS)
+    run.write_json(run_folder.METRICS, metrics | {"sources": {"base_model": "someone/model"}})
 
     class Info:
         card_data = {"license": "cc-by-4.0"}  # noqa: RUF012
@@ -204,12 +205,12 @@ def test_the_license_of_another_checkpoint_is_asked_for_and_not_waited_for(run, 
 
 def test_what_is_missing_is_said(run, tmp_path):
     with pytest.raises(RunError, match="Expected a finished run"):
-        release.check(artifacts.RunFolder(tmp_path))
+        release.check(run_folder.RunFolder(tmp_path))
     release.check(run, ["export", "report"])
     (run / "export/export.json").unlink()
     with pytest.raises(RunError, match=r"scripts/export\.py --run"):
         release.check(run, ["export"])
-    (run / artifacts.REPORT).unlink()
+    (run / run_folder.REPORT).unlink()
     with pytest.raises(RunError, match="Leave out --include report"):
         release.check(run, ["report"])
 
@@ -222,7 +223,7 @@ def test_an_adapter_brings_a_card_that_puts_it_on_its_base(train, shapes, tmp_pa
     checkpoint = tiny.write(name, tmp_path / "checkpoint")
     options = ["--data", shapes, "--model", checkpoint, "--output_dir", tmp_path / "run", "--epochs", 2]
     assert train(*options, "--tune", "lora").returncode == 0
-    run = artifacts.RunFolder(tmp_path / "run")
+    run = run_folder.RunFolder(tmp_path / "run")
     files = staged(run)
     assert json.loads(files["adapter/adapter_config.json"])["base_model_name_or_path"] is None
     assert b"# LoRA adapter of x" in files["adapter/README.md"]
@@ -245,4 +246,4 @@ def test_the_files_are_gone_when_the_push_ends(run):
         assert copy.is_file()
         raise KeyError
     assert not copy.exists()
-    assert (run / artifacts.WEIGHTS).is_file()
+    assert (run / run_folder.WEIGHTS).is_file()

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from drawings import photo
 
-from imgcls import artifacts, calibration, charts, confusion, report
+from imgcls import calibration, charts, confusion, report
 from imgcls.metrics import judge
 from imgcls.report import Content, Judged
+from imgcls.storage import run_folder
 
 HOSTILE = ["<script>alert(1)", "<img src=x onerror=alert(2)>", '"q" & \'s\'', "emoji 🐸 é", "line\nbreak",
            "\u05e9\u05dc\u05d5\u05dd \u202e rtl", "$x^2$ $", "{a} %s"]  # fmt: skip
@@ -45,7 +46,7 @@ def content(tmp_path, classes, n=None, seed=0, right=0.7):
 
 @pytest.mark.parametrize("k", [2, 6, 25, 26, 200])
 def test_any_number_of_classes(tmp_path, k):
-    run = artifacts.RunFolder(tmp_path / "run")
+    run = run_folder.RunFolder(tmp_path / "run")
     report.write(run, content(tmp_path, [f"class {i}" for i in range(k)]))
     page = (run / "report.html").read_text()
     assert page.count('class="matrix"') == (k <= confusion.MOST_CELLS)
@@ -66,7 +67,7 @@ def test_any_number_of_classes(tmp_path, k):
 
 
 def test_names_that_would_break_a_page(tmp_path):
-    run = artifacts.RunFolder(tmp_path / "run")
+    run = run_folder.RunFolder(tmp_path / "run")
     report.write(run, content(tmp_path, HOSTILE, right=0.3))
     page = (run / "report.html").read_text()
     assert page.count("<script") == 1  # the page's own, which sorts tables
@@ -79,7 +80,7 @@ def test_names_that_would_break_a_page(tmp_path):
 
 
 def test_all_right_and_all_wrong(tmp_path):
-    run = artifacts.RunFolder(tmp_path / "run")
+    run = run_folder.RunFolder(tmp_path / "run")
     perfect = content(tmp_path, ["a", "b"], n=20, right=1.1)
     perfect.suspects, perfect.findings, perfect.problems, perfect.history = (), (), (), ()
     report.write(run, perfect)
@@ -91,7 +92,7 @@ def test_all_right_and_all_wrong(tmp_path):
     wrong = content(tmp_path, ["a", "b"], n=20)
     wrong.judged.logits[:] = np.nan
     wrong.numbers = judge(wrong.judged.logits, wrong.judged.labels, ["a", "b"])
-    report.write(artifacts.RunFolder(tmp_path / "nan"), wrong)
+    report.write(run_folder.RunFolder(tmp_path / "nan"), wrong)
 
 
 def test_svg_takes_the_page_s_colour(tmp_path):

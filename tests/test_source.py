@@ -10,8 +10,9 @@ import pytest
 import tiny
 from loopback import LoopbackHub
 
-from imgcls import artifacts, source
+from imgcls import source
 from imgcls.errors import ModelError
+from imgcls.storage import run_folder
 
 ASK = """
 import json, sys, time
@@ -105,12 +106,12 @@ def test_what_a_model_goes_back_to(tmp_path):
     assert source.base_model(source.locate("someone/their-model")) == "someone/their-model"
     mine = tiny.write("resnet-18", tmp_path / "mine")
     assert source.base_model(source.locate(str(mine))) is None
-    artifacts.RunFolder(mine).write_json(artifacts.METRICS, {"sources": {"base_model": "google/vit"}})
+    run_folder.RunFolder(mine).write_json(run_folder.METRICS, {"sources": {"base_model": "google/vit"}})
     assert source.base_model(source.locate(str(mine))) == "google/vit"
     assert source.earlier(source.locate("resnet-50")) == []
     assert source.earlier(source.locate(str(mine))) == [None]
     sources = {"dataset": "someone/photos", "earlier": [None]}
-    artifacts.RunFolder(mine).write_json(artifacts.METRICS, {"sources": sources})
+    run_folder.RunFolder(mine).write_json(run_folder.METRICS, {"sources": sources})
     assert source.earlier(source.locate(str(mine))) == ["someone/photos", None]
 
 

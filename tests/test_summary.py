@@ -2,8 +2,9 @@
 
 import pytest
 
-from imgcls import artifacts, summary
+from imgcls import summary
 from imgcls.metrics import ImageClassification
+from imgcls.storage import run_folder
 
 CLASSES = ["cat", "dog", "eel"]
 
@@ -11,7 +12,7 @@ CLASSES = ["cat", "dog", "eel"]
 @pytest.fixture
 def run(tmp_path):
     """A run folder whose validation split has 4 images: an eel taken for a dog; no test split."""
-    run = artifacts.RunFolder(tmp_path / "run")
+    run = run_folder.RunFolder(tmp_path / "run")
     run.path.mkdir()
     logits = [[3.0, 0, 0], [0, 3.0, 0], [0, 3.0, 0], [0, 0, 3.0]]
     validation = ImageClassification(CLASSES).compute(predictions=logits, references=[0, 1, 2, 2])
@@ -20,7 +21,7 @@ def run(tmp_path):
         "best_epoch": 6.0,
     }  # fmt: skip
     numbers = {"model": "resnet-18", "classes": CLASSES, "initialised": "pretrained", "train": train}
-    run.write_json(artifacts.METRICS, {**numbers, "validation": validation, "test": None})
+    run.write_json(run_folder.METRICS, {**numbers, "validation": validation, "test": None})
     return run
 
 
@@ -45,7 +46,7 @@ def test_weak_classes_and_confusions_are_named(run):
 
 def test_findings_are_said_with_their_advice(run):
     run.write_json(
-        artifacts.DIAGNOSIS, [{"code": "rain", "severity": "warning", "evidence": "It rains", "advice": "Wait."}]
+        run_folder.DIAGNOSIS, [{"code": "rain", "severity": "warning", "evidence": "It rains", "advice": "Wait."}]
     )
     assert "warning: rain: It rains. Wait." in summary.in_words(run).splitlines()
 
@@ -57,7 +58,7 @@ def test_only_files_that_are_there_are_named_and_the_next_command_is_whole(run):
 
 
 def test_a_loss_without_a_number(run):
-    numbers = run.read_json(artifacts.METRICS)
+    numbers = run.read_json(run_folder.METRICS)
     numbers["validation"]["loss"] = None
-    run.write_json(artifacts.METRICS, numbers)
+    run.write_json(run_folder.METRICS, numbers)
     assert " inf\n" in summary.in_words(run)

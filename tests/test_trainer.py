@@ -10,10 +10,10 @@ import torch
 from transformers import TrainingArguments
 
 from imgcls import model, source
-from imgcls.artifacts import RunFolder
 from imgcls.checkpointing import CheckpointingTrainer
 from imgcls.errors import RunError
 from imgcls.model import memory_layout
+from imgcls.storage.run_folder import RunFolder
 from imgcls.trainer import ImageTrainer
 from imgcls.transforms import EpochSampler
 

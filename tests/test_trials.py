@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from imgcls import trials
-from imgcls.artifacts import CHECKPOINTS, PRECISION, RunFolder
 from imgcls.errors import ModelError
 from imgcls.rehearsal import Pace
+from imgcls.storage.run_folder import CHECKPOINTS, PRECISION, RunFolder
 from imgcls.system import cpu
 
 SLOW = Pace(4, 1.0, 0.3, 0.5, 0.6)

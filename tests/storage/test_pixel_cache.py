@@ -21,10 +21,10 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from imgcls import pixel_folder, pixels
 from imgcls.errors import ImageError, OptionError
-from imgcls.pixel_folder import opened
-from imgcls.pixels import Pixels, Wanted, key_of
+from imgcls.storage import pixel_cache, pixel_location
+from imgcls.storage.pixel_cache import Pixels, Wanted, key_of
+from imgcls.storage.pixel_location import opened
 
 SHAPE = (40, 30, 3)
 BYTES = 40 * 30 * 3
@@ -92,7 +92,7 @@ def folder(tmp_path):
 def server():
     """Makes processes that have nothing of this one, without importing torch for each."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["imgcls.pixels"])
+    context.set_forkserver_preload(["imgcls.storage.pixel_cache"])
     return context
 
 
@@ -126,7 +126,7 @@ def test_an_image_that_is_wanted_twice_at_once_is_made_once(folder):
 
 
 def test_many_packs_are_as_good_as_one(folder, monkeypatch):
-    monkeypatch.setattr(pixels, "PACK_BYTES", 2 * BYTES)
+    monkeypatch.setattr(pixel_cache, "PACK_BYTES", 2 * BYTES)
     assert served(Pixels(folder, ROOM), range(9)) == [*range(9)]
     assert len(list(folder.glob("*.pack"))) == 5
     assert served(Pixels(folder, ROOM), range(9)) == []
@@ -169,7 +169,7 @@ def test_a_file_that_changed_is_not_found(folder, tmp_path, change):
 
 def test_what_another_version_kept_is_not_read(folder, monkeypatch):
     served(Pixels(folder, ROOM), [0])
-    monkeypatch.setattr(pixels, "VERSION", pixels.VERSION + 1)
+    monkeypatch.setattr(pixel_cache, "VERSION", pixel_cache.VERSION + 1)
     assert served(Pixels(folder, ROOM), [0]) == [0]
 
 
@@ -250,7 +250,7 @@ def test_whatever_part_of_the_files_reached_the_disk_the_pixels_are_right(folder
         ends = draw.randint(0, len(whole)), draw.randint(0, len(entries))
         (left / pack.name).write_bytes(whole[: ends[0]])
         (left / index.name).write_bytes(entries[: ends[1]])
-        found = min(ends[0] // BYTES, ends[1] // pixels.ENTRY.itemsize)
+        found = min(ends[0] // BYTES, ends[1] // pixel_cache.ENTRY.itemsize)
         assert served(Pixels(left, ROOM), range(6)) == [*range(found, 6)], ends
 
 
@@ -265,8 +265,8 @@ def overwrite(file, at, content):
 
 def reshape_second(index, shape):
     """Write another shape into the entry of picture 1."""
-    place = pixels.ENTRY.itemsize + pixels.ENTRY.fields["shape"][1]
-    overwrite(index, place, np.array(shape, pixels.ENTRY["shape"].base).tobytes())
+    place = pixel_cache.ENTRY.itemsize + pixel_cache.ENTRY.fields["shape"][1]
+    overwrite(index, place, np.array(shape, pixel_cache.ENTRY["shape"].base).tobytes())
 
 
 # Each with the pictures that have to be made anew at least, of 9 in one pack.
@@ -316,7 +316,7 @@ def test_packs_whose_time_cannot_be_set_are_read(folder, monkeypatch):
     def refuse(*_):
         raise PermissionError(errno.EPERM, "Operation not permitted")  # another user's, in a shared folder
 
-    monkeypatch.setattr(pixels.os, "utime", refuse)
+    monkeypatch.setattr(pixel_cache.os, "utime", refuse)
     assert served(Pixels(folder, ROOM), range(3)) == []
 
 
@@ -410,7 +410,7 @@ def test_a_full_disk_is_done_without_and_said_once(folder, caplog, monkeypatch, 
         is_full = mode == "ab" and Path(path).suffix == suffix
         return FullDisk(path, "ab") if is_full else open(path, mode, **options)
 
-    monkeypatch.setattr(pixels, "open", full, raising=False)
+    monkeypatch.setattr(pixel_cache, "open", full, raising=False)
     with caplog.at_level(logging.WARNING):
         assert served(kept, range(5)) == served(kept, range(5)) == [2, 3, 4]
     (line,) = caplog.messages
@@ -439,7 +439,7 @@ def cache(tmp_path, monkeypatch):
     memory = tmp_path / "memory"
     memory.mkdir()
     monkeypatch.setenv("IMGCLS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(pixel_folder, "MEMORY", memory)
+    monkeypatch.setattr(pixel_location, "MEMORY", memory)
     return SimpleNamespace(root=tmp_path / "cache", memory=memory)
 
 
@@ -455,11 +455,11 @@ def test_each_kind_of_cache_lies_where_it_should(cache, monkeypatch):
 
 def test_the_room_is_a_share_of_what_is_free_unless_it_is_given(cache, monkeypatch):
     served(opened("disk"), range(4))
-    monkeypatch.setattr(pixel_folder.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**6))
-    monkeypatch.setattr(pixel_folder.psutil, "virtual_memory", lambda: SimpleNamespace(available=4 * 10**5))
+    monkeypatch.setattr(pixel_location.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**6))
+    monkeypatch.setattr(pixel_location.psutil, "virtual_memory", lambda: SimpleNamespace(available=4 * 10**5))
     assert opened("disk").most_bytes == round(0.3 * (10**6 + 4 * BYTES))
     assert opened("auto").folder.parent == cache.memory  # hardly any disk is left
-    monkeypatch.setattr(pixel_folder, "LEAST_BYTES", 1000)
+    monkeypatch.setattr(pixel_location, "LEAST_BYTES", 1000)
     assert opened("auto").most_bytes == opened("disk").most_bytes
     assert opened("ram").most_bytes == 2 * 10**5
     assert opened("auto", 0.0005).most_bytes == 500_000
@@ -488,9 +488,9 @@ def test_where_memory_is_no_folder_the_place_is_named(cache, tmp_path, monkeypat
     (tmp_path / "cache").write_text("a file in the folder's place")
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    monkeypatch.setattr(pixel_folder, "MEMORY", tmp_path / "none")
+    monkeypatch.setattr(pixel_location, "MEMORY", tmp_path / "none")
     monkeypatch.setattr(tempfile, "tempdir", str(elsewhere))
-    monkeypatch.setattr(pixel_folder.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**6))
+    monkeypatch.setattr(pixel_location.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**6))
     with caplog.at_level(logging.WARNING):
         kept = opened(kind)
     (line,) = caplog.messages
@@ -523,8 +523,8 @@ def test_what_a_killed_run_left_in_memory_is_removed_by_the_next(server):
 LAUNCH = """
 import os, sys
 import numpy as np
-from imgcls.pixel_folder import opened
-from imgcls.pixels import Wanted
+from imgcls.storage.pixel_location import opened
+from imgcls.storage.pixel_cache import Wanted
 
 def keep():
     made = []
@@ -576,13 +576,13 @@ def test_memory_is_shared_within_a_launch_and_given_back_by_the_last():
 
 
 def test_clearing_removes_what_was_kept_and_nothing_else(cache, caplog):
-    pixel_folder.clear()
+    pixel_location.clear()
     served(opened("disk"), range(400))
     for name in ("features/a.npy", "copies/b.npy", "inspections.sqlite", "digits/c.png"):
         (cache.root / name).parent.mkdir(exist_ok=True)
         (cache.root / name).write_bytes(bytes(10**6))
     with caplog.at_level(logging.INFO):
-        pixel_folder.clear()
+        pixel_location.clear()
     assert [file.name for file in cache.root.rglob("*") if file.is_file()] == ["c.png"]
     assert f"cache: 4 MB removed from {cache.root}" in caplog.text
     assert served(opened("disk"), range(3)) == [0, 1, 2]
@@ -623,7 +623,7 @@ def test_workers_give_the_same_pixels_and_keep_them(folder, how):
 @pytest.fixture
 def threads(monkeypatch):
     """Pixels that work in four threads, in a process that gives torch three."""
-    monkeypatch.setattr(pixels.cpu, "cores", lambda: 4)
+    monkeypatch.setattr(pixel_cache.cpu, "cores", lambda: 4)
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     yield Pixels()

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import PIL
 
-from imgcls import artifacts
+from imgcls.storage import run_folder
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def array(kind: str, key: object, make: Callable[[], np.ndarray]) -> np.ndarray:
     except (OSError, ValueError, EOFError):  # not there, or cut short by a full disk
         found = make()
     try:
-        with artifacts.whole_file(file) as out:
+        with run_folder.whole_file(file) as out:
             np.save(out, found)
         _make_room(file.parent)
     except OSError as error:

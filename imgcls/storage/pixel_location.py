@@ -12,9 +12,9 @@ from pathlib import Path
 
 import psutil
 
-from imgcls import artifacts, cache
 from imgcls.errors import OptionError
-from imgcls.pixels import Pixels
+from imgcls.storage import array_cache, run_folder
+from imgcls.storage.pixel_cache import Pixels
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ def opened(kind: str, gigabytes: float | None = None) -> Pixels:
         return Pixels()
     wanted = None if gigabytes is None else round(gigabytes * 1e9)
     if kind != "ram":
-        place = cache.folder() / "pixels"
+        place = array_cache.folder() / "pixels"
         try:
             place.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=place):
@@ -44,7 +44,7 @@ def opened(kind: str, gigabytes: float | None = None) -> Pixels:
             room = round(DISK_SHARE * (free + held)) if wanted is None else min(wanted, free + held)
             if kind == "disk" or wanted is not None or room >= LEAST_BYTES:
                 return Pixels(place, room)
-            reason = f"{place} has {artifacts.size_text(free)} free"
+            reason = f"{place} has {run_folder.size_text(free)} free"
         except OSError as error:
             reason = f"{place}: {error.strerror}"
             if kind == "disk":
@@ -95,11 +95,11 @@ def _remove(folder: Path, process: int) -> None:
 
 def clear() -> None:
     """Remove all that is kept between runs: photos, features, what was found out about files."""
-    place = cache.folder()
+    place = array_cache.folder()
     kinds = ("pixels", "features", "copies")
     files = [place / "inspections.sqlite", *(file for kind in kinds for file in (place / kind).rglob("*"))]
     count = sum(file.stat().st_size for file in files if file.is_file())
     for kind in kinds:
         shutil.rmtree(place / kind, ignore_errors=True)
     (place / "inspections.sqlite").unlink(missing_ok=True)
-    log.info("cache: %s removed from %s", artifacts.size_text(count), place)
+    log.info("cache: %s removed from %s", run_folder.size_text(count), place)

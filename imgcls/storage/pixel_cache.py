@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch.utils.data import get_worker_info
 
-from imgcls import artifacts, cache
+from imgcls.storage import array_cache, run_folder
 from imgcls.system import cpu
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class Place(NamedTuple):
 
 def key_of(image: str, settings: object) -> bytes:
     """What pixels are kept under: the file's path, size and time (or an image's name), and what they depend on."""
-    return hashlib.blake2b(repr((VERSION, cache.file_state(image), settings)).encode(), digest_size=16).digest()
+    return hashlib.blake2b(repr((VERSION, array_cache.file_state(image), settings)).encode(), digest_size=16).digest()
 
 
 class Pixels:
@@ -203,7 +203,7 @@ class Pixels:
             try:
                 if not self._has_room(pixels.nbytes):
                     if is_needed:
-                        self._stop(f"{artifacts.size_text(self.most_bytes)} are full (--cache_gb)")
+                        self._stop(f"{run_folder.size_text(self.most_bytes)} are full (--cache_gb)")
                     return
                 with open(self._pack, "ab") as pack:
                     place = Place(self._pack, pack.tell(), pixels.shape, _sum(pixels))

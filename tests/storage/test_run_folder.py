@@ -7,9 +7,9 @@ import os
 import numpy as np
 import pytest
 
-from imgcls import artifacts
-from imgcls.artifacts import RunFolder
 from imgcls.errors import RunError
+from imgcls.storage import run_folder
+from imgcls.storage.run_folder import RunFolder
 
 OPTIONS = {"model": "resnet-18", "learning_rate": 0.1, "logging_steps": 0.02}
 SPLIT = [("a/1.jpg", "a", "train", ""), ("b/2.jpg", "b", "validation", "")]
@@ -26,11 +26,11 @@ def claim(run, options=None, split=None, fresh=False):
 
 def test_a_file_is_whole_or_not_there(tmp_path):
     path = tmp_path / "deep" / "file"
-    with contextlib.suppress(ZeroDivisionError), artifacts.whole_file(path) as file:
+    with contextlib.suppress(ZeroDivisionError), run_folder.whole_file(path) as file:
         file.write(b"half")
         raise ZeroDivisionError
     assert not path.exists()
-    with artifacts.whole_file(path) as file:
+    with run_folder.whole_file(path) as file:
         file.write(b"whole")
     assert [p.name for p in path.parent.iterdir()] == ["file"]
 
@@ -38,7 +38,7 @@ def test_a_file_is_whole_or_not_there(tmp_path):
 def test_new_stopped_finished(run):
     assert claim(run) == "new"
     assert claim(run) == "stopped"
-    run.write_json(artifacts.METRICS, {})
+    run.write_json(run_folder.METRICS, {})
     assert claim(run) == "finished"
     assert claim(run, fresh=True) == "new"
     assert not run.finished
@@ -46,7 +46,7 @@ def test_new_stopped_finished(run):
 
 def learned(run):
     """As after the first checkpoint."""
-    (run / artifacts.CHECKPOINTS / "checkpoint-3").mkdir(parents=True)
+    (run / run_folder.CHECKPOINTS / "checkpoint-3").mkdir(parents=True)
 
 
 def test_a_run_that_learned_nothing_yet_gives_way(run):
@@ -95,17 +95,17 @@ def test_options_that_do_not_change_the_result_may_differ(run):
 
 def test_starting_over_removes_the_former_results(run):
     claim(run)
-    for name in (artifacts.METRICS, artifacts.DIAGNOSIS):
+    for name in (run_folder.METRICS, run_folder.DIAGNOSIS):
         run.write_json(name, {})
-    (run / artifacts.CHECKPOINTS / "checkpoint-3").mkdir(parents=True)
+    (run / run_folder.CHECKPOINTS / "checkpoint-3").mkdir(parents=True)
     claim(run, fresh=True)
-    assert {p.name for p in run.path.iterdir()} == {artifacts.OPTIONS, artifacts.SPLIT}
+    assert {p.name for p in run.path.iterdir()} == {run_folder.OPTIONS, run_folder.SPLIT}
 
 
 def test_csv_keeps_names_that_need_quotes(run):
     rows = [('a, b/é"1".jpg', "a, b", "train", ""), ("line\nbreak.jpg", "ß", "train", "")]
-    run.write_csv(artifacts.SPLIT, artifacts.SPLIT_COLUMNS, rows)
-    assert [tuple(row.values()) for row in run.read_csv(artifacts.SPLIT)] == rows
+    run.write_csv(run_folder.SPLIT, run_folder.SPLIT_COLUMNS, rows)
+    assert [tuple(row.values()) for row in run.read_csv(run_folder.SPLIT)] == rows
 
 
 def test_json_has_no_nan(run):
@@ -122,7 +122,7 @@ def test_damaged_json_is_named(run):
 
 def test_logits_are_float32_by_split(run):
     run.write_logits(validation=np.ones((3, 2), np.float32), test=np.zeros((1, 2), np.float32))
-    found = np.load(run / artifacts.LOGITS)
+    found = np.load(run / run_folder.LOGITS)
     assert {name: (found[name].dtype.name, found[name].shape) for name in found} == {
         "validation": ("float32", (3, 2)),
         "test": ("float32", (1, 2)),
@@ -131,7 +131,7 @@ def test_logits_are_float32_by_split(run):
 
 def test_the_last_checkpoint_is_the_one_with_most_steps(run):
     for name in ("checkpoint-9", "checkpoint-10", ".partial/checkpoint-11", "checkpoint-x"):
-        (run / artifacts.CHECKPOINTS / name).mkdir(parents=True)
+        (run / run_folder.CHECKPOINTS / name).mkdir(parents=True)
     assert run.last_checkpoint().name == "checkpoint-10"
 
 

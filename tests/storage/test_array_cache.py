@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from imgcls.cache import Inspections
+from imgcls.storage.array_cache import Inspections
 
 
 @pytest.fixture(autouse=True)
