@@ -19,8 +19,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from imgcls import images
-from imgcls.folder import scan
+from imgcls.data import decoding
+from imgcls.data.image_folder import scan
 
 TRAIN = Path(__file__).parent.parent / "scripts" / "train.py"
 
@@ -30,7 +30,7 @@ def as_png(folder: Path, target: Path) -> Path:
     for file in scan(folder).paths():
         place = target / Path(file).parent.name / f"{Path(file).stem}.png"
         place.parent.mkdir(parents=True, exist_ok=True)
-        images.load_rgb(file).save(place, compress_level=1)
+        decoding.load_rgb(file).save(place, compress_level=1)
     return target
 
 

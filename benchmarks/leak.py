@@ -25,7 +25,7 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 from sklearn.model_selection import train_test_split
 
-from imgcls import images, lookup
+from imgcls.data import decoding, location
 
 TRAIN = Path(__file__).parent.parent / "scripts" / "train.py"
 
@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[42, 1, 2, 3, 4])
     parser.add_argument("--flags", default="--tune head", help="of train.py")
     options = parser.parse_args()
-    listing = lookup.read_listing(options.data)
+    listing = location.read_listing(options.data)
     rows = list(zip(listing.paths(), [file.label for file in listing.files], strict=True))
     found = {"plain": [], "copies together": []}
     with tempfile.TemporaryDirectory() as folder:
@@ -74,7 +74,7 @@ def main() -> None:
             for i in range(round(len(learned) * options.share / (1 - options.share))):
                 path, label = learned[i % len(learned)]
                 target = Path(folder) / f"copy{seed}-{i}.jpg"
-                target.write_bytes(copy(images.load_rgb(path), rng))
+                target.write_bytes(copy(decoding.load_rgb(path), rng))
                 copies.append((str(target), label))
             table = Path(folder) / f"table{seed}.csv"
             with open(table, "w", newline="") as file:

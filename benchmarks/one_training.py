@@ -169,7 +169,7 @@ def imports(out: Path, *others: str) -> None:
 
     for name in (
         "experiment",
-        "dataset",
+        "data.dataset",
         "system.hardware",
         "storage.pixel_cache",
         "recommendation",

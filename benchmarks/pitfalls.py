@@ -22,7 +22,7 @@ from pathlib import Path
 
 from transformers import AutoConfig, AutoModelForImageClassification, ConvNextImageProcessor
 
-from imgcls import digits, lookup
+from imgcls.data import demo_digits, location
 
 TRAIN = Path(__file__).parent.parent / "scripts" / "train.py"
 # Run before train.py's main: what stages the machine's own shortcomings.
@@ -64,7 +64,7 @@ class Tables:
     """CSV files made of a folder's images, in a folder of their own."""
 
     def __init__(self, data: str, place: Path):
-        listing = lookup.read_listing(data)
+        listing = location.read_listing(data)
         self.place = place
         self.rows = [(str(listing.absolute(f)), f.label) for f in listing.files]
         random.Random(0).shuffle(self.rows)
@@ -153,7 +153,7 @@ def main() -> None:
     finished = []
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        numbers = Tables(str(digits.class_folders(place)), place)
+        numbers = Tables(str(demo_digits.class_folders(place)), place)
         every = cases(Tables(options.data, place), numbers, str(Path(options.model).resolve()), place)
         for i, case in enumerate(every):
             if options.only and options.only not in case.name:

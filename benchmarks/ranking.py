@@ -24,7 +24,7 @@ from recipe import TRAIN, train
 from scipy.stats import spearmanr
 from sklearn.model_selection import train_test_split
 
-from imgcls import lookup
+from imgcls.data import location
 from imgcls.system import hardware
 
 RECOMMEND = TRAIN.with_name("recommend.py")
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--flags", default="--tune full", help="of train.py")
     parser.add_argument("--out", type=Path, help="JSON file")
     options = parser.parse_args()
-    listing = lookup.read_listing(Path(options.data))
+    listing = location.read_listing(Path(options.data))
     rows = [(str(listing.absolute(f)), f.label) for f in listing.files]
     if options.images:
         rows, _ = train_test_split(rows, train_size=options.images, stratify=[r[1] for r in rows], random_state=0)

@@ -32,7 +32,8 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 from transformers import set_seed
 
-from imgcls import lookup, model, source, transforms
+from imgcls import model, source, transforms
+from imgcls.data import location
 from imgcls.system import hardware
 
 STOCK = Path(__file__).parent / "stock.py"
@@ -108,7 +109,7 @@ def main() -> None:
     options = parser.parse_args()
     hardware.prepare()
 
-    listing = lookup.read_listing(Path(options.data))
+    listing = location.read_listing(Path(options.data))
     files = [str(listing.absolute(f)) for f in listing.files]
     labels = np.array([f.label for f in listing.files])
     label_of = dict(zip(files, labels, strict=True))

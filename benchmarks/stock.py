@@ -16,7 +16,8 @@ import torch
 from torchvision.transforms import v2
 from transformers import Trainer, TrainingArguments, set_seed
 
-from imgcls import augmentation, images, model, source, transforms
+from imgcls import augmentation, model, source, transforms
+from imgcls.data import decoding
 from imgcls.system import hardware
 
 
@@ -41,7 +42,7 @@ def main() -> None:
     vary = v2.Compose([v2.RandomResizedCrop(px), v2.RandomHorizontalFlip(), v2.PILToTensor()])
 
     def collate(samples: list) -> dict:
-        cropped = torch.stack([vary(images.load_rgb(path)) for path, _ in samples])
+        cropped = torch.stack([vary(decoding.load_rgb(path)) for path, _ in samples])
         labels = torch.tensor([classes.index(label) for _, label in samples])
         return {"pixel_values": half(cropped, torch.zeros(len(samples), augmentation.DRAWS)), "labels": labels}
 

@@ -21,7 +21,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from imgcls import calibration, lookup, prediction, scores, suspects, transforms
+from imgcls import calibration, prediction, scores, suspects, transforms
+from imgcls.data import location
 from imgcls.storage import run_folder
 
 TRAIN = Path(__file__).parent.parent / "scripts" / "train.py"
@@ -89,7 +90,7 @@ def main() -> None:
     parser.add_argument("--flags", default="", help="more options of train.py")
     parser.add_argument("--out", type=Path, help="JSON file")
     options = parser.parse_args()
-    listing = lookup.read_listing(Path(options.data))
+    listing = location.read_listing(Path(options.data))
     found = []
     with tempfile.TemporaryDirectory() as scratch:
         for seed in options.seeds:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from imgcls import images
 from imgcls.calibration import probabilities
+from imgcls.data import decoding
 from imgcls.errors import ImageError
 
 
@@ -34,7 +34,9 @@ class Answers:
         """A row for each path. logits: (n, K) of those that are not broken. broken: place among the paths -> why."""
         sure = iter(probabilities(logits, self.temperature)) if len(logits) else iter(())
         return [
-            self._without(path, images.short_reason(broken[place])) if place in broken else self._row(path, next(sure))
+            self._without(path, decoding.short_reason(broken[place]))
+            if place in broken
+            else self._row(path, next(sure))
             for place, path in enumerate(paths)
         ]
 

@@ -15,8 +15,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from imgcls import duplicates, groups
+from imgcls.data.listing import ImageFile
 from imgcls.inspection import RECORD, THUMB_PX, VERSION, inspect
-from imgcls.listing import ImageFile
 from imgcls.storage import array_cache
 from imgcls.system import cpu
 

@@ -7,7 +7,7 @@ import logging
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from imgcls import splits
+from imgcls.data import stratified_split
 from imgcls.errors import MetricError
 from imgcls.intervals import wilson_interval
 from imgcls.scores import ECE_BINS, expected_calibration_error, log_softmax
@@ -56,7 +56,7 @@ def crossfitted(logits: np.ndarray, labels: np.ndarray, seed: int = 0) -> np.nda
     labels = np.asarray(labels)
     if len(labels) < FOLDS:
         return probabilities(logits)
-    fold = np.asarray(splits.folds([str(label) for label in labels], FOLDS, seed))
+    fold = np.asarray(stratified_split.folds([str(label) for label in labels], FOLDS, seed))
     found = np.empty(logits.shape, np.float64)
     for k in range(FOLDS):
         out = fold == k

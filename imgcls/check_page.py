@@ -10,7 +10,7 @@ import numpy as np
 
 from imgcls import page
 from imgcls.audit import Audit
-from imgcls.listing import Listing
+from imgcls.data.listing import Listing
 from imgcls.page import text
 from imgcls.problems import Problem, counted
 from imgcls.system import cpu

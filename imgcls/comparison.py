@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from imgcls import lookup, page, prediction
+from imgcls import page, prediction
 from imgcls.config.data_options import SourceOptions
+from imgcls.data import location
 from imgcls.errors import RunError
 from imgcls.storage import run_folder
 from imgcls.transforms import evaluation_pixels
@@ -38,7 +39,7 @@ def row(run: run_folder.RunFolder, device: torch.device) -> dict:
     sample = evaluation_pixels(_gray(), processor)[None].to(device)
     return {
         "run": str(run.path),
-        "data": lookup.name(SourceOptions(options.get("data"))),
+        "data": location.name(SourceOptions(options.get("data"))),
         "model": Path(metrics["model"]).name,
         "tune": options.get("tune") if metrics["initialised"] == "pretrained" else "from scratch",
         "input_px": sample.shape[-1],
@@ -82,7 +83,7 @@ def comparable(rows: Sequence[Mapping], runs: Sequence[run_folder.RunFolder]) ->
 
 
 def _data(options: Mapping) -> str:
-    named = options.get("data") or lookup.DEFAULT_FOLDER
+    named = options.get("data") or location.DEFAULT_FOLDER
     return str(Path(named).expanduser().resolve()) if Path(named).expanduser().exists() else named
 
 

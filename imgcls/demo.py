@@ -12,7 +12,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from imgcls import calibration, exhibit, images, page
+from imgcls import calibration, exhibit, page
+from imgcls.data import decoding
 from imgcls.errors import ImageError, OptionError
 from imgcls.system import cpu
 
@@ -187,7 +188,7 @@ def answer_text(shown: exhibit.Exhibit, path: str) -> str:
     try:
         row, heat = shown.answer(path)
     except ImageError as error:
-        return refusal(f"{Path(path).name} cannot be read: {images.short_reason(error)}.")
+        return refusal(f"{Path(path).name} cannot be read: {decoding.short_reason(error)}.")
     if row["error"]:
         return refusal(f"No answer for {Path(path).name}: {row['error']}.")
     unsure = f'<p class="unsure"><b>unsure</b>: {shown.doubt}</p>' if row["unsure"] else ""
@@ -236,7 +237,7 @@ def flagged_text(path: str | None, right: str | None, root: str | Path) -> str:
     try:
         folder = exhibit.keep(path, right or "", root)
     except ImageError as error:
-        return refusal(f"Not kept: {images.short_reason(error)}.")
+        return refusal(f"Not kept: {decoding.short_reason(error)}.")
     except OptionError as error:
         return refusal(f"Not kept. {error}")
     except OSError as error:

@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from imgcls import answers, calibration, images, listing, lookup, overlay, prediction, sorting, source, transforms
+from imgcls import answers, calibration, overlay, prediction, sorting, source, transforms
+from imgcls.data import decoding, listing, location
 from imgcls.errors import ImageError, OptionError
 from imgcls.storage import resumable_table, run_folder
 from imgcls.system import hardware  # fmt: skip
@@ -118,7 +119,7 @@ def load(run: str, min_precision: float, batch_size: int) -> Exhibit:
 
 def check(path: str) -> None:
     """Raises ImageError for a file that is no image or has too many pixels for a page; nothing is decoded."""
-    with images.open_image(path) as image:
+    with decoding.open_image(path) as image:
         pixels = image.width * image.height
     if pixels > MOST_PIXELS:
         megapixels, most = round(pixels / 1e6), round(MOST_PIXELS / 1e6)
@@ -131,7 +132,7 @@ def examples(run: str) -> list[tuple[str, str]]:
     if here is None:
         return []
     folder = run_folder.RunFolder(here)
-    data = Path((folder.read_options() or {}).get("data") or lookup.DEFAULT_FOLDER).expanduser()
+    data = Path((folder.read_options() or {}).get("data") or location.DEFAULT_FOLDER).expanduser()
     root = data.parent if data.is_file() else data  # paths in a CSV are relative to its folder
     found = {}
     for row in folder.read_csv(run_folder.PREDICTIONS):
@@ -153,7 +154,7 @@ def keep(path: str, name: str, root: str | Path) -> Path:
     Raises ImageError for a file that is no image, OptionError for a name that none can have.
     """
     check(path)
-    if not images.is_image(path):
+    if not decoding.is_image(path):
         raise OptionError("Expected a file that is called like an image, such as photo.jpg. Rename it.")
     folder = _folder_name(name)
     with _COPYING:

@@ -15,7 +15,7 @@ from transformers.trainer_utils import HubStrategy
 from imgcls import fitting, search, selection
 from imgcls.config.data_options import AugmentOptions, DataOptions, ModelOptions, TuneOptions
 from imgcls.config.training_options import TrainOptions
-from imgcls.dataset import Division
+from imgcls.data.dataset import Division
 from imgcls.errors import LaunchError, OptionError
 from imgcls.metrics import judge
 from imgcls.storage import run_folder

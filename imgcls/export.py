@@ -17,9 +17,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from imgcls import calibration, labelled, model, onnx_file, prediction, preprocessing, splits, transforms
+from imgcls import calibration, labelled, model, onnx_file, prediction, preprocessing, transforms
 from imgcls.config.data_options import SourceOptions
 from imgcls.config.inference_options import ValidateOptions
+from imgcls.data import stratified_split
 from imgcls.errors import FolderError, ImageError, ModelError, OptionError, RunError
 from imgcls.storage import run_folder
 from imgcls.system import cpu, provenance
@@ -175,7 +176,7 @@ def _validation_pixels(run: run_folder.RunFolder, processor, classes: Sequence[s
         log.warning("proof: the validation images of %s are not to be had: generated ones instead", run.path)
         return []
     found = []
-    for i in splits.sample([str(label) for label in of.labels], REAL_IMAGES, 0)[:REAL_IMAGES]:
+    for i in stratified_split.sample([str(label) for label in of.labels], REAL_IMAGES, 0)[:REAL_IMAGES]:
         with contextlib.suppress(ImageError):
             found.append(transforms.evaluation_pixels(of.source(i), processor).numpy())
     return found

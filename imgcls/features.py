@@ -18,10 +18,11 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from imgcls import images, inputs, model, model_settings, prediction, probe, splits
+from imgcls import inputs, model, model_settings, prediction, probe
 from imgcls.augmentation import DeviceHalf, Plan
 from imgcls.config import recipes
-from imgcls.dataset import Division
+from imgcls.data import decoding, stratified_split
+from imgcls.data.dataset import Division
 from imgcls.inputs import Input
 from imgcls.losses import PADDING_LABEL
 from imgcls.source import Source
@@ -133,7 +134,7 @@ class Extractor:
     def probe(self, shown: Input, most: int, *, balanced: bool, seed: int) -> probe.Probe:
         """The probe on a sample of the training images, all of them if they are not more than `most`; fitted once."""
         labels = np.asarray(self.division.labels("train"))
-        at = splits.sample([str(label) for label in labels], most, seed)
+        at = stratified_split.sample([str(label) for label in labels], most, seed)
         asked = (shown, len(at), balanced, seed)
         if asked not in self.probes:
             seen = self.features(self.build(shown.image_px, shown.aspect), "train", at)
@@ -245,8 +246,8 @@ def short_side(rows: datasets.Dataset, seed: int) -> float:
     sides = []
     for i in random.Random(seed).sample(range(len(rows)), min(len(rows), MEASURED_IMAGES)):
         image = rows[i]["image"]
-        with images.open_image(image["bytes"] or image["path"]) as opened:
-            sides.append(min(images.displayed_size(opened)))
+        with decoding.open_image(image["bytes"] or image["path"]) as opened:
+            sides.append(min(decoding.displayed_size(opened)))
     return statistics.median(sides)
 
 

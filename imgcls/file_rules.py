@@ -10,10 +10,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from imgcls import images
 from imgcls.audit import Audit
-from imgcls.errors import shorten
-from imgcls.listing import (
+from imgcls.data import decoding
+from imgcls.data.listing import (
     EMPTY,
     FORBIDDEN,
     HIDDEN,
@@ -25,6 +24,7 @@ from imgcls.listing import (
     Listing,
     single_class_cure,
 )
+from imgcls.errors import shorten
 from imgcls.problems import Problem, counted, named, plain, where
 
 HUGE_PX = 50_000_000
@@ -55,7 +55,7 @@ _SUFFIXES = {
 
 
 def _unreadable(listing: Listing, audit: Audit) -> Iterator[Problem]:
-    broken = [i for i, reason in enumerate(audit.reasons) if reason is not None and reason not in images.TOO_LARGE]
+    broken = [i for i, reason in enumerate(audit.reasons) if reason is not None and reason not in decoding.TOO_LARGE]
     if broken or listing.skipped[FORBIDDEN]:
         reasons = Counter(audit.reasons[i] for i in broken)
         parts = [f"{reason}: {count}" for reason, count in reasons.most_common(5)]
@@ -70,7 +70,7 @@ def _unreadable(listing: Listing, audit: Audit) -> Iterator[Problem]:
 
 
 def _huge(listing: Listing, audit: Audit) -> Iterator[Problem]:
-    refused = [i for i, reason in enumerate(audit.reasons) if reason in images.TOO_LARGE]
+    refused = [i for i, reason in enumerate(audit.reasons) if reason in decoding.TOO_LARGE]
     yield from plain(
         "huge_image", "error", named(audit, refused), "refused as larger than any photo",
         "Shrink or remove them; training leaves them out.",

@@ -10,8 +10,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from imgcls.config.data_options import REGEX
+from imgcls.data.listing import ImageFile
 from imgcls.errors import OptionError
-from imgcls.listing import ImageFile
 
 BURST_S = 10  # pictures taken within so many seconds of the one before belong together
 

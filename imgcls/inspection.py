@@ -16,7 +16,7 @@ import numpy as np
 from PIL import ExifTags, Image
 from scipy.ndimage import uniform_filter
 
-from imgcls import images
+from imgcls.data import decoding
 from imgcls.errors import ImageError
 
 THUMB_PX, COLOUR_PX = 32, 4  # of the gray thumbnail and of the colours by which copies are recognised
@@ -60,7 +60,7 @@ def inspect(
             pixels = _read(source, records[i])
         except ImageError as error:
             records[i] = np.zeros((), RECORD)
-            reasons.append(images.short_reason(error))
+            reasons.append(decoding.short_reason(error))
             continue
         squares[i] = np.asarray(pixels.resize((STATISTICS_PX, STATISTICS_PX), Image.Resampling.BOX))
         reasons.append(None)
@@ -75,14 +75,14 @@ def inspect(
 def _read(source: str | bytes, record: np.void) -> Image.Image:
     """Fill in what one file says of itself; its pixels, STATISTICS_PX at least either way."""
     encoded = source if isinstance(source, bytes) else _bytes_of(source)
-    with images.open_image(encoded if encoded else source) as image:
-        exif = images.exif_of(image)
+    with decoding.open_image(encoded if encoded else source) as image:
+        exif = decoding.exif_of(image)
         record["format"], record["mode"] = image.format.encode(), image.mode.encode()[:6]
         record["alpha"] = image.has_transparency_data
-        record["orientation"] = images.orientation_of(exif)
+        record["orientation"] = decoding.orientation_of(exif)
         record["taken"] = _taken(exif)
-        record["width"], record["height"] = images.displayed_size(image)
-        pixels = images.to_rgb(image, at_least=(STATISTICS_PX, STATISTICS_PX))
+        record["width"], record["height"] = decoding.displayed_size(image)
+        pixels = decoding.to_rgb(image, at_least=(STATISTICS_PX, STATISTICS_PX))
     record["file_bytes"] = len(encoded)
     record["digest"] = np.frombuffer(hashlib.blake2b(encoded, digest_size=16).digest(), "u8")
     return pixels
@@ -91,7 +91,7 @@ def _read(source: str | bytes, record: np.void) -> Image.Image:
 def _bytes_of(path: str) -> bytes:
     try:
         if os.path.getsize(path) > MOST_BYTES:
-            raise ImageError(path) from ValueError(images.LARGER_FILE)
+            raise ImageError(path) from ValueError(decoding.LARGER_FILE)
         with open(path, "rb") as file:
             return file.read()
     except OSError as error:

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from http.client import HTTPException
 from pathlib import Path
 
+from imgcls.data.decoding import is_image
+from imgcls.data.listing import is_clutter
 from imgcls.errors import ImageError, OptionError, nearest, shorten
-from imgcls.images import is_image
-from imgcls.listing import is_clutter
 
 LIST = "-"  # a list of files, a line each, on stdin
 URL_WAIT_S, URL_BYTES = 20, 100_000_000  # without a byte so long, or larger: it is not waited for

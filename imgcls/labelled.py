@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from imgcls import dataset, lookup
 from imgcls.config.data_options import SourceOptions
 from imgcls.config.inference_options import ValidateOptions
-from imgcls.dataset import Images
+from imgcls.data import dataset, location
+from imgcls.data.dataset import Images
 from imgcls.errors import FolderError, OptionError, RunError, nearest, shorten
 from imgcls.storage import run_folder
 
@@ -66,7 +66,7 @@ def find(asked: ValidateOptions, data: SourceOptions, run: run_folder.RunFolder,
         found, at, name = _held_out(asked, data, run, own, split_of)
     else:
         found = _open(data)
-        at, name = _chosen(found, asked.split), lookup.name(data)
+        at, name = _chosen(found, asked.split), location.name(data)
     learned = sum(split_of.get(found.listing.files[i].path) == "train" for i in at)
     own_images = _same_place(data, own)
     if learned and own_images:
@@ -91,12 +91,12 @@ def find(asked: ValidateOptions, data: SourceOptions, run: run_folder.RunFolder,
 
 
 def _open(data: SourceOptions) -> Images:
-    if lookup.hub_id(data):
+    if location.hub_id(data):
         return dataset.open_images(data)
-    listing = lookup.read(data, strict=False)
+    listing = location.read(data, strict=False)
     if not listing.files:
         raise FolderError(f"Expected class folders with images in {data.data}, got none. Make one folder a class.")
-    return dataset.from_listing(listing, lookup.name(data))
+    return dataset.from_listing(listing, location.name(data))
 
 
 def _chosen(found: Images, split: str) -> list[int]:
@@ -125,7 +125,7 @@ def _held_out(
     data.data = own.get("data")
     data.image_column = data.image_column or own.get("image_column")
     data.label_column = data.label_column or own.get("label_column")
-    gone = data.data is not None and not Path(data.data).expanduser().exists() and not lookup.hub_id(data)
+    gone = data.data is not None and not Path(data.data).expanduser().exists() and not location.hub_id(data)
     if gone:
         raise RunError(
             f"Expected the data that {run.path} was made of in {data.data}, which is not there. Give --data."
@@ -140,5 +140,5 @@ def _held_out(
 
 def _same_place(data: SourceOptions, own: dict) -> bool:
     """Whether the images are those of the run. An option that was not given means the same folder as now."""
-    one, other = (name or lookup.DEFAULT_FOLDER for name in (data.data, own.get("data")))
+    one, other = (name or location.DEFAULT_FOLDER for name in (data.data, own.get("data")))
     return one == other or Path(one).expanduser().resolve() == Path(other).expanduser().resolve()

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from PIL import Image
 
-from imgcls import images
+from imgcls.data import decoding
 from imgcls.errors import ImageError
 
 THUMB_PX = 112
@@ -113,8 +113,8 @@ def _cell(value) -> str:
 def thumbnail(source: str | bytes, px: int = THUMB_PX) -> str | None:
     """An image file as a small JPEG in base64; None when it cannot be read any more."""
     try:
-        with images.open_image(source) as image:
-            pixels = images.to_rgb(image, at_least=(px, px))
+        with decoding.open_image(source) as image:
+            pixels = decoding.to_rgb(image, at_least=(px, px))
     except ImageError:
         return None
     pixels.thumbnail((px, px), Image.Resampling.BOX)

@@ -8,8 +8,8 @@ import numpy as np
 
 from imgcls import shortcut
 from imgcls.audit import Audit
+from imgcls.data.listing import Listing
 from imgcls.errors import shorten
-from imgcls.listing import Listing
 from imgcls.problems import Problem, grouped, plain, where
 
 TINY_PX = 32  # shorter side

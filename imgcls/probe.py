@@ -10,7 +10,7 @@ import numpy as np
 from scipy.special import log_softmax
 from threadpoolctl import threadpool_limits
 
-from imgcls import splits
+from imgcls.data import stratified_split
 
 # Inverse strengths of the L2 penalty on standardised features. With 300 photos and 1,024 features the best lie
 # between 0.01 and 0.1 and differ by less than a point; larger sets want weaker penalties.
@@ -44,9 +44,9 @@ def fit(features: np.ndarray, labels: np.ndarray, num_classes: int, *, balanced:
     out. Source: Alain & Bengio 2016 for probes, Kornblith et al. 2019, A.3 for the penalty by validation.
     """
     labels = np.asarray(labels)
-    compared = splits.sample([str(label) for label in labels], MOST_IMAGES, seed)
+    compared = stratified_split.sample([str(label) for label in labels], MOST_IMAGES, seed)
     x, y = features[compared], labels[compared]
-    fold = np.asarray(splits.folds([str(label) for label in y], min(FOLDS, len(y)), seed))
+    fold = np.asarray(stratified_split.folds([str(label) for label in y], min(FOLDS, len(y)), seed))
     logits = {c: np.full((len(y), num_classes), -np.inf, np.float32) for c in STRENGTHS}
     for k in range(fold.max() + 1):
         out = fold == k
@@ -81,7 +81,9 @@ def out_of_fold(
     groups: number of the group of each image; a probe has seen none of the image's group.
     """
     labels = np.asarray(labels)
-    fold = np.asarray(splits.folds([str(label) for label in labels], min(FOLDS, len(set(groups))), seed, groups))
+    fold = np.asarray(
+        stratified_split.folds([str(label) for label in labels], min(FOLDS, len(set(groups))), seed, groups)
+    )
     found = np.full((len(labels), num_classes), -np.inf, np.float32)
     for k in range(fold.max() + 1):
         out = fold == k

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 from imgcls.audit import Audit
+from imgcls.data.listing import Listing
 from imgcls.errors import shorten
-from imgcls.listing import Listing
 
 SEVERITIES = ("error", "warning", "info")
 MOST_FILES = 1_000  # of a problem that are named; `count` counts all

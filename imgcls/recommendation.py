@@ -16,7 +16,7 @@ from imgcls.augmentation import DeviceHalf, plan_of
 from imgcls.checkpoints import CHECKPOINTS
 from imgcls.config import recipes
 from imgcls.config.data_options import AugmentOptions
-from imgcls.dataset import Division
+from imgcls.data.dataset import Division
 from imgcls.errors import ImgclsError, ModelError, shorten
 from imgcls.intervals import surplus, wilson_interval
 from imgcls.losses import ClassificationLoss

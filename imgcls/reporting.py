@@ -10,7 +10,7 @@ from torch import nn
 
 from imgcls import overlay, pitfalls, report, suspects
 from imgcls.calibration import probabilities
-from imgcls.dataset import Division, source_of
+from imgcls.data.dataset import Division, source_of
 from imgcls.labelled import Labelled
 from imgcls.report import Content, Judged
 from imgcls.storage import run_folder

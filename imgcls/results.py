@@ -15,7 +15,7 @@ from peft import PeftModel
 from scipy.special import softmax
 
 from imgcls import calibration, lora, pitfalls, prediction, release, reporting
-from imgcls.dataset import Division
+from imgcls.data.dataset import Division
 from imgcls.metrics import judge
 from imgcls.progress import Stopwatch
 from imgcls.storage import run_folder

@@ -14,9 +14,9 @@ from PIL import Image
 from imgcls import audit, file_rules, picture_rules
 from imgcls.audit import Audit
 from imgcls.config.data_options import DataOptions
-from imgcls.dataset import Images
+from imgcls.data.dataset import Images
+from imgcls.data.listing import ImageFile, Listing
 from imgcls.errors import FolderError, OptionError, nearest, shorten
-from imgcls.listing import ImageFile, Listing
 from imgcls.problems import SEVERITIES, Problem
 from imgcls.storage import run_folder
 

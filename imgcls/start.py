@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from imgcls import features, images, model_settings, probe
+from imgcls import features, model_settings, probe
 from imgcls.augmentation import PLANS
 from imgcls.config import recipes
 from imgcls.config.data_options import AugmentOptions, DataOptions, ModelOptions, TuneOptions
 from imgcls.config.performance_options import SpeedOptions
 from imgcls.config.training_options import TrainOptions
-from imgcls.dataset import Division
+from imgcls.data import decoding
+from imgcls.data.dataset import Division
 from imgcls.inputs import Input
 from imgcls.source import Source
 from imgcls.storage.pixel_cache import Pixels
@@ -102,7 +103,7 @@ def _sees_photos_once(mode: str, data: DataOptions, tune: TuneOptions) -> bool:
 
 def _is_decoded(division: Division, short_px: int, seed: int) -> bool:
     """Whether most photos are so large that the check keeps JPEGs as small as these, decoded."""
-    least = max(EIGHTHS[0], images.ENOUGH * short_px)
+    least = max(EIGHTHS[0], decoding.ENOUGH * short_px)
     return 8 * least <= features.short_side(division.rows["train"], seed) <= 8 * EIGHTHS[1]
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from torch.nn.functional import interpolate
 from torch.utils.data import Sampler
 
-from imgcls import images
+from imgcls.data import decoding
 from imgcls.draws import crop_boxes
 
 GRAY = 118  # the mean of ImageNet, with which image processors pad
@@ -39,12 +39,12 @@ def read_crop(
     Nearest-neighbour processors see single pixels, so there the image is decoded in full. numbers: its draws. The rest
     as for `crop`.
     """
-    with images.open_image(source) as image:
-        size = images.displayed_size(image)
+    with decoding.open_image(source) as image:
+        size = decoding.displayed_size(image)
         box = crop_boxes(numbers[None], np.array([size]), share, padded)[0]
         scale = min(1.0, max(px / (box[2] - box[0]), px / (box[3] - box[1])))
         at_least = None if resample == Image.Resampling.NEAREST else (size[0] * scale, size[1] * scale)
-        pixels = images.to_rgb(image, at_least)
+        pixels = decoding.to_rgb(image, at_least)
     return crop(np.array(pixels), box, size, px, resample, padded, mirrored)
 
 
@@ -107,7 +107,7 @@ def whole_boxes(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 def evaluation_pixels(source: str | bytes, processor) -> torch.Tensor:
     """Float (3, px, px) of one image, through the image processor as `pipeline` calls it."""
-    return processor(images=images.load_rgb(source), return_tensors="pt")["pixel_values"][0]
+    return processor(images=decoding.load_rgb(source), return_tensors="pt")["pixel_values"][0]
 
 
 def fast_pixels(
@@ -132,10 +132,10 @@ def fast_pixels(
     scales = resample_filter(processor) != Image.Resampling.NEAREST
 
     def read(source: str | bytes) -> torch.Tensor:
-        with images.open_image(source) as image:
-            size = images.displayed_size(image)
+        with decoding.open_image(source) as image:
+            size = decoding.displayed_size(image)
             scale = short_px / min(size)
-            pixels = images.to_rgb(image, (size[0] * scale, size[1] * scale) if scales and scale < 1 else None)
+            pixels = decoding.to_rgb(image, (size[0] * scale, size[1] * scale) if scales and scale < 1 else None)
         return process(pixels) if process else processor(images=pixels, return_tensors="pt")["pixel_values"][0]
 
     return read

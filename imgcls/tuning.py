@@ -14,14 +14,15 @@ from torch import nn
 from torch.utils.data import Dataset
 from transformers import set_seed
 
-from imgcls import features, inputs, layers, lookup, lora, losses, model, model_settings, pitfalls
+from imgcls import features, inputs, layers, lora, losses, model, model_settings, pitfalls
 from imgcls.augmentation import mixing, plan_of
 from imgcls.checkpoints import CHECKPOINTS
 from imgcls.config import recipes
 from imgcls.config.data_options import AugmentOptions, DataOptions, ModelOptions, TuneOptions
 from imgcls.config.performance_options import SpeedOptions
 from imgcls.config.training_options import TrainOptions
-from imgcls.dataset import Division
+from imgcls.data import location
+from imgcls.data.dataset import Division
 from imgcls.errors import OptionError
 from imgcls.inputs import Input
 from imgcls.source import Source, base_model, earlier
@@ -136,7 +137,7 @@ class Setup:
         """Where model and images come from, as far as it is public: {"base_model", "dataset", "earlier", "demo"}."""
         fresh = self.wanted.from_scratch
         base, before = (None, []) if fresh else (base_model(self.source), earlier(self.source))
-        return {"base_model": base, "dataset": lookup.hub_id(self.data), "earlier": before, "demo": self.is_demo}
+        return {"base_model": base, "dataset": location.hub_id(self.data), "earlier": before, "demo": self.is_demo}
 
     def trainer(self, batch: int, accumulation: int) -> ImageTrainer:
         """A trainer that takes `batch` images a step and device, and so many such batches an optimizer step."""

@@ -12,7 +12,8 @@ from PIL import Image, ImageOps
 from torch import nn
 from tqdm import tqdm
 
-from imgcls import calibration, corruptions, images, intervals, prediction, splits
+from imgcls import calibration, corruptions, intervals, prediction
+from imgcls.data import decoding, stratified_split
 from imgcls.errors import OptionError, RunError, shorten
 from imgcls.labelled import Labelled
 from imgcls.metrics import judge
@@ -46,7 +47,7 @@ class Model:
         """
 
         def pixels(i: int) -> torch.Tensor:
-            picture = images.load_rgb(of.source(i))
+            picture = decoding.load_rgb(of.source(i))
             picture = picture if change is None else change(picture, i)
             return self.processor(images=picture, return_tensors="pt")["pixel_values"][0]
 
@@ -113,7 +114,7 @@ def tta(model: Model, of: Labelled, logits: np.ndarray, run: run_folder.RunFolde
 
 def robustness(model: Model, of: Labelled, seed: int = 0) -> list[dict]:
     """{"kind", "unit", "value", "images", "accuracy", "clean"}, each kind from mild to strong, on a sample of many."""
-    at = splits.sample([str(label) for label in of.labels], CORRUPTED_IMAGES, seed)
+    at = stratified_split.sample([str(label) for label in of.labels], CORRUPTED_IMAGES, seed)
     some = replace(of, at=[of.at[i] for i in at], labels=of.labels[at])
     clean = float((model.logits(some)[0].argmax(1) == some.labels).mean())
     found = []

@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from imgcls import draws, images, preprocessing
+from imgcls import draws, preprocessing
 from imgcls.augmentation import Plan
+from imgcls.data import decoding
 from imgcls.levels import Levels
 from imgcls.losses import PADDING_LABEL
 from imgcls.storage.pixel_cache import Pixels, Wanted, key_of
@@ -65,7 +66,7 @@ class _View(Dataset):
 
         def make(index: int):
             return lambda: np.array(
-                images.load_shrunk(self.source(index), short_px, self.kept.get(self.key(index, EIGHTH)))
+                decoding.load_shrunk(self.source(index), short_px, self.kept.get(self.key(index, EIGHTH)))
             )
 
         settings = shrunk_settings(short_px)
@@ -255,7 +256,7 @@ def keeping(kept: Pixels, keys: Sequence[str]) -> Callable[[int, Image.Image, tu
 
 def shrunk_settings(short_px: int) -> str:
     """All that a shrunk photo depends on beside the photo."""
-    return f"shrunk {short_px} {images.ENOUGH} pillow {PIL.__version__}"
+    return f"shrunk {short_px} {decoding.ENOUGH} pillow {PIL.__version__}"
 
 
 def settings_of(processor) -> str:

@@ -20,20 +20,21 @@ def main() -> int:
     given = parser.parse(kinds, description=__doc__, examples=EXAMPLES)
     parser.start_logging()
 
-    from imgcls import audit, check_page, lookup, problems, screening
+    from imgcls import audit, check_page, problems, screening
+    from imgcls.data import location
     from imgcls.storage import run_folder
 
     wanted, options = (given.make(kind) for kind in kinds)
-    name = lookup.name(wanted)
+    name = location.name(wanted)
     out = run_folder.RunFolder(options.output_dir or f"runs/{name}-check")
 
-    if lookup.hub_id(wanted):
-        from imgcls import dataset  # its library takes seconds to import
+    if location.hub_id(wanted):
+        from imgcls.data import dataset  # its library takes seconds to import
 
         images = dataset.open_images(wanted)
         listing, keys, source = images.listing, images.keys, images.source
     else:
-        listing = lookup.read(wanted, strict=False)
+        listing = location.read(wanted, strict=False)
         keys = listing.paths()
         source = keys.__getitem__
     out.check_writable(needed_bytes=0)  # after the scan: it makes a folder, maybe below the data

@@ -25,7 +25,8 @@ def main() -> int:
 
     import torch
 
-    from imgcls import checkpoints, dataset, recommendation, screening
+    from imgcls import checkpoints, recommendation, screening
+    from imgcls.data import dataset
     from imgcls.system import hardware
 
     data, asked = (given.make(kind) for kind in kinds)

@@ -25,8 +25,9 @@ def main() -> int:
     given = parser.parse(kinds, description=__doc__, examples=EXAMPLES, shown=SHOWN, rare=RARE)
     parser.start_logging()
 
-    from imgcls import dataset, experiment, screening, sharing, summary, tuning, views
+    from imgcls import experiment, screening, sharing, summary, tuning, views
     from imgcls.checkpointing import disk_bytes
+    from imgcls.data import dataset
     from imgcls.source import fetch_to_train, locate
     from imgcls.storage import pixel_location, run_folder
     from imgcls.system import hardware

@@ -6,7 +6,7 @@ import pytest
 from drawings import photo
 
 from imgcls import audit, inspection
-from imgcls.listing import ImageFile
+from imgcls.data.listing import ImageFile
 
 
 @pytest.fixture

@@ -22,8 +22,9 @@ from drawings import photo
 from PIL import Image
 
 import imgcls
-from imgcls import folder, images, listing, model, source
+from imgcls import model, source
 from imgcls.config import parser
+from imgcls.data import decoding, image_folder, listing
 from imgcls.errors import ImageError, ModelError, OptionError
 from imgcls.storage import run_folder
 
@@ -90,7 +91,7 @@ def bad(tmp_path_factory):
         "empty.png": "the file is empty",
         "cut.jpg": "truncated",
         "huge.png": "100 megapixels, and this page takes up to 64",
-        "bomb.png": images.MORE_PIXELS,
+        "bomb.png": decoding.MORE_PIXELS,
     }
     return {root / name: reason for name, reason in words.items()}
 
@@ -144,7 +145,7 @@ def test_answers_are_those_of_predict(run, shown, pictures, predicted):
 def test_what_cannot_be_read_is_said_before_it_is_decoded(shown, bad, monkeypatch):
     for file, reason in bad.items():
         if file.name != "cut.jpg":
-            monkeypatch.setattr(images, "to_rgb", None)  # would decode it
+            monkeypatch.setattr(decoding, "to_rgb", None)  # would decode it
         text = demo.answer_text(shown, str(file))
         monkeypatch.undo()
         assert f"{file.name} cannot be read: " in text
@@ -213,7 +214,7 @@ def test_flagged_pictures_are_class_folders(tmp_path, pictures, bad):
     (tmp_path / pictures[0].name).write_bytes(pictures[1].read_bytes())
     for _ in range(2):
         exhibit.keep(str(tmp_path / pictures[0].name), " cat ", root)
-    found = folder.scan(root, strict=False)
+    found = image_folder.scan(root, strict=False)
     assert len(found.classes) == len(names)
     assert sorted(file.path for file in found.files if file.label == "cat") == ["cat/alpha-2.png", "cat/alpha.png"]
     assert (root / "cat" / "alpha-2.png").read_bytes() == pictures[1].read_bytes()

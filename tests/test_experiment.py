@@ -5,8 +5,9 @@ import csv
 import numpy as np
 import pytest
 
-from imgcls import dataset, experiment
+from imgcls import experiment
 from imgcls.config.data_options import DataOptions
+from imgcls.data import dataset
 from imgcls.errors import FolderError
 from imgcls.storage.run_folder import RunFolder
 from imgcls.trainer import ImageTrainer

@@ -6,10 +6,11 @@ import torch
 from drawings import photo
 from PIL import Image
 
-from imgcls import dataset, features, model, prediction, source
+from imgcls import features, model, prediction, source
 from imgcls.config.data_options import DataOptions
+from imgcls.data import dataset
+from imgcls.data.location import read_listing
 from imgcls.inputs import Input
-from imgcls.lookup import read_listing
 
 
 def division_of(folder):

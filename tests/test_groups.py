@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from imgcls import groups, splits
+from imgcls import groups
 from imgcls.config.data_options import DataOptions
+from imgcls.data import stratified_split
+from imgcls.data.listing import ImageFile
 from imgcls.errors import OptionError
-from imgcls.listing import ImageFile
 
 FILES = [
     ImageFile(path, path.split("/")[-3] if path.count("/") > 1 else path.split("/")[0])
@@ -61,8 +62,8 @@ def test_groups_stay_whole_and_shares_are_kept(seed):
     rng = np.random.default_rng(seed)
     group = np.repeat(np.arange(120), rng.integers(1, 6, 120)).tolist()
     labels = [f"c{number % 4}" for number in group]
-    split = splits.stratified(labels, {"validation": 0.2, "test": 0.1}, seed, group)
-    fold = splits.folds(labels, 5, seed, group)
+    split = stratified_split.stratified(labels, {"validation": 0.2, "test": 0.1}, seed, group)
+    fold = stratified_split.folds(labels, 5, seed, group)
     for of in (split, fold):
         assert len(set(zip(group, of, strict=True))) == 120
     for label in set(labels):
@@ -74,5 +75,6 @@ def test_groups_stay_whole_and_shares_are_kept(seed):
 
 def test_a_class_of_one_group_stays_in_train():
     assert (
-        splits.stratified(["a"] * 5 + ["b"] * 5, {"validation": 0.2}, 0, [0] * 5 + [1, 2, 3, 4, 5])[:5] == ["train"] * 5
+        stratified_split.stratified(["a"] * 5 + ["b"] * 5, {"validation": 0.2}, 0, [0] * 5 + [1, 2, 3, 4, 5])[:5]
+        == ["train"] * 5
     )

@@ -14,11 +14,12 @@ from drawings import photo
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from imgcls import audit, draws, images, inputs, model_settings, source, views
+from imgcls import audit, draws, inputs, model_settings, source, views
 from imgcls.augmentation import DRAWS, PLANS, plan_of
 from imgcls.config import recipes
 from imgcls.config.data_options import AugmentOptions
-from imgcls.listing import ImageFile
+from imgcls.data import decoding
+from imgcls.data.listing import ImageFile
 from imgcls.resident_view import ResidentView
 from imgcls.storage.pixel_cache import Pixels, key_of
 from imgcls.transforms import EpochSampler, evaluation_pixels, whole_boxes
@@ -63,13 +64,13 @@ def folder(tmp_path):
 @pytest.fixture
 def decoded(monkeypatch):
     """How often each file was decoded, by whatever way."""
-    count, to_rgb = Counter(), images.to_rgb
+    count, to_rgb = Counter(), decoding.to_rgb
 
     def counting(image, at_least=None):
         count[Path(image.filename).name if getattr(image, "filename", "") else "bytes"] += 1
         return to_rgb(image, at_least)
 
-    monkeypatch.setattr(images, "to_rgb", counting)
+    monkeypatch.setattr(decoding, "to_rgb", counting)
     return count
 
 
@@ -275,7 +276,7 @@ def test_evaluation_of_shrunk_photos_uses_those_of_training(rows, folder, decode
     shown = EvaluationView(rows, processor, kept=kept(folder), short_px=SHORT_PX).__getitems__(range(6))
     assert not decoded
     for sample, row in zip(shown, rows, strict=True):
-        shrunk = images.load_shrunk(row["image"]["path"], SHORT_PX)
+        shrunk = decoding.load_shrunk(row["image"]["path"], SHORT_PX)
         expected = processor(images=shrunk, return_tensors="pt")["pixel_values"][0]
         assert torch.equal(sample["pixel_values"], expected)
 

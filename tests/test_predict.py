@@ -16,8 +16,9 @@ from drawings import class_folders, photo
 from PIL import ExifTags, Image
 from transformers import pipeline
 
-from imgcls import images, model, source
+from imgcls import model, source
 from imgcls.config import parser
+from imgcls.data import decoding
 from imgcls.errors import OptionError
 from imgcls.storage import resumable_table
 
@@ -157,13 +158,13 @@ def both(predict, tmp_path):
 def decoded(monkeypatch):
     """Shorter sides of all images as they were decoded."""
     sides = []
-    to_rgb = images.to_rgb
+    to_rgb = decoding.to_rgb
 
     def watched(*arguments):
         sides.append(min((pixels := to_rgb(*arguments)).size))
         return pixels
 
-    monkeypatch.setattr(images, "to_rgb", watched)
+    monkeypatch.setattr(decoding, "to_rgb", watched)
     return sides
 
 

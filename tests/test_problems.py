@@ -11,14 +11,15 @@ from drawings import photo
 from PIL import Image
 from planted import plant
 
-from imgcls import audit, file_rules, folder, problems, screening
+from imgcls import audit, file_rules, problems, screening
+from imgcls.data import image_folder
+from imgcls.data.listing import ImageFile, Listing
 from imgcls.inspection import RECORD
-from imgcls.listing import ImageFile, Listing
 
 
 def checked(root):
     """The audit of a folder and its problems."""
-    listing = folder.scan(root, strict=False)
+    listing = image_folder.scan(root, strict=False)
     keys = listing.paths()
     audited = audit.examine(listing.files, keys, keys.__getitem__, show_progress=False)
     return audited, screening.find_problems(listing, audited)

@@ -12,9 +12,10 @@ from drawings import photo
 from PIL import Image
 from transformers import AutoImageProcessor
 
-from imgcls import images, model, source
+from imgcls import model, source
 from imgcls.augmentation import DRAWS, PLANS, DeviceHalf, Plan, mixing, plan_of
 from imgcls.config.data_options import AugmentOptions
+from imgcls.data import decoding
 from imgcls.draws import uniform
 from imgcls.errors import OptionError
 from imgcls.losses import PADDING_LABEL, balanced_weights
@@ -142,8 +143,8 @@ def test_a_scaled_decode_shows_the_same_crop_as_a_full_one(tmp_path, monkeypatch
         return read_crop(str(file), uniform(4, [(0, 0)])[0], (0.35, 1.0), 96, Image.Resampling.BILINEAR).astype(float)
 
     scaled = crop()
-    to_rgb = images.to_rgb
-    monkeypatch.setattr(images, "to_rgb", lambda image, at_least=None: to_rgb(image))
+    to_rgb = decoding.to_rgb
+    monkeypatch.setattr(decoding, "to_rgb", lambda image, at_least=None: to_rgb(image))
     full = crop()
     assert not np.array_equal(scaled, full)
     assert np.abs(scaled - full).mean() < 2

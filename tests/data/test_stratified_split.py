@@ -5,8 +5,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from imgcls.data.stratified_split import folds, sample, stratified
 from imgcls.errors import OptionError
-from imgcls.splits import folds, sample, stratified
 
 ONE = {"validation": 0.2}
 TWO = {"validation": 0.15, "test": 0.1}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from imgcls import digits, folder, table
 from imgcls.config.data_options import SourceOptions
-from imgcls.listing import Listing
+from imgcls.data import csv_table, demo_digits, image_folder
+from imgcls.data.listing import Listing
 from imgcls.storage import array_cache
 
 log = logging.getLogger(__name__)
@@ -43,8 +43,8 @@ def read(options: SourceOptions, *, strict: bool = True) -> Listing:
     such folder or table.
     """
     if is_demo(options):
-        log.info("data: no --data and no ./%s: the demo of %d handwritten digits", DEFAULT_FOLDER, digits.COUNT)
-        return folder.scan(digits.class_folders(array_cache.folder()))
+        log.info("data: no --data and no ./%s: the demo of %d handwritten digits", DEFAULT_FOLDER, demo_digits.COUNT)
+        return image_folder.scan(demo_digits.class_folders(array_cache.folder()))
     return read_listing(Path(options.data or DEFAULT_FOLDER).expanduser(), strict=strict)
 
 
@@ -52,4 +52,4 @@ def read_listing(path: str | Path, *, strict: bool = True) -> Listing:
     """A folder of class folders, or a .csv or .tsv with a path and a label column."""
     path = Path(path)
     is_table = path.is_file() and path.suffix.lower() in (".csv", ".tsv")
-    return table.read_csv(path, strict=strict) if is_table else folder.scan(path, strict=strict)
+    return csv_table.read_csv(path, strict=strict) if is_table else image_folder.scan(path, strict=strict)

@@ -7,8 +7,8 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
+from imgcls.data.listing import REPEATED, SPLIT_NAMES, SPLIT_OF, ImageFile, Listing, check_classes
 from imgcls.errors import FolderError, shorten
-from imgcls.listing import REPEATED, SPLIT_NAMES, SPLIT_OF, ImageFile, Listing, check_classes
 
 _COLUMNS = {
     "path": ("path", "file", "filename", "file_name", "image", "image_path"),

@@ -7,8 +7,8 @@ import logging
 import datasets
 from huggingface_hub.errors import HfHubHTTPError
 
+from imgcls.data.listing import SPLIT_OF
 from imgcls.errors import FolderError, shorten
-from imgcls.listing import SPLIT_OF
 from imgcls.system.network import file_metadata
 
 log = logging.getLogger(__name__)

@@ -3,9 +3,9 @@
 import pytest
 from planted import labels, message, plant, skipped, splits
 
-from imgcls.listing import REPEATED
-from imgcls.lookup import read_listing
-from imgcls.table import read_csv
+from imgcls.data.csv_table import read_csv
+from imgcls.data.listing import REPEATED
+from imgcls.data.location import read_listing
 
 ROWS = [("a/0.png", "cat"), ("a/1.png", "cat"), ("b/0.png", "dog"), ("b/1.png", "dog")]
 

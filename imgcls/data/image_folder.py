@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from imgcls.errors import FolderError, nearest, shorten
-from imgcls.images import is_image
-from imgcls.listing import (
+from imgcls.data.decoding import is_image
+from imgcls.data.listing import (
     EMPTY,
     FORBIDDEN,
     HIDDEN,
@@ -21,6 +20,7 @@ from imgcls.listing import (
     check_classes,
     is_clutter,
 )
+from imgcls.errors import FolderError, nearest, shorten
 
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
 

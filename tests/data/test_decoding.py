@@ -15,7 +15,7 @@ import pillow_heif
 import pytest
 from PIL import Image, ImageCms, ImageOps
 
-from imgcls import images
+from imgcls.data import decoding
 from imgcls.errors import ImageError
 
 ROOT = os.geteuid() == 0
@@ -57,12 +57,12 @@ def pipeline(source):
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.JPEG", "b.Heic", "c.d.webp", "[1] é'*.png", "x.jp2", "y.pnm"])
 def test_suffix_of_an_image(name):
-    assert images.is_image(name)
+    assert decoding.is_image(name)
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.pdf", "a.svg", "a.eps", "a.jpg.part", "none"])
 def test_no_suffix_of_an_image(name):
-    assert not images.is_image(name)
+    assert not decoding.is_image(name)
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "AVIF", "HEIF", "PPM", "JPEG2000"])
@@ -70,8 +70,8 @@ def test_without_suffix_the_first_bytes_decide(tmp_path, format):
     pillow_heif.register_heif_opener()
     path = tmp_path / "0123abcd"
     path.write_bytes(encode(photo(), format))
-    assert images.is_image(path)
-    assert images.load_rgb(path).size == (96, 64)
+    assert decoding.is_image(path)
+    assert decoding.load_rgb(path).size == (96, 64)
 
 
 def test_without_suffix_other_things_are_no_images(tmp_path):
@@ -79,7 +79,7 @@ def test_without_suffix_other_things_are_no_images(tmp_path):
     (tmp_path / "empty").touch()
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
-    assert not any(images.is_image(tmp_path / name) for name in ("text", "empty", "folder", "pipe", "missing"))
+    assert not any(decoding.is_image(tmp_path / name) for name in ("text", "empty", "folder", "pipe", "missing"))
 
 
 @pytest.mark.skipif(ROOT, reason="root may read everything")
@@ -87,7 +87,7 @@ def test_unreadable_file_without_suffix_is_no_image(tmp_path):
     path = tmp_path / "secret"
     path.write_bytes(encode(photo(), "PNG"))
     path.chmod(0)
-    assert not images.is_image(path)
+    assert not decoding.is_image(path)
 
 
 def test_an_os_error_means_no_image(tmp_path, monkeypatch):
@@ -98,7 +98,7 @@ def test_an_os_error_means_no_image(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("builtins.open", refuse)
-    assert not images.is_image(path)
+    assert not decoding.is_image(path)
 
 
 # --- pixels
@@ -127,7 +127,7 @@ def test_an_os_error_means_no_image(tmp_path, monkeypatch):
 )
 def test_identical_to_the_pipeline(format, options):
     data = encode(photo(), format, **options)
-    result = images.load_rgb(data)
+    result = decoding.load_rgb(data)
     assert result.mode == "RGB"
     assert np.array_equal(result, pipeline(io.BytesIO(data)))
 
@@ -151,21 +151,21 @@ def test_modes_without_transparency_equal_the_pipeline(mode, format, error):
         image = photo().convert(mode)
     # Pillow opens compressed YCbCr as RGB, and 12.3 cannot read what it writes of it uncompressed
     data = encode(image, format, **({"compression": "tiff_lzw"} if mode == "YCbCr" else {}))
-    assert images.open_image(data).mode == (mode if mode != "YCbCr" else "RGB")
-    assert np.array_equal(images.load_rgb(data), pipeline(io.BytesIO(data)))
-    assert distance(images.load_rgb(data), photo()) < error
+    assert decoding.open_image(data).mode == (mode if mode != "YCbCr" else "RGB")
+    assert np.array_equal(decoding.load_rgb(data), pipeline(io.BytesIO(data)))
+    assert distance(decoding.load_rgb(data), photo()) < error
 
 
 def test_hsv_which_no_file_holds():
-    assert distance(images.to_rgb(photo().convert("HSV")), photo()) < 3
+    assert distance(decoding.to_rgb(photo().convert("HSV")), photo()) < 3
 
 
 def test_cmyk_jpeg_is_not_inverted():
     """Adobe writes CMYK inverted and says so in a marker, which Pillow's writer does too."""
     data = encode(photo().convert("CMYK"), "JPEG", quality=95)
     assert b"Adobe" in data
-    assert distance(images.load_rgb(data), photo()) < 4
-    assert distance(images.to_rgb(images.open_image(data), (12, 8)), photo().reduce(8)) < 8
+    assert distance(decoding.load_rgb(data), photo()) < 4
+    assert distance(decoding.to_rgb(decoding.open_image(data), (12, 8)), photo().reduce(8)) < 8
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "PA", "RGBa"])
@@ -177,7 +177,7 @@ def test_alpha_lies_on_white(mode):
     image = image.convert(mode)
     share = array(alpha)[..., None] / 255
     expected = array(color) * share + 255 * (1 - share)
-    assert np.abs(array(images.to_rgb(image)) - expected).max() <= (3 if mode == "RGBa" else 1)
+    assert np.abs(array(decoding.to_rgb(image)) - expected).max() <= (3 if mode == "RGBa" else 1)
 
 
 @pytest.mark.parametrize("transparency", [1, b"\xff\x00"], ids=["one colour", "bytes"])
@@ -185,14 +185,14 @@ def test_palette_transparency_lies_on_white(transparency):
     image = Image.new("P", (2, 1))
     image.putpalette([10, 20, 30, 200, 0, 0])
     image.putdata([0, 1])
-    result = images.load_rgb(encode(image, "PNG", transparency=transparency))
+    result = decoding.load_rgb(encode(image, "PNG", transparency=transparency))
     assert array(result).tolist() == [[[10, 20, 30], [255, 255, 255]]]
 
 
 def test_palette_with_partial_transparency():
     image = Image.new("P", (1, 1))
     image.putpalette([0, 100, 200])
-    result = images.load_rgb(encode(image, "PNG", transparency=b"\x80"))
+    result = decoding.load_rgb(encode(image, "PNG", transparency=b"\x80"))
     assert np.abs(array(result) - [[[127, 177, 227]]]).max() <= 1
 
 
@@ -200,20 +200,20 @@ def test_palette_with_partial_transparency():
 def test_colour_key_lies_on_white(mode, colour):
     image = Image.new(mode, (2, 1), colour)
     image.putpixel((1, 0), 100 if mode == "L" else (100, 100, 100))
-    result = images.load_rgb(encode(image, "PNG", transparency=colour))
+    result = decoding.load_rgb(encode(image, "PNG", transparency=colour))
     assert array(result).tolist() == [[[255] * 3, [100] * 3]]
 
 
 @pytest.mark.parametrize("mode", ["I;16", "I;16L", "I;16B"])
 def test_16_bit_is_scaled_not_clipped(mode):
     image = Image.frombytes(mode, (4, 1), struct.pack(">4H" if mode == "I;16B" else "<4H", 0, 257, 32896, 65535))
-    assert array(images.to_rgb(image))[0, :, 0].tolist() == [0, 1, 128, 255]
+    assert array(decoding.to_rgb(image))[0, :, 0].tolist() == [0, 1, 128, 255]
 
 
 @pytest.mark.parametrize("format", ["PNG", "TIFF", "JPEG2000"])
 def test_16_bit_files(format):
     values = np.linspace(0, 65535, 96 * 64).round().reshape(64, 96).astype(np.uint16)
-    result = array(images.load_rgb(encode(Image.fromarray(values), format)))
+    result = array(decoding.load_rgb(encode(Image.fromarray(values), format)))
     assert np.abs(result - (values / 257)[..., None]).max() <= (1 if format == "JPEG2000" else 0.5)
 
 
@@ -229,7 +229,7 @@ def big_endian_tiff(values):
 def test_16_bit_pgm_and_big_endian_tiff():
     values = 0, 32896, 65535
     for data in (b"P5 3 1 65535\n" + struct.pack(">3H", *values), big_endian_tiff(values)):
-        assert array(images.load_rgb(data))[0, :, 1].tolist() == [0, 128, 255]
+        assert array(decoding.load_rgb(data))[0, :, 1].tolist() == [0, 128, 255]
 
 
 @pytest.mark.parametrize(
@@ -244,8 +244,8 @@ def test_16_bit_pgm_and_big_endian_tiff():
 )
 def test_mode_i(values, expected):
     data = encode(Image.fromarray(np.array([values], np.int32)), "TIFF")
-    assert images.open_image(data).mode == "I"
-    assert array(images.load_rgb(data))[0, :, 2].tolist() == expected
+    assert decoding.open_image(data).mode == "I"
+    assert array(decoding.load_rgb(data))[0, :, 2].tolist() == expected
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ def test_mode_i(values, expected):
 )
 def test_mode_f(values, expected):
     data = encode(Image.fromarray(np.array([values], np.float32)), "TIFF")
-    assert array(images.load_rgb(data))[0, :, 0].tolist() == expected
+    assert array(decoding.load_rgb(data))[0, :, 0].tolist() == expected
 
 
 @pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG", "TIFF", "AVIF"])
@@ -269,8 +269,8 @@ def test_first_frame_of_several(tmp_path, format):
     path = tmp_path / f"a.{format.lower()}"
     frames = [photo(seed=seed) for seed in range(3)]
     frames[0].save(path, format, save_all=True, append_images=frames[1:])
-    result = images.load_rgb(path)
-    assert getattr(images.open_image(path.read_bytes()), "n_frames", 1) == 3
+    result = decoding.load_rgb(path)
+    assert getattr(decoding.open_image(path.read_bytes()), "n_frames", 1) == 3
     assert distance(result, frames[0]) < 12 < distance(result, frames[1])
 
 
@@ -280,14 +280,14 @@ def test_heic_is_read_and_turned_once(tmp_path):
     image = photo()
     image.info["exif"] = exif(6).tobytes()  # written as a phone does, as EXIF and as the container's own turn
     path.write_bytes(encode(image, "HEIF", quality=95))
-    with images.open_image(path) as image:
-        assert images.displayed_size(image) == (64, 96)
-        assert distance(images.to_rgb(image), photo().transpose(Image.ROTATE_270)) < 6
+    with decoding.open_image(path) as image:
+        assert decoding.displayed_size(image) == (64, 96)
+        assert distance(decoding.to_rgb(image), photo().transpose(Image.ROTATE_270)) < 6
 
 
 def test_avif_suffix(tmp_path):
     photo().save(tmp_path / "a.avif", quality=95)
-    assert distance(images.load_rgb(str(tmp_path / "a.avif")), photo()) < 4
+    assert distance(decoding.load_rgb(str(tmp_path / "a.avif")), photo()) < 4
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -297,9 +297,9 @@ def test_orientation(format, orientation):
     turned = photo()
     turned.getexif()[0x0112] = orientation
     turned = ImageOps.exif_transpose(turned)
-    with images.open_image(data) as image:
-        assert images.displayed_size(image) == turned.size
-        result = images.to_rgb(image)
+    with decoding.open_image(data) as image:
+        assert decoding.displayed_size(image) == turned.size
+        result = decoding.to_rgb(image)
     assert distance(result, turned) < 6
     assert result.getexif().get(0x0112) is None
     assert np.array_equal(ImageOps.exif_transpose(result), result)
@@ -309,21 +309,21 @@ def test_orientation_behind_the_pixels_of_a_png():
     data = encode(photo(), "PNG")
     body = b"eXIf" + exif(6).tobytes().removeprefix(b"Exif\0\0")
     chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
-    with images.open_image(data[:-12] + chunk + data[-12:]) as image:
-        assert images.displayed_size(image) == (64, 96)
-        assert np.array_equal(images.to_rgb(image), photo().transpose(Image.ROTATE_270))
+    with decoding.open_image(data[:-12] + chunk + data[-12:]) as image:
+        assert decoding.displayed_size(image) == (64, 96)
+        assert np.array_equal(decoding.to_rgb(image), photo().transpose(Image.ROTATE_270))
 
 
 def test_16_bit_is_turned_too():
     values = np.arange(6, dtype=np.uint16).reshape(2, 3) * 257
-    result = images.load_rgb(encode(Image.fromarray(values), "PNG", exif=exif(3)))
+    result = decoding.load_rgb(encode(Image.fromarray(values), "PNG", exif=exif(3)))
     assert array(result)[..., 0].tolist() == [[5, 4, 3], [2, 1, 0]]
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 77])
 def test_orientation_out_of_range_is_none(orientation):
     data = encode(photo(), "PNG", exif=exif(orientation))
-    assert np.array_equal(images.load_rgb(data), photo())
+    assert np.array_equal(decoding.load_rgb(data), photo())
 
 
 @pytest.mark.parametrize(
@@ -331,14 +331,14 @@ def test_orientation_out_of_range_is_none(orientation):
 )
 def test_broken_exif_leaves_the_image_readable(payload):
     data = encode(photo(), "JPEG", exif=payload)
-    assert images.load_rgb(data).size == (96, 64)
-    assert images.unreadable_reason(data) is None
+    assert decoding.load_rgb(data).size == (96, 64)
+    assert decoding.unreadable_reason(data) is None
 
 
 def test_result_is_a_copy_that_outlives_the_file(tmp_path):
     photo().save(tmp_path / "a.png")
-    with images.open_image(tmp_path / "a.png") as image:
-        result = images.to_rgb(image)
+    with decoding.open_image(tmp_path / "a.png") as image:
+        result = decoding.to_rgb(image)
         image.putpixel((0, 0), (1, 2, 3))
     (tmp_path / "a.png").unlink()
     assert np.array_equal(result, photo())
@@ -363,9 +363,9 @@ def test_result_is_a_copy_that_outlives_the_file(tmp_path):
 )
 def test_jpeg_is_decoded_at_the_smallest_scale_that_covers(mode, at_least, size):
     data = encode(photo(801, 601).convert(mode), "JPEG", quality=95)
-    full = images.load_rgb(data)
-    with images.open_image(data) as image:
-        result = images.to_rgb(image, at_least)
+    full = decoding.load_rgb(data)
+    with decoding.open_image(data) as image:
+        result = decoding.to_rgb(image, at_least)
     assert result.size == size
     assert all(got >= min(wanted, had) for got, wanted, had in zip(size, at_least, full.size, strict=True))
     assert distance(result, full.reduce(round(801 / size[0]))) < 2
@@ -373,17 +373,17 @@ def test_jpeg_is_decoded_at_the_smallest_scale_that_covers(mode, at_least, size)
 
 def test_at_least_is_meant_as_displayed():
     data = encode(photo(800, 400), "JPEG", exif=exif(6), quality=95)
-    with images.open_image(data) as image:
-        assert images.displayed_size(image) == (400, 800)
-        assert images.to_rgb(image, (100, 400)).size == (200, 400)
-    with images.open_image(data) as image:
-        assert images.to_rgb(image, (200, 100)).size == (200, 400)
+    with decoding.open_image(data) as image:
+        assert decoding.displayed_size(image) == (400, 800)
+        assert decoding.to_rgb(image, (100, 400)).size == (200, 400)
+    with decoding.open_image(data) as image:
+        assert decoding.to_rgb(image, (200, 100)).size == (200, 400)
 
 
 @pytest.mark.parametrize("format", ["PNG", "WEBP", "TIFF"])
 def test_other_formats_are_decoded_in_full(format):
     data = encode(photo(), format)
-    assert images.to_rgb(images.open_image(data), (8, 8)).size == (96, 64)
+    assert decoding.to_rgb(decoding.open_image(data), (8, 8)).size == (96, 64)
 
 
 # --- what cannot be read
@@ -414,8 +414,8 @@ def test_truncated(tmp_path, format, options, share):
     path.write_bytes(data)
     for source in (path, data):
         with pytest.raises(ImageError, match=r"cut\.bin" if source is path else "one in memory"):
-            images.load_rgb(source)
-        reason = images.unreadable_reason(source)
+            decoding.load_rgb(source)
+        reason = decoding.unreadable_reason(source)
         assert reason
         assert "cut.bin" not in reason
 
@@ -425,10 +425,10 @@ def test_truncated(tmp_path, format, options, share):
 @pytest.mark.parametrize("lost", [2, 3, 20, 500])
 def test_eighth_scale_finds_what_full_decoding_finds(size, progressive, lost):
     data = encode(photo(*size), "JPEG", quality=88, progressive=progressive)
-    assert images.unreadable_reason(data) is None
+    assert decoding.unreadable_reason(data) is None
     with pytest.raises(ImageError, match="truncated"):
-        images.load_rgb(data[:-lost])
-    assert "truncated" in images.unreadable_reason(data[:-lost])
+        decoding.load_rgb(data[:-lost])
+    assert "truncated" in decoding.unreadable_reason(data[:-lost])
 
 
 def test_broken_data_of_every_kind():
@@ -442,7 +442,7 @@ def test_broken_data_of_every_kind():
             bad = good.copy()
             at = rng.integers(0, min(len(bad), 400), 4)
             bad[at] = rng.integers(0, 256, 4)
-            reason = images.unreadable_reason(bad.tobytes())
+            reason = decoding.unreadable_reason(bad.tobytes())
             failed += reason is not None
             assert reason is None or 0 < len(reason) <= 100
     assert failed > 20
@@ -456,16 +456,16 @@ def test_not_an_image(tmp_path, content, reason):
     path = tmp_path / "a.jpg"
     path.write_bytes(content)
     with pytest.raises(ImageError, match=rf"a\.jpg: .*{reason}"):
-        images.open_image(path)
-    assert reason in images.unreadable_reason(path)
-    assert reason in images.unreadable_reason(content)
+        decoding.open_image(path)
+    assert reason in decoding.unreadable_reason(path)
+    assert reason in decoding.unreadable_reason(content)
 
 
 def test_missing_and_folder(tmp_path):
     with pytest.raises(ImageError, match=r"gone\.png: No such file"):
-        images.open_image(tmp_path / "gone.png")
+        decoding.open_image(tmp_path / "gone.png")
     with pytest.raises(ImageError, match="directory"):
-        images.open_image(str(tmp_path))
+        decoding.open_image(str(tmp_path))
 
 
 @pytest.mark.skipif(ROOT, reason="root may read everything")
@@ -473,29 +473,29 @@ def test_forbidden(tmp_path):
     path = tmp_path / "a.png"
     photo().save(path)
     path.chmod(0)
-    assert images.unreadable_reason(path) == "Permission denied"
+    assert decoding.unreadable_reason(path) == "Permission denied"
 
 
 def test_forbidden_as_root_sees_it(monkeypatch):
     def refuse(*_, **__):
         raise PermissionError(13, "Permission denied", "/data/a.png")
 
-    monkeypatch.setattr(images.Image, "open", refuse)
-    assert images.unreadable_reason("/data/a.png") == "Permission denied"
+    monkeypatch.setattr(decoding.Image, "open", refuse)
+    assert decoding.unreadable_reason("/data/a.png") == "Permission denied"
 
 
 def test_bomb(monkeypatch):
     data = encode(photo(), "PNG")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 96 * 64 - 1)
-    assert images.load_rgb(data).size == (96, 64)  # above the limit, below twice of it
+    assert decoding.load_rgb(data).size == (96, 64)  # above the limit, below twice of it
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 96 * 64 // 2 - 1)
     with pytest.raises(ImageError, match="more pixels"):
-        images.open_image(data)
+        decoding.open_image(data)
 
 
 def test_a_good_image_has_no_reason(tmp_path):
     photo().save(tmp_path / "a.jpg")
-    assert images.unreadable_reason(tmp_path / "a.jpg") is None
+    assert decoding.unreadable_reason(tmp_path / "a.jpg") is None
 
 
 # --- warnings and threads
@@ -507,7 +507,7 @@ def test_warnings_stay_quiet_in_threads_and_others_are_heard():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with ThreadPoolExecutor(8) as pool:
-            reasons = list(pool.map(images.unreadable_reason, [noisy, encode(photo(), "JPEG")] * 100))
+            reasons = list(pool.map(decoding.unreadable_reason, [noisy, encode(photo(), "JPEG")] * 100))
         with pytest.raises(UserWarning, match="mine"):
             warnings.warn("mine", UserWarning, stacklevel=1)
         clear.set()
@@ -516,10 +516,10 @@ def test_warnings_stay_quiet_in_threads_and_others_are_heard():
 
 
 def test_repeated_reading_adds_one_filter_only():
-    images.load_rgb(encode(photo(), "PNG"))
+    decoding.load_rgb(encode(photo(), "PNG"))
     before = list(warnings.filters)
     for _ in range(5):
-        images.load_rgb(encode(photo(), "PNG"))
+        decoding.load_rgb(encode(photo(), "PNG"))
     assert list(warnings.filters) == before
 
 
@@ -528,6 +528,6 @@ def test_file_is_closed(tmp_path):
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
     (tmp_path / "b.png").write_bytes(encode(photo(), "PNG")[:500])
     before = len(os.listdir("/proc/self/fd"))
-    images.load_rgb(tmp_path / "a.gif")
-    images.unreadable_reason(tmp_path / "b.png")
+    decoding.load_rgb(tmp_path / "a.gif")
+    decoding.unreadable_reason(tmp_path / "b.png")
     assert len(os.listdir("/proc/self/fd")) == before

@@ -14,14 +14,14 @@ import numpy as np
 from datasets.data_files import DataFilesDict, DataFilesList
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 
-from imgcls import digits, hub_rows, lookup, splits
 from imgcls.config.data_options import DataOptions, SourceOptions
+from imgcls.data import demo_digits, hub_dataset, location, stratified_split
+from imgcls.data.listing import ImageFile, Listing
 from imgcls.errors import FolderError, shorten
-from imgcls.listing import ImageFile, Listing
 
 log = logging.getLogger(__name__)
 
-DEMO_PX = digits.IMAGE_PX
+DEMO_PX = demo_digits.IMAGE_PX
 _UNDECODED = datasets.Image(decode=False)
 
 
@@ -55,15 +55,15 @@ def open_images(options: SourceOptions) -> Images:
 
     Raises FolderError when they are not one label an image in at least two classes.
     """
-    hub_id = lookup.hub_id(options)
+    hub_id = location.hub_id(options)
     if hub_id:
         return from_hub(hub_id, options.image_column, options.label_column)
-    listing = lookup.read(options)
+    listing = location.read(options)
     left_out = listing.summary()
     if left_out:
         log.info("data: %s", left_out)
-    images = from_listing(listing, lookup.name(options))
-    images.is_demo = lookup.is_demo(options)
+    images = from_listing(listing, location.name(options))
+    images.is_demo = location.is_demo(options)
     return images
 
 
@@ -117,7 +117,7 @@ def _rows(files: list[str]) -> datasets.Dataset:
 
 def from_hub(hub_id: str, image_column: str | None, label_column: str | None) -> Images:
     """Rows of a data set on the Hub; its splits are kept, images without a label (-1) are left out."""
-    rows, paths, labels, found = hub_rows.load(hub_id, image_column, label_column)
+    rows, paths, labels, found = hub_dataset.load(hub_id, image_column, label_column)
     keys = [f"{hub_id}@{rows._fingerprint}/{path}" for path in paths]
     listing = Listing(Path(hub_id), [ImageFile(*image) for image in zip(paths, labels, found, strict=True)])
     return Images(hub_id.split("/")[1], listing, rows, keys)
@@ -173,11 +173,11 @@ class Division:
                 f"Expected at least 2 images in each class for --folds, got 1 in {shorten(lone)} (images that belong "
                 "together count as one). Add images, or leave --folds out."
             )
-        fold = splits.folds(names, count, seed, groups)
+        fold = stratified_split.folds(names, count, seed, groups)
         for k in range(count):
             rest = [i for i, of in enumerate(fold) if of != k]
             of_rest = [groups[i] for i in rest]
-            chosen = splits.stratified([names[i] for i in rest], {"validation": val_fraction}, seed, of_rest)
+            chosen = stratified_split.stratified([names[i] for i in rest], {"validation": val_fraction}, seed, of_rest)
             at = {"test": [i for i, of in enumerate(fold) if of == k]}
             for split in ("train", "validation"):
                 at[split] = [i for i, of in zip(rest, chosen, strict=True) if of == split]
@@ -225,7 +225,7 @@ def divide(
     free = [j for j, split in enumerate(chosen) if split in (None, "train")]
     if open_fractions:
         labels, of_free = zip(*((files[kept[j]].label, numbers[kept[j]]) for j in free), strict=True)
-        for j, split in zip(free, splits.stratified(labels, open_fractions, seed, of_free), strict=True):
+        for j, split in zip(free, stratified_split.stratified(labels, open_fractions, seed, of_free), strict=True):
             chosen[j] = split
     if options.group_by != "none":
         _warn_of_torn([(numbers[i], split or "train") for i, split in zip(kept, chosen, strict=True)])

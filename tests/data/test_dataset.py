@@ -7,10 +7,11 @@ import tiny
 from drawings import class_folders
 from loopback import LoopbackHub, parquet_repo
 
-from imgcls import audit, dataset
+from imgcls import audit
 from imgcls.config.data_options import DataOptions
+from imgcls.data import dataset
+from imgcls.data.location import read_listing
 from imgcls.errors import FolderError
-from imgcls.lookup import read_listing
 
 
 def paths(images):

@@ -6,9 +6,9 @@ import planted
 import pytest
 from planted import images, labels, message, plant, skipped, splits
 
-from imgcls.folder import scan
-from imgcls.listing import EMPTY, HIDDEN, LOOSE, NO_IMAGE, OUTSIDE, ImageFile
-from imgcls.lookup import read_listing
+from imgcls.data.image_folder import scan
+from imgcls.data.listing import EMPTY, HIDDEN, LOOSE, NO_IMAGE, OUTSIDE, ImageFile
+from imgcls.data.location import read_listing
 
 
 def test_plain_classes(tmp_path):
