@@ -24,7 +24,8 @@ from pathlib import Path
 import pictures
 import torch
 
-from imgcls import model, prediction, source, transforms
+from imgcls import transforms
+from imgcls.models import classifier, inference, source
 from imgcls.system import cpu, hardware
 
 PREDICT = Path(__file__).parent.parent / "scripts" / "predict.py"
@@ -52,16 +53,16 @@ def run(command: list[str]) -> tuple[float, float]:
 
 def ceilings(folder: Path, files: list[Path]) -> dict[str, float]:
     """Images a second of the threads of predict.py when they only decode and prepare, and when they only compute."""
-    network, processor = prediction.load(folder, torch.device("cpu"))
+    network, processor = inference.load(folder, torch.device("cpu"))
     sample = transforms.evaluation_pixels(str(files[0]), processor)
 
     def rate(forward, items, pixels) -> float:
         start = time.perf_counter()
-        for _ in prediction.stream(forward, items, pixels, batch=16, device=torch.device("cpu")):
+        for _ in inference.stream(forward, items, pixels, batch=16, device=torch.device("cpu")):
             pass
         return len(items) / (time.perf_counter() - start)
 
-    logits, compute_items = prediction.logits(network), [None] * 600
+    logits, compute_items = inference.logits(network), [None] * 600
     rate(logits, compute_items[:64], lambda _: sample)
     found = {"network": rate(logits, compute_items, lambda _: sample)}
     found["decode"] = rate(lambda p: p[:, :1, 0, 0], files, lambda f: transforms.evaluation_pixels(str(f), processor))
@@ -112,7 +113,7 @@ def main() -> None:
     print(f"{options.model}, {results['machine']}, {cpu.cores()} cores; images a second, median of {options.rounds}")
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
-        built = model.build(source.locate(options.model), [f"class {i}" for i in range(10)], from_scratch=True)
+        built = classifier.build(source.locate(options.model), [f"class {i}" for i in range(10)], from_scratch=True)
         built.network.save_pretrained(scratch / "model")
         if not hasattr(built.processor, "data_config"):
             built.processor.save_pretrained(scratch / "model")

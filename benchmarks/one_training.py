@@ -98,7 +98,7 @@ def clock(out: Path):
             """Seconds of `count` steps on a batch that is on the device, as fast as the network goes here."""
             import copy
 
-            from imgcls import model as models
+            from imgcls.models import classifier as models
 
             network = copy.deepcopy(getattr(model, "module", model))
             layout = models.memory_layout(network)
@@ -178,7 +178,7 @@ def imports(out: Path, *others: str) -> None:
         "summary",
     ):
         importlib.import_module(f"imgcls.{name}")
-    for name in ("tuning", "trainer", "config.training_options", "source"):
+    for name in ("tuning", "trainer", "config.training_options", "models.source"):
         importlib.import_module(f"imgcls.{name}")
     importlib.import_module("transformers.models.resnet.modeling_resnet")
     for name in ("transformers.models.convnext.image_processing_convnext", *others):

@@ -32,8 +32,9 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 from transformers import set_seed
 
-from imgcls import model, source, transforms
+from imgcls import transforms
 from imgcls.data import location
+from imgcls.models import classifier, source
 from imgcls.system import hardware
 
 STOCK = Path(__file__).parent / "stock.py"
@@ -54,10 +55,10 @@ def train(table: Path, checkpoint: str, seed: int, flags: str, run: Path) -> dic
     return {row["path"]: row["predicted"] for row in rows_of(run / "predictions.csv") if row["split"] == "test"}
 
 
-def built(checkpoint: str, classes: list[str], seed: int) -> model.Classifier:
+def built(checkpoint: str, classes: list[str], seed: int) -> classifier.Classifier:
     """The pretrained network with a fresh head."""
     set_seed(seed)
-    return model.build(source.fetch(source.locate(checkpoint)), classes)
+    return classifier.build(source.fetch(source.locate(checkpoint)), classes)
 
 
 def probe(checkpoint: str, classes: list[str], seed: int, pixels: dict, learned: list, tested: list) -> dict:

@@ -16,8 +16,10 @@ import torch
 from torchvision.transforms import v2
 from transformers import Trainer, TrainingArguments, set_seed
 
-from imgcls import augmentation, model, source, transforms
+from imgcls import augmentation, transforms
 from imgcls.data import decoding
+from imgcls.models import source
+from imgcls.models.classifier import build
 from imgcls.system import hardware
 
 
@@ -36,7 +38,7 @@ def main() -> None:
     tested = [r["path"] for r in rows if r["split"] == "test"]
     classes = sorted({label for _, label in learned})
     set_seed(options.seed)
-    classifier = model.build(source.fetch(source.locate(options.model)), classes)
+    classifier = build(source.fetch(source.locate(options.model)), classes)
     network, px = classifier.network, classifier.image_px
     half = augmentation.DeviceHalf(classifier.processor, augmentation.Plan(), px)  # only normalises
     vary = v2.Compose([v2.RandomResizedCrop(px), v2.RandomHorizontalFlip(), v2.PILToTensor()])

@@ -21,8 +21,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from imgcls import calibration, prediction, scores, suspects, transforms
+from imgcls import calibration, scores, suspects, transforms
 from imgcls.data import location
+from imgcls.models import inference
 from imgcls.storage import run_folder
 
 TRAIN = Path(__file__).parent.parent / "scripts" / "train.py"
@@ -63,9 +64,9 @@ def one(listing, model: str, share: float, seed: int, flags: list[str], scratch:
     temperature = run.read_json(run_folder.CALIBRATION)["temperature"]
     opinions = [calibration.probabilities(kept["out_of_fold"], temperature)]
     opinions += [calibration.probabilities(kept["probes"][:, m]) for m in range(kept["probes"].shape[1])]
-    network, processor = prediction.load(folder, torch.device("cpu"))
-    stream = prediction.stream(
-        prediction.logits(network), [files[i] for i in at], lambda f: transforms.evaluation_pixels(f, processor),
+    network, processor = inference.load(folder, torch.device("cpu"))
+    stream = inference.stream(
+        inference.logits(network), [files[i] for i in at], lambda f: transforms.evaluation_pixels(f, processor),
         batch=16, device=torch.device("cpu"),
     )  # fmt: skip
     learned = np.concatenate([logits for _, logits, _ in stream])

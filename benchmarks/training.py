@@ -26,7 +26,7 @@ from pathlib import Path
 import pictures
 import torch
 
-from imgcls import checkpoints, model, source
+from imgcls.models import classifier, registry, source
 from imgcls.system import cpu, hardware
 
 CHILD = Path(__file__).with_name("one_training.py")
@@ -57,7 +57,7 @@ class Bench:
         """A folder with random weights of a model of the table."""
         folder = self.place / name
         if not folder.exists():
-            built = model.build(source.locate(name), list(CLASSES), from_scratch=True)
+            built = classifier.build(source.locate(name), list(CLASSES), from_scratch=True)
             built.network.save_pretrained(folder)
             if not hasattr(built.processor, "data_config"):
                 built.processor.save_pretrained(folder)
@@ -165,8 +165,8 @@ def ceiling(bench: Bench, options) -> list[dict]:
     """All models from the second epoch against the same network on a batch that is there already."""
     rows = []
     for size in options.sizes:
-        for name in options.models or checkpoints.CHECKPOINTS:
-            heavy = checkpoints.CHECKPOINTS[name].parameters > 40e6
+        for name in options.models or registry.CHECKPOINTS:
+            heavy = registry.CHECKPOINTS[name].parameters > 40e6
             batch, count = (4, 10) if name == "vit-large" else (8, 19) if heavy else (16, 38 if size == "12 MP" else 76)
             steps = {"IMGCLS_CEILING": str(2 if heavy else 4), "IMGCLS_CEILING_PX": "224"}
             given = ("--tune", "full", "--batch_size", batch, "--epochs", LONG, "--image_px", 224, "--compile", "off")

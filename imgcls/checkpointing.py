@@ -13,7 +13,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 from imgcls.averaging import WeightAverage
 from imgcls.capturing import CapturingTrainer
 from imgcls.errors import RunError
-from imgcls.source import Source
+from imgcls.models.source import Source
 from imgcls.storage import run_folder
 from imgcls.system import hardware
 

@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from imgcls import page, prediction
+from imgcls import page
 from imgcls.config.data_options import SourceOptions
 from imgcls.data import location
 from imgcls.errors import RunError
+from imgcls.models import inference
 from imgcls.storage import run_folder
 from imgcls.transforms import evaluation_pixels
 
@@ -35,7 +36,7 @@ def row(run: run_folder.RunFolder, device: torch.device) -> dict:
     options = run.read_options() or {}
     judge = "cross_validation" if metrics.get("cross_validation") else "test" if metrics["test"] else "validation"
     part = metrics[judge]
-    network, processor = prediction.load(run.path, device)
+    network, processor = inference.load(run.path, device)
     sample = evaluation_pixels(_gray(), processor)[None].to(device)
     return {
         "run": str(run.path),

@@ -12,9 +12,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from imgcls import answers, calibration, overlay, prediction, sorting, source, transforms
+from imgcls import answers, calibration, overlay, sorting, transforms
 from imgcls.data import decoding, listing, location
 from imgcls.errors import ImageError, OptionError
+from imgcls.models import inference, source
 from imgcls.storage import resumable_table, run_folder
 from imgcls.system import hardware  # fmt: skip
 
@@ -54,7 +55,7 @@ class Exhibit:
         that cannot be told. Raises ImageError."""
         pixels = self.pixels(path)
         with torch.inference_mode():
-            logits = prediction.logits(self.network)(pixels[None].to(self.device)).float().cpu().numpy()
+            logits = inference.logits(self.network)(pixels[None].to(self.device)).float().cpu().numpy()
         (row,) = self.said.rows([path], logits, {})
         if row["error"]:
             return row, None
@@ -72,8 +73,8 @@ class Exhibit:
         """
         said = replace(self.said, top_k=1)
         torch.set_num_threads(self.threads)  # a thread that first computed beside another batch was left with one
-        stream = prediction.stream(
-            prediction.logits(self.network),
+        stream = inference.stream(
+            inference.logits(self.network),
             itertools.takewhile(lambda _: not self.closing.is_set(), files),
             lambda file: self.pixels(file[0]),
             batch=self.batch_size,
@@ -110,7 +111,7 @@ def load(run: str, min_precision: float, batch_size: int) -> Exhibit:
     """
     hardware.prepare()
     folder = source.trained(run)
-    network, processor = prediction.load(folder, torch.device(hardware.accelerator() or "cpu"))
+    network, processor = inference.load(folder, torch.device(hardware.accelerator() or "cpu"))
     classes = [network.config.id2label[i] for i in range(network.config.num_labels)]
     trust = calibration.of_run(run_folder.RunFolder(folder), min_precision)
     said = answers.Answers(classes, *calibration.in_use(trust, None), min(TOP_K, len(classes)))

@@ -17,11 +17,12 @@ import torch
 from PIL import Image
 from torch import nn
 
-from imgcls import calibration, labelled, model, onnx_file, prediction, preprocessing, transforms
+from imgcls import calibration, labelled, onnx_file, preprocessing, transforms
 from imgcls.config.data_options import SourceOptions
 from imgcls.config.inference_options import ValidateOptions
 from imgcls.data import stratified_split
 from imgcls.errors import FolderError, ImageError, ModelError, OptionError, RunError
+from imgcls.models import classifier, inference
 from imgcls.storage import run_folder
 from imgcls.system import cpu, provenance
 
@@ -44,7 +45,7 @@ def export(folder: Path, run: run_folder.RunFolder) -> dict:
     """
     place = run / run_folder.EXPORT
     _check_free(place)
-    network, processor = prediction.load(folder, torch.device("cpu"))
+    network, processor = inference.load(folder, torch.device("cpu"))
     classes = [network.config.id2label[i] for i in range(network.config.num_labels)]
     trust = calibration.of_run(run_folder.RunFolder(folder), calibration.MIN_PRECISION) or calibration.unfitted(1.0)
     pictures = _pictures(GENERATED_IMAGES)
@@ -68,7 +69,7 @@ def export(folder: Path, run: run_folder.RunFolder) -> dict:
     with _whole_folder(place) as new:
         told = ("classes", "image_px", "preprocessing", "temperature")
         onnx_file.save(graph, new / FILE, {name: record[name] for name in told})
-        network.to(memory_format=model.memory_layout(network))  # as predict.py asks it
+        network.to(memory_format=classifier.memory_layout(network))  # as predict.py asks it
         record |= proof(_torch_answer(network), onnx_file.answer(new / FILE, torch.get_num_threads()), pixels)
         record |= _measured(network, new, pixels[:1])
         run_folder.RunFolder(new).write_json(run_folder.EXPORT_RECORD, record)

@@ -18,14 +18,15 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from imgcls import inputs, model, model_settings, prediction, probe
+from imgcls import probe
 from imgcls.augmentation import DeviceHalf, Plan
 from imgcls.config import recipes
 from imgcls.data import decoding, stratified_split
 from imgcls.data.dataset import Division
-from imgcls.inputs import Input
-from imgcls.losses import PADDING_LABEL
-from imgcls.source import Source
+from imgcls.models import classifier, inference, input_size, model_config
+from imgcls.models.input_size import Input
+from imgcls.models.losses import PADDING_LABEL
+from imgcls.models.source import Source
 from imgcls.storage import array_cache
 from imgcls.storage.pixel_cache import Pixels
 from imgcls.system import cpu
@@ -49,17 +50,17 @@ class Backbone:
     def __init__(
         self, source: Source, classes: list[str], device: torch.device, image_px: int | None, aspect: str | None
     ):
-        self.config, self.processor = model_settings.fitted(source, classes, image_px, aspect)
-        self.image_px = inputs.side(self.config, self.processor)
-        self.family = model_settings.family(self.config)
+        self.config, self.processor = model_config.fitted(source, classes, image_px, aspect)
+        self.image_px = input_size.side(self.config, self.processor)
+        self.family = model_config.family(self.config)
         self._wanted = (source, classes, device, {"image_px": image_px, "aspect": aspect})
 
     @functools.cached_property
     def network(self) -> nn.Module:
         """In evaluation mode, on the device."""
         source, classes, device, shown = self._wanted
-        network = model.build(source, classes, **shown).network
-        return network.to(device, memory_format=model.memory_layout(network)).eval()
+        network = classifier.build(source, classes, **shown).network
+        return network.to(device, memory_format=classifier.memory_layout(network)).eval()
 
 
 class Extractor:
@@ -157,14 +158,14 @@ class Extractor:
 
     def _compute(self, built: Backbone, shown: Dataset, lower: bool) -> np.ndarray:
         with _features_of(built.network) as features:
-            return prediction.outputs_of(lambda pixels: features(pixels, lower), shown, **self.how)
+            return inference.outputs_of(lambda pixels: features(pixels, lower), shown, **self.how)
 
 
 @contextlib.contextmanager
 def _features_of(network: nn.Module) -> Iterator[Callable[[torch.Tensor, bool], torch.Tensor]]:
     """A function of pixels (n, 3, px, px) -> what the head is given, (n, D), in bf16 or not; for several threads."""
     seen = threading.local()
-    hook = model.head_of(network).register_forward_pre_hook(
+    hook = classifier.head_of(network).register_forward_pre_hook(
         lambda _, given: setattr(seen, "features", given[0].flatten(1))
     )
 
@@ -233,7 +234,7 @@ def best_input(
     if px is None:
         px = recipes.input_px(own.family, own.image_px, short_side(extractor.division.rows["train"], seed))
     chosen = Input(px, fixed_aspect)
-    if fixed_aspect is None and inputs.shown(own.processor, own.image_px) == "crop":
+    if fixed_aspect is None and input_size.shown(own.processor, own.image_px) == "crop":
         ways = [Input(px, aspect) for aspect in (None, "squash")]
         chosen = min(
             ways, key=lambda shown: extractor.probe(shown, COMPARED_IMAGES, balanced=balanced, seed=seed).losses.mean()

@@ -18,7 +18,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from imgcls import pitfalls, trials
 from imgcls.config.training_options import TrainOptions
 from imgcls.errors import LaunchError, ModelError
-from imgcls.rehearsal import Pace
+from imgcls.models.step_timing import Pace
 from imgcls.storage import run_folder
 from imgcls.system import hardware
 from imgcls.trainer import ImageTrainer

@@ -11,8 +11,9 @@ from matplotlib import colormaps
 from PIL import Image
 from torch import nn
 
-from imgcls import explanation, page
+from imgcls import page
 from imgcls.errors import ImageError
+from imgcls.models import saliency
 from imgcls.transforms import evaluation_pixels
 
 log = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ def pictures(network: nn.Module, processor, sources: Sequence[str | bytes], targ
     for source, target in zip(sources, targets, strict=True):
         try:
             pixels = evaluation_pixels(source, processor)
-            maps = explanation.heat_maps(network, pixels[None].to(device), [target])
+            maps = saliency.heat_maps(network, pixels[None].to(device), [target])
         except (RuntimeError, TypeError, AttributeError, ImageError) as error:  # any Hub id may be given
             log.info("report: without heat maps, since %s cannot be explained (%s)", type(network).__name__, error)
             return None

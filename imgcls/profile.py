@@ -11,8 +11,8 @@ from functools import cached_property
 from safetensors import safe_open
 from transformers import AutoConfig, AutoImageProcessor
 
-from imgcls import inputs
 from imgcls.errors import RunError
+from imgcls.models import input_size
 from imgcls.storage import run_folder
 from imgcls.system import redaction
 
@@ -107,12 +107,12 @@ class Profile:
 
     @cached_property
     def image_px(self) -> int:
-        return inputs.side(self.config, self._processor)
+        return input_size.side(self.config, self._processor)
 
     @property
     def view(self) -> str:
         """What the network sees of a photo."""
-        way = WAYS.get(inputs.shown(self._processor, self.image_px), "as the image processor does it")
+        way = WAYS.get(input_size.shown(self._processor, self.image_px), "as the image processor does it")
         return f"{self.image_px} x {self.image_px} px, {way}"
 
     @cached_property

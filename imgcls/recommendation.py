@@ -11,15 +11,16 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 import torch
 
-from imgcls import features, model, rehearsal, source
+from imgcls import features
 from imgcls.augmentation import DeviceHalf, plan_of
-from imgcls.checkpoints import CHECKPOINTS
 from imgcls.config import recipes
 from imgcls.config.data_options import AugmentOptions
 from imgcls.data.dataset import Division
 from imgcls.errors import ImgclsError, ModelError, shorten
 from imgcls.intervals import surplus, wilson_interval
-from imgcls.losses import ClassificationLoss
+from imgcls.models import classifier, source, step_timing
+from imgcls.models.losses import ClassificationLoss
+from imgcls.models.registry import CHECKPOINTS
 from imgcls.storage import run_folder
 from imgcls.views import EvaluationView, TrainingView, collate
 
@@ -102,7 +103,7 @@ def prior(wish: Wish, images: int) -> list[Advice]:
 def in_full(advice: Advice, division: Division, device: torch.device) -> dict:
     """The advice with the recipe, the size, and the minutes that training takes on this machine."""
     origin = source.locate(advice.model)
-    built = model.build(origin, division.classes, from_scratch=True, image_px=advice.image_px)
+    built = classifier.build(origin, division.classes, from_scratch=True, image_px=advice.image_px)
     facts = recipes.Facts(
         images=len(division.rows["train"]),
         classes=len(division.classes),
@@ -232,7 +233,9 @@ def best_model(division: Division, run: run_folder.RunFolder, device: torch.devi
     return found["pick"]
 
 
-def _pace(built: model.Classifier | features.Backbone, division: Division, device: torch.device) -> rehearsal.Pace:
+def _pace(
+    built: classifier.Classifier | features.Backbone, division: Division, device: torch.device
+) -> step_timing.Pace:
     """Seconds an image takes in training and in evaluation."""
     plan = plan_of(AugmentOptions(augment="standard", flip="horizontal"))
     half, loss = DeviceHalf(built.processor, plan, built.image_px), ClassificationLoss()
@@ -244,8 +247,8 @@ def _pace(built: model.Classifier | features.Backbone, division: Division, devic
 
     train = TrainingView(division.rows["train"], built.processor, plan, built.image_px, seed=0)
     evaluation = EvaluationView(division.rows["train"], built.processor)
-    pace = rehearsal.rehearse(built.network, step, train, evaluation, BATCH, device)
-    return rehearsal.of_batch(pace, built.network, step, train, BATCH, device)
+    pace = step_timing.rehearse(built.network, step, train, evaluation, BATCH, device)
+    return step_timing.of_batch(pace, built.network, step, train, BATCH, device)
 
 
 def _latency_ms(built: features.Backbone, division: Division, device: torch.device) -> float:

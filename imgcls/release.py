@@ -13,10 +13,11 @@ from pathlib import Path
 from huggingface_hub import ModelCard, model_info
 from safetensors import SafetensorError
 
-from imgcls import card, checkpoints, hub
+from imgcls import card, hub
 from imgcls import space as spaces
 from imgcls.errors import HubError, RunError
 from imgcls.markdown import bullets, code
+from imgcls.models import registry
 from imgcls.profile import Profile
 from imgcls.storage import run_folder
 from imgcls.system import network, redaction
@@ -33,7 +34,7 @@ OWN = (
     f"{run_folder.FIGURES}/", f"{run_folder.ADAPTER}/", f"{run_folder.EXPORT}/",
 )  # fmt: skip
 PLACEHOLDER = "YOUR-NAME"  # the owner in the card of a run that has no repository yet
-_KNOWN = {c.hub_id: c.licence for c in checkpoints.CHECKPOINTS.values()}
+_KNOWN = {c.hub_id: c.licence for c in registry.CHECKPOINTS.values()}
 
 
 def check(run: run_folder.RunFolder, include: Collection[str] = ()) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import Dataset
 
 from imgcls import draws
-from imgcls.losses import PADDING_LABEL
+from imgcls.models.losses import PADDING_LABEL
 from imgcls.resident import REACH, Resident
 from imgcls.transforms import whole_boxes
 from imgcls.views import TrainingView

@@ -14,9 +14,10 @@ import numpy as np
 from peft import PeftModel
 from scipy.special import softmax
 
-from imgcls import calibration, lora, pitfalls, prediction, release, reporting
+from imgcls import calibration, pitfalls, release, reporting
 from imgcls.data.dataset import Division
 from imgcls.metrics import judge
+from imgcls.models import inference, lora
 from imgcls.progress import Stopwatch
 from imgcls.storage import run_folder
 from imgcls.storage.pixel_cache import Pixels
@@ -48,12 +49,12 @@ def write(
     if args.should_save:
         save_model(trainer, run)
     trainer.accelerator.wait_for_everyone()
-    network, processor = prediction.load(run.path, args.device)
+    network, processor = inference.load(run.path, args.device)
     logits = {}
     for split in ("validation", "test"):
         if split in division.rows:
             view = EvaluationView(division.rows[split], processor, keys=division.keys[split], kept=kept)
-            logits[split] = prediction.all_logits(network, view, args)
+            logits[split] = inference.all_logits(network, view, args)
     if not args.should_save:
         return
     labels = {split: division.labels(split) for split in logits}

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from imgcls import prediction
 from imgcls.intervals import surplus
+from imgcls.models import inference
 from imgcls.trainer import ImageTrainer
 
 # Share of the way from the probe to the fine-tuned weights. Half-way is often better than either end (Wortsman et al.
@@ -34,7 +34,7 @@ def keep_best(trainer: ImageTrainer, wanted: str = "best", expected: str = "aver
             continue
         network.load_state_dict(between(trainer.start, end, share))
         network.eval()
-        logits = prediction.all_logits(network, trainer.eval_dataset, args)
+        logits = inference.all_logits(network, trainer.eval_dataset, args)
         correct[name] = logits.argmax(1) == labels
     kept = choose(correct, expected) if wanted == "best" else wanted
     network.load_state_dict(between(trainer.start, end, SHARES[kept]))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from imgcls import features, model_settings, probe
+from imgcls import features, probe
 from imgcls.augmentation import PLANS
 from imgcls.config import recipes
 from imgcls.config.data_options import AugmentOptions, DataOptions, ModelOptions, TuneOptions
@@ -15,8 +15,9 @@ from imgcls.config.performance_options import SpeedOptions
 from imgcls.config.training_options import TrainOptions
 from imgcls.data import decoding
 from imgcls.data.dataset import Division
-from imgcls.inputs import Input
-from imgcls.source import Source
+from imgcls.models import model_config
+from imgcls.models.input_size import Input
+from imgcls.models.source import Source
 from imgcls.storage.pixel_cache import Pixels
 from imgcls.views import EIGHTHS
 
@@ -47,9 +48,9 @@ def start(
 
     kept: where photos are kept; the features of training images are taken from those, unless they are seen once alone.
     """
-    family = model_settings.family_of(source)
+    family = model_config.family_of(source)
     chooses = mode != "full" and tune.tune == "auto"
-    image_px = wanted.image_px or model_settings.own_px(source)
+    image_px = wanted.image_px or model_config.own_px(source)
     if chooses and wanted.image_px is None:
         image_px = recipes.input_px(family, image_px, features.short_side(division.rows["train"], args.seed))
     crops = recipes.train_px(family, image_px)
@@ -117,7 +118,7 @@ def _choose_input(extractor: features.Extractor, wanted: ModelOptions, args: Tra
 def _probed(
     mode: str, extractor: features.Extractor, wanted: ModelOptions, tune: TuneOptions, args: TrainOptions
 ) -> Start:
-    shown = Input(wanted.image_px or model_settings.own_px(extractor.source), wanted.fixed_aspect)
+    shown = Input(wanted.image_px or model_config.own_px(extractor.source), wanted.fixed_aspect)
     balanced = args.class_weights == "balanced"
     fitted = extractor.probe(shown, features.PROBED_IMAGES, balanced=balanced, seed=args.seed)
     if mode != "head":

@@ -16,16 +16,17 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import EarlyStoppingCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from imgcls import diagnosis, layers, losses, model, pitfalls
+from imgcls import diagnosis, pitfalls
 from imgcls.augmentation import DeviceHalf
 from imgcls.averaging import WeightAverage
 from imgcls.checkpointing import CheckpointingTrainer, with_own_generator
 from imgcls.config.training_options import METRICS, TrainOptions
 from imgcls.intervals import standard_error
 from imgcls.metrics import ImageClassification
-from imgcls.model import Classifier
+from imgcls.models import losses, param_groups
+from imgcls.models.classifier import Classifier, memory_layout
+from imgcls.models.step_timing import Pace, of_batch, rehearse
 from imgcls.progress import EvaluateEveryEpochs, History, Progress, Stopwatch
-from imgcls.rehearsal import Pace, of_batch, rehearse
 from imgcls.resident_view import ResidentView
 from imgcls.storage import run_folder
 from imgcls.system import hardware
@@ -55,7 +56,7 @@ class ImageTrainer(CheckpointingTrainer):
         validation: Dataset,
         loss: losses.ClassificationLoss,
         run: run_folder.RunFolder,
-        rates: layers.Rates,
+        rates: param_groups.Rates,
         *,
         task: pitfalls.Task,
         mix: Callable | None = None,
@@ -68,7 +69,7 @@ class ImageTrainer(CheckpointingTrainer):
         self.numbers: dict | None = None  # of the latest evaluation, as in metrics.json
         self.diagnosis = diagnosis.Diagnosis(task, lambda: self.numbers)
         is_images = isinstance(train, TrainingView)
-        self.layout = model.memory_layout(classifier.network) if is_images else torch.contiguous_format
+        self.layout = memory_layout(classifier.network) if is_images else torch.contiguous_format
         self.device_half = DeviceHalf(train.processor, train.plan, train.px, self.layout) if is_images else None
         self.metric = ImageClassification(task.classes)
         progress = Progress(not args.disable_tqdm, train.kept_share if is_images else None)
@@ -119,7 +120,9 @@ class ImageTrainer(CheckpointingTrainer):
         """Trainer's optimizer over groups of our own: rates by layer, no decay of vectors."""
         if self.optimizer is None:
             kind, settings = self.get_optimizer_cls_and_kwargs(self.args, self.model)
-            groups = layers.parameter_groups(self.model, self.rates, self.args.learning_rate, self.args.weight_decay)
+            groups = param_groups.parameter_groups(
+                self.model, self.rates, self.args.learning_rate, self.args.weight_decay
+            )
             self.optimizer = kind(groups, **settings)
         return self.optimizer
 

@@ -11,7 +11,7 @@ import torch
 from accelerate.utils import broadcast_object_list
 
 from imgcls.errors import ModelError
-from imgcls.rehearsal import Pace
+from imgcls.models.step_timing import Pace
 from imgcls.storage import run_folder
 from imgcls.system import cpu
 from imgcls.trainer import ImageTrainer

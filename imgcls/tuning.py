@@ -14,9 +14,8 @@ from torch import nn
 from torch.utils.data import Dataset
 from transformers import set_seed
 
-from imgcls import features, inputs, layers, lora, losses, model, model_settings, pitfalls
+from imgcls import features, pitfalls
 from imgcls.augmentation import mixing, plan_of
-from imgcls.checkpoints import CHECKPOINTS
 from imgcls.config import recipes
 from imgcls.config.data_options import AugmentOptions, DataOptions, ModelOptions, TuneOptions
 from imgcls.config.performance_options import SpeedOptions
@@ -24,8 +23,11 @@ from imgcls.config.training_options import TrainOptions
 from imgcls.data import location
 from imgcls.data.dataset import Division
 from imgcls.errors import OptionError
-from imgcls.inputs import Input
-from imgcls.source import Source, base_model, earlier
+from imgcls.models import input_size, lora, losses, model_config, param_groups
+from imgcls.models.classifier import Classifier, build, has_linear_head, head_names, head_of
+from imgcls.models.input_size import Input
+from imgcls.models.registry import CHECKPOINTS
+from imgcls.models.source import Source, base_model, earlier
 from imgcls.start import Start, extractor_of, start
 from imgcls.storage import run_folder
 from imgcls.storage.pixel_cache import Pixels
@@ -47,15 +49,15 @@ def mode_of(tune: TuneOptions, wanted: ModelOptions, source: Source, images: int
     the network cannot have.
     """
     if wanted.image_px is not None:
-        model_settings.check_px(source, wanted.image_px)
+        model_config.check_px(source, wanted.image_px)
     if tune.tune == "full" or (tune.tune == "auto" and (wanted.from_scratch or tune.recipe == "guide")):
         return "full"
     if wanted.from_scratch:
         raise OptionError(f"Expected --tune full with random weights, got {tune.tune}: their features say nothing.")
-    if tune.tune == "auto" and not model.has_linear_head(source):
+    if tune.tune == "auto" and not has_linear_head(source):
         log.info("tune: full, since the head of %s is not one linear layer", source.name)
         return "full"
-    return recipes.auto_mode(model_settings.family_of(source), images) if tune.tune == "auto" else tune.tune
+    return recipes.auto_mode(model_config.family_of(source), images) if tune.tune == "auto" else tune.tune
 
 
 def shown_smaller(
@@ -64,7 +66,7 @@ def shown_smaller(
     """Whether --tune auto will take a smaller input than the checkpoint's own, since the pictures are tiny."""
     if mode == "full" or tune.tune != "auto" or wanted.image_px is not None:
         return False
-    family, own = model_settings.family_of(source), model_settings.own_px(source)
+    family, own = model_config.family_of(source), model_config.own_px(source)
     return recipes.input_px(family, own, features.short_side(division.rows["train"], seed)) < own
 
 
@@ -74,7 +76,7 @@ def fit_aspect(mode: str, tune: TuneOptions, wanted: ModelOptions, source: Sourc
     cut_share: share of the images of which the middle square shows less than two thirds.
     """
     probed = mode != "full" and tune.tune == "auto"
-    if wanted.aspect == "auto" and not probed and cut_share > CUT_SHARE and model_settings.own_aspect(source) == "crop":
+    if wanted.aspect == "auto" and not probed and cut_share > CUT_SHARE and model_config.own_aspect(source) == "crop":
         wanted.aspect = "squash"
         log.info(
             "input: photos are squashed to a square, since the middle of %.0f %% of them would miss over a third "
@@ -122,7 +124,7 @@ class Setup:
             self.mode, self.source, self.data, self.tune, self.speed, self.args, self.division, self.kept
         )
         said = extractor.opinions(
-            Input(self.wanted.image_px or model_settings.own_px(self.source), self.wanted.fixed_aspect),
+            Input(self.wanted.image_px or model_config.own_px(self.source), self.wanted.fixed_aspect),
             self.start.probe.strength, OPINIONS, balanced=self.args.class_weights == "balanced", seed=self.args.seed,
         )  # fmt: skip
         paths = [path for split in self.division.rows for path in self.division.paths[split]]
@@ -149,9 +151,9 @@ class Setup:
         if self.start.probe is not None:
             start = {name: value.cpu().clone() for name, value in module.state_dict().items()}
         if self.mode == "probe_and_full":
-            model.head_of(classifier.network).reset_parameters()
+            head_of(classifier.network).reset_parameters()
         if self.tune.batch_norm == "hold":
-            layers.hold_batch_norm(module)
+            param_groups.hold_batch_norm(module)
         args.per_device_train_batch_size, args.gradient_accumulation_steps = batch, accumulation
         if args.ddp_find_unused_parameters is None and classifier.network.config.model_type in KNOWN_TYPES:
             args.ddp_find_unused_parameters = False  # they use all; looking for others costs time and a warning
@@ -162,7 +164,7 @@ class Setup:
             *self._views(classifier),
             self._loss(),
             self.run,
-            layers.Rates(head, self.tune.layer_decay, self.tune.head_factor),
+            param_groups.Rates(head, self.tune.layer_decay, self.tune.head_factor),
             task=self._task(),
             mix=mixing(self.augment.mixup, self.augment.cutmix),
             start=start,
@@ -181,9 +183,9 @@ class Setup:
             return "fine-tuned"
         return "probe" if self.args.class_weights == "balanced" else "average"
 
-    def _classifier(self) -> model.Classifier:
+    def _classifier(self) -> Classifier:
         """The network that fits the task, with the probe as its head if there is one."""
-        built = model.build(
+        built = build(
             self.source,
             self.division.classes,
             from_scratch=self.wanted.from_scratch,
@@ -194,24 +196,27 @@ class Setup:
         for note in built.notes:
             log.info("model: %s", note)
         if self.start.probe is not None:
-            head = model.head_of(built.network)
+            head = head_of(built.network)
             with torch.no_grad():
                 head.weight.copy_(torch.from_numpy(self.start.probe.weight))
                 head.bias.copy_(torch.from_numpy(self.start.probe.bias))
         return built
 
-    def _trained(self, classifier: model.Classifier) -> tuple[nn.Module, Collection[str]]:
+    def _trained(self, classifier: Classifier) -> tuple[nn.Module, Collection[str]]:
         """What is trained in this mode, and the names of the head's parameters in it."""
         if self.mode == "head":
-            return HeadOnly(model.head_of(classifier.network), classifier.network.config), {"head.weight", "head.bias"}
+            return HeadOnly(head_of(classifier.network), classifier.network.config), {
+                "head.weight",
+                "head.bias",
+            }
         if self.mode == "lora":
             wrapped = lora.wrap(classifier, self.tune.lora_rank)
             some, every = wrapped.get_nb_trainable_parameters()
             log.info("lora: %s of %s weights train (%.1f %%)", f"{some:,}", f"{every:,}", 100 * some / every)
             return wrapped, lora.head_names(wrapped)
-        return classifier.network, model.head_names(classifier.network)
+        return classifier.network, head_names(classifier.network)
 
-    def _views(self, classifier: model.Classifier) -> list[Dataset]:
+    def _views(self, classifier: Classifier) -> list[Dataset]:
         """Training and validation samples."""
         if self.mode == "head":
             splits = ("train", "validation")
@@ -224,7 +229,7 @@ class Setup:
                 plan_of(self.augment),
                 self.augment.train_px,
                 self.args.seed,
-                padded=inputs.shown(classifier.processor, classifier.image_px) == "pad",
+                padded=input_size.shown(classifier.processor, classifier.image_px) == "pad",
                 keys=keys["train"],
                 kept=self.kept,
                 short_px=self.speed.cache_px,

@@ -12,11 +12,12 @@ from PIL import Image, ImageOps
 from torch import nn
 from tqdm import tqdm
 
-from imgcls import calibration, corruptions, intervals, prediction
+from imgcls import calibration, corruptions, intervals
 from imgcls.data import decoding, stratified_split
 from imgcls.errors import OptionError, RunError, shorten
 from imgcls.labelled import Labelled
 from imgcls.metrics import judge
+from imgcls.models import inference
 from imgcls.scores import expected_calibration_error
 from imgcls.storage import run_folder
 from imgcls.system import provenance
@@ -53,8 +54,8 @@ class Model:
 
         found, broken = [], {}
         with tqdm(total=len(of.at), desc=desc, unit="img", leave=False, disable=None) as bar:
-            stream = prediction.stream(
-                prediction.logits(self.network), range(len(of.at)), pixels, batch=self.batch, device=self.device
+            stream = inference.stream(
+                inference.logits(self.network), range(len(of.at)), pixels, batch=self.batch, device=self.device
             )
             for at, logits, why in stream:
                 broken |= {at[place]: error for place, error in why.items()}

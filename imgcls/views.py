@@ -17,7 +17,7 @@ from imgcls import draws, preprocessing
 from imgcls.augmentation import Plan
 from imgcls.data import decoding
 from imgcls.levels import Levels
-from imgcls.losses import PADDING_LABEL
+from imgcls.models.losses import PADDING_LABEL
 from imgcls.storage.pixel_cache import Pixels, Wanted, key_of
 from imgcls.transforms import crop, evaluation_pixels, fast_pixels, read_crop, resample_filter
 

@@ -20,7 +20,8 @@ def main() -> int:
     parser.start_logging()
     asked = given.make(ExportOptions)
 
-    from imgcls import export, onnx_file, source
+    from imgcls import export, onnx_file
+    from imgcls.models import source
     from imgcls.storage import run_folder
     from imgcls.system import hardware
 

@@ -39,14 +39,15 @@ def main() -> int:
     import torch
     from tqdm import tqdm
 
-    from imgcls import answers, calibration, prediction, source, transforms
+    from imgcls import answers, calibration, transforms
+    from imgcls.models import inference, source
     from imgcls.storage import array_cache, resumable_table, run_folder
     from imgcls.system import hardware
 
     hardware.prepare()
     device = torch.device(hardware.accelerator() or "cpu")
     folder = source.trained(asked.run)
-    network, processor = prediction.load(folder, device)
+    network, processor = inference.load(folder, device)
     classes = [network.config.id2label[i] for i in range(network.config.num_labels)]
     trust = calibration.of_run(run_folder.RunFolder(folder), asked.min_precision)
     said = answers.Answers(classes, *calibration.in_use(trust, asked.min_confidence), min(asked.top_k, len(classes)))
@@ -64,8 +65,8 @@ def main() -> int:
     with resumable_table.of(asked.out, asked.format, said.columns, settings, said.line) as out:
         known = out.count()
         bar = tqdm(total=total, initial=known, unit="img", leave=False, disable=None if asked.out else True)
-        stream = prediction.stream(
-            prediction.logits(network),
+        stream = inference.stream(
+            inference.logits(network),
             out.rest(intake.expand(inputs, listed)),
             lambda name: pixels(intake.source(name, asked.allow_urls)),
             batch=asked.batch_size,

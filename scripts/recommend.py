@@ -25,8 +25,9 @@ def main() -> int:
 
     import torch
 
-    from imgcls import checkpoints, recommendation, screening
+    from imgcls import recommendation, screening
     from imgcls.data import dataset
+    from imgcls.models import registry
     from imgcls.system import hardware
 
     data, asked = (given.make(kind) for kind in kinds)
@@ -43,7 +44,7 @@ def main() -> int:
         rows = [recommendation.in_full(entry, division, device) for entry in advice]
         found = {"pick": rows[0]["model"], "models": rows}
     else:
-        names = asked.measure or list(checkpoints.CHECKPOINTS)
+        names = asked.measure or list(registry.CHECKPOINTS)
         measured = recommendation.measure(names, division, device, asked.seed)
         found = {"pick": recommendation.pick(measured, asked.priority).model, "models": [m.row() for m in measured]}
     print(json.dumps(found, indent=2) if asked.json else recommendation.table(found))

@@ -28,7 +28,7 @@ def main() -> int:
     from imgcls import experiment, screening, sharing, summary, tuning, views
     from imgcls.checkpointing import disk_bytes
     from imgcls.data import dataset
-    from imgcls.source import fetch_to_train, locate
+    from imgcls.models.source import fetch_to_train, locate
     from imgcls.storage import pixel_location, run_folder
     from imgcls.system import hardware
 
@@ -92,15 +92,16 @@ def measured_best(division, run, args, fresh: bool) -> str:
 
 def follow_recipe(given, args, wanted, tune, augment, origin, division, mode: str, is_demo: bool) -> None:
     """Set every hyper-parameter that was not given, and say why."""
-    from imgcls import model_settings, tuning
+    from imgcls import tuning
     from imgcls.config import recipes
+    from imgcls.models import model_config
     from imgcls.system import hardware
 
     facts = recipes.Facts(
         images=len(division.rows["train"]),
         classes=len(division.classes),
         largest_over_smallest=division.imbalance("train"),
-        family=model_settings.family_of(origin),
+        family=model_config.family_of(origin),
         pretrained=not wanted.from_scratch,
         mode=mode,
         is_demo=is_demo,

@@ -26,8 +26,9 @@ def main() -> int:
 
     import torch
 
-    from imgcls import calibration, labelled, prediction, reporting, source, validation
+    from imgcls import calibration, labelled, reporting, validation
     from imgcls.errors import FolderError
+    from imgcls.models import inference, source
     from imgcls.storage import run_folder
     from imgcls.system import hardware
 
@@ -36,7 +37,7 @@ def main() -> int:
 
     def load(name: str) -> validation.Model:
         folder = source.trained(name)
-        return validation.Model(folder, *prediction.load(folder, device), device, asked.batch_size)
+        return validation.Model(folder, *inference.load(folder, device), device, asked.batch_size)
 
     model, other = load(asked.run), load(asked.compare) if asked.compare else None
     if other:

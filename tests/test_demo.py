@@ -22,10 +22,10 @@ from drawings import photo
 from PIL import Image
 
 import imgcls
-from imgcls import model, source
 from imgcls.config import parser
 from imgcls.data import decoding, image_folder, listing
 from imgcls.errors import ImageError, ModelError, OptionError
+from imgcls.models import classifier, source
 from imgcls.storage import run_folder
 
 pytest.importorskip("gradio")
@@ -38,7 +38,7 @@ STRANGE = ("<b>bold</b>", "${1 + 1} {{value}}", "قطة", "../../x")
 def saved(name, folder, classes):
     """A model folder, as a run leaves it."""
     torch.manual_seed(0)
-    built = model.build(source.locate(str(tiny.write(name, folder / "backbone"))), list(classes))
+    built = classifier.build(source.locate(str(tiny.write(name, folder / "backbone"))), list(classes))
     built.network.save_pretrained(folder / "run")
     built.processor.save_pretrained(folder / "run")
     return folder / "run"

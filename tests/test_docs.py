@@ -9,7 +9,6 @@ import pytest
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from commands import TESTS
 
-from imgcls.checkpoints import CHECKPOINTS
 from imgcls.config import parser
 from imgcls.config.data_options import (
     AugmentOptions,
@@ -31,6 +30,7 @@ from imgcls.config.inference_options import (
 )
 from imgcls.config.performance_options import SpeedOptions
 from imgcls.config.training_options import TrainOptions
+from imgcls.models.registry import CHECKPOINTS
 
 ALONE = (PredictOptions, CompareOptions, PushOptions, DemoOptions, ExportOptions)
 ROOT = TESTS.parent

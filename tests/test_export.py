@@ -20,9 +20,10 @@ from PIL import Image
 from torch import nn
 from transformers import AutoImageProcessor, BitImageProcessor, pipeline
 
-from imgcls import export, inputs, model, model_settings, onnx_file, preprocessing, source
+from imgcls import export, onnx_file, preprocessing
 from imgcls.config import parser
 from imgcls.errors import ModelError
+from imgcls.models import classifier, input_size, model_config, source
 from imgcls.storage import run_folder
 
 EXPORT = TESTS.parent / "scripts" / "export.py"
@@ -46,7 +47,7 @@ def run_export(monkeypatch, capsys):
 def saved(name, folder):
     """A model folder with three classes, without the run that made it."""
     torch.manual_seed(0)
-    built = model.build(source.locate(str(tiny.write(name, folder / "backbone"))), CLASSES)
+    built = classifier.build(source.locate(str(tiny.write(name, folder / "backbone"))), CLASSES)
     built.network.save_pretrained(folder / "run")
     if not hasattr(built.processor, "data_config"):
         built.processor.save_pretrained(folder / "run")
@@ -110,11 +111,11 @@ def test_all_architectures_answer_as_pipeline(run_export, tmp_path, name):
 @pytest.mark.parametrize("name", ["vit-base", "vit-small-msn", "resnet-18", "efficientnet-b0", "mobilenetv3-small"])
 @pytest.mark.parametrize("px", [96, 224, 400])
 def test_steps_make_what_the_processor_makes(name, px):
-    config, processor = model_settings.of(source.locate(name))
-    resized = inputs.resized(config, processor, px)
-    asked = {aspect: inputs.with_aspect(config, resized, aspect) for aspect in ("crop", "squash")}
+    config, processor = model_config.of(source.locate(name))
+    resized = input_size.resized(config, processor, px)
+    asked = {aspect: input_size.with_aspect(config, resized, aspect) for aspect in ("crop", "squash")}
     if name != "efficientnet-b0":  # its processor cannot pad
-        asked["pad"] = inputs.with_aspect(config, resized, "pad")
+        asked["pad"] = input_size.with_aspect(config, resized, "pad")
     for aspect, changed in {"own": resized, **asked}.items():
         for picture in (photo(330, 250, 1), photo(250, 331, 2)):
             steps = preprocessing.steps(changed, picture, px)
@@ -131,7 +132,7 @@ def test_steps_make_what_the_processor_makes(name, px):
 
 @pytest.mark.parametrize("name", ["vit-base", "resnet-18", "mobilenetv3-small"])
 def test_photos_are_resized_quickly_without_the_processor(name, monkeypatch):
-    processor = model_settings.of(source.locate(name))[1]
+    processor = model_config.of(source.locate(name))[1]
     quick = preprocessing.quick(processor)
     monkeypatch.setattr(type(processor), "__call__", None)
     assert quick(photo(330, 250, 1)).shape == (3, 224, 224)

@@ -6,11 +6,12 @@ import torch
 from drawings import photo
 from PIL import Image
 
-from imgcls import features, model, prediction, source
+from imgcls import features
 from imgcls.config.data_options import DataOptions
 from imgcls.data import dataset
 from imgcls.data.location import read_listing
-from imgcls.inputs import Input
+from imgcls.models import classifier, inference, source
+from imgcls.models.input_size import Input
 
 
 def division_of(folder):
@@ -26,10 +27,10 @@ def extractor(resnet, shapes):
 def test_features_are_what_the_head_is_given(extractor):
     built = extractor.build(image_px=64)
     found = extractor.features(built, "validation")
-    assert found.shape == (len(extractor.division.paths["validation"]), model.head_of(built.network).in_features)
+    assert found.shape == (len(extractor.division.paths["validation"]), classifier.head_of(built.network).in_features)
     view = features.EvaluationView(extractor.division.rows["validation"], built.processor)
-    logits = prediction.outputs_of(prediction.logits(built.network), view, batch=3, device=torch.device("cpu"))
-    head = model.head_of(built.network)
+    logits = inference.outputs_of(inference.logits(built.network), view, batch=3, device=torch.device("cpu"))
+    head = classifier.head_of(built.network)
     again = found @ head.weight.detach().numpy().T + head.bias.detach().numpy()
     np.testing.assert_allclose(again, logits, atol=1e-4)
 

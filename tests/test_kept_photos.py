@@ -14,12 +14,13 @@ from drawings import photo
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from imgcls import audit, draws, inputs, model_settings, source, views
+from imgcls import audit, draws, views
 from imgcls.augmentation import DRAWS, PLANS, plan_of
 from imgcls.config import recipes
 from imgcls.config.data_options import AugmentOptions
 from imgcls.data import decoding
 from imgcls.data.listing import ImageFile
+from imgcls.models import input_size, model_config, source
 from imgcls.resident_view import ResidentView
 from imgcls.storage.pixel_cache import Pixels, key_of
 from imgcls.transforms import EpochSampler, evaluation_pixels, whole_boxes
@@ -31,9 +32,9 @@ POLICY = plan_of(AugmentOptions(augment="light", flip="both", trivialaugment=Tru
 
 
 def processor_of(name, px=64, aspect=None):
-    config, processor = model_settings.of(source.locate(name))
-    processor = inputs.resized(config, processor, px)
-    return inputs.with_aspect(config, processor, aspect) if aspect else processor
+    config, processor = model_config.of(source.locate(name))
+    processor = input_size.resized(config, processor, px)
+    return input_size.with_aspect(config, processor, aspect) if aspect else processor
 
 
 @pytest.fixture(scope="module")

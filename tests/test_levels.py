@@ -8,9 +8,9 @@ from drawings import photo
 from PIL import Image
 from transformers import ViTImageProcessor
 
-from imgcls import inputs, model_settings, source
-from imgcls.checkpoints import CHECKPOINTS
 from imgcls.levels import Levels
+from imgcls.models import input_size, model_config, source
+from imgcls.models.registry import CHECKPOINTS
 from imgcls.storage.pixel_cache import Pixels
 from imgcls.transforms import evaluation_pixels
 from imgcls.views import EvaluationView
@@ -18,12 +18,12 @@ from imgcls.views import EvaluationView
 
 def processor_of(name, px=None, aspect=None):
     """A checkpoint's image processor and the side of what it gives."""
-    config, found = model_settings.of(source.locate(name))
+    config, found = model_config.of(source.locate(name))
     if px:
-        found = inputs.resized(config, found, px)
+        found = input_size.resized(config, found, px)
     if aspect:
-        found = inputs.with_aspect(config, found, aspect)
-    return found, inputs.side(config, found)
+        found = input_size.with_aspect(config, found, aspect)
+    return found, input_size.side(config, found)
 
 
 @pytest.fixture(scope="module")

@@ -16,10 +16,10 @@ from drawings import class_folders, photo
 from PIL import ExifTags, Image
 from transformers import pipeline
 
-from imgcls import model, source
 from imgcls.config import parser
 from imgcls.data import decoding
 from imgcls.errors import OptionError
+from imgcls.models import classifier, source
 from imgcls.storage import resumable_table
 
 PREDICT = TESTS.parent / "scripts" / "predict.py"
@@ -43,7 +43,7 @@ def predict(monkeypatch, capsys):
 def saved(name, folder):
     """A model folder with three classes, as a run leaves it."""
     torch.manual_seed(0)
-    built = model.build(source.locate(str(tiny.write(name, folder / "backbone"))), ["a", "b", "c"])
+    built = classifier.build(source.locate(str(tiny.write(name, folder / "backbone"))), ["a", "b", "c"])
     built.network.save_pretrained(folder / "run")
     if not hasattr(built.processor, "data_config"):
         built.processor.save_pretrained(folder / "run")

@@ -9,8 +9,8 @@ import torch
 from commands import TRAIN
 
 from imgcls import recommendation
+from imgcls.models.step_timing import Pace
 from imgcls.recommendation import Measured, Wish, pick, prior
-from imgcls.rehearsal import Pace
 
 RECOMMEND = TRAIN.with_name("recommend.py")
 

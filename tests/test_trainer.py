@@ -9,18 +9,18 @@ import tiny
 import torch
 from transformers import TrainingArguments
 
-from imgcls import model, source
 from imgcls.checkpointing import CheckpointingTrainer
 from imgcls.errors import RunError
-from imgcls.model import memory_layout
+from imgcls.models import classifier, source
+from imgcls.models.classifier import memory_layout
 from imgcls.storage.run_folder import RunFolder
 from imgcls.trainer import ImageTrainer
 from imgcls.transforms import EpochSampler
 
 
 def test_narrow_convolutions_keep_the_ordinary_layout(tmp_path):
-    narrow = model.build(source.locate(str(tiny.write("resnet-18", tmp_path))), ["a", "b"])
-    real = model.build(source.locate("resnet-18"), ["a", "b"], from_scratch=True)
+    narrow = classifier.build(source.locate(str(tiny.write("resnet-18", tmp_path))), ["a", "b"])
+    real = classifier.build(source.locate("resnet-18"), ["a", "b"], from_scratch=True)
     assert memory_layout(narrow.network) is torch.contiguous_format
     assert memory_layout(real.network) is torch.channels_last
 

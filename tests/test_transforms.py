@@ -12,13 +12,13 @@ from drawings import photo
 from PIL import Image
 from transformers import AutoImageProcessor
 
-from imgcls import model, source
 from imgcls.augmentation import DRAWS, PLANS, DeviceHalf, Plan, mixing, plan_of
 from imgcls.config.data_options import AugmentOptions
 from imgcls.data import decoding
 from imgcls.draws import uniform
 from imgcls.errors import OptionError
-from imgcls.losses import PADDING_LABEL, balanced_weights
+from imgcls.models import classifier, source
+from imgcls.models.losses import PADDING_LABEL, balanced_weights
 from imgcls.transforms import EpochSampler, evaluation_pixels, read_crop
 from imgcls.views import TrainingView, collate
 
@@ -48,7 +48,7 @@ def reference(name, folder, px):
 @pytest.mark.parametrize("px", [None, 160, 384])
 def test_evaluation_pixels_are_the_image_processors(checkpoint, px, tmp_path):
     name, folder = checkpoint
-    processor = model.build(source.locate(str(folder)), CLASSES, image_px=px).processor
+    processor = classifier.build(source.locate(str(folder)), CLASSES, image_px=px).processor
     expected = reference(name, folder, px)
     worst = 0.0
     for i, size in enumerate([(640, 480), (384, 512), (50, 80), (700, 100), (px or 224, px or 224)]):
@@ -64,7 +64,7 @@ def test_evaluation_pixels_are_the_image_processors(checkpoint, px, tmp_path):
 
 def test_training_normalises_as_the_image_processor(checkpoint):
     name, folder = checkpoint
-    built = model.build(source.locate(str(folder)), CLASSES)
+    built = classifier.build(source.locate(str(folder)), CLASSES)
     half = DeviceHalf(built.processor, Plan(), built.image_px)
     for colour in [(1, 2, 3), (200, 100, 50), (90, 180, 254)]:
         plain = Image.new("RGB", (built.image_px,) * 2, colour)
@@ -158,7 +158,7 @@ def rows(tmp_path, count=6):
 
 
 def test_training_samples_depend_on_seed_epoch_and_index_alone(tmp_path):
-    processor = model.build(source.locate("resnet-18"), CLASSES, from_scratch=True).processor
+    processor = classifier.build(source.locate("resnet-18"), CLASSES, from_scratch=True).processor
     views = [TrainingView(rows(tmp_path), processor, PLANS["heavy"], 48, seed) for seed in (1, 1, 2)]
     first, again, other = (view[3, 2, True] for view in views)
     assert torch.equal(first["pixel_values"], again["pixel_values"])
@@ -172,7 +172,7 @@ def test_training_samples_depend_on_seed_epoch_and_index_alone(tmp_path):
 @pytest.mark.parametrize("name", ["resnet-18", "efficientnet-b0"])  # resized by torch, and by Pillow
 @pytest.mark.parametrize("plan", ["none", "light"])
 def test_samples_are_mirrored_as_drawn(tmp_path, plan, name):
-    processor = model.build(source.locate(name), CLASSES, from_scratch=True).processor
+    processor = classifier.build(source.locate(name), CLASSES, from_scratch=True).processor
     mirrored = TrainingView(rows(tmp_path), processor, replace(PLANS[plan], flip="both"), 48, 0)
     plain = TrainingView(rows(tmp_path), processor, PLANS[plan], 48, 0)
     drawn = set()
@@ -185,7 +185,7 @@ def test_samples_are_mirrored_as_drawn(tmp_path, plan, name):
 
 
 def test_collated_batches_have_the_shapes_promised(tmp_path):
-    processor = model.build(source.locate("resnet-18"), CLASSES, from_scratch=True).processor
+    processor = classifier.build(source.locate("resnet-18"), CLASSES, from_scratch=True).processor
     view = TrainingView(rows(tmp_path), processor, PLANS["standard"], 48, 0)
     batch = collate([view[0, i, True] for i in range(4)])
     assert batch["pixel_values"].shape == (4, 3, 48, 48)
@@ -229,7 +229,7 @@ def test_mixing_keeps_the_mass_of_labels_and_mixes_images_by_it(mixup, cutmix):
 
 @pytest.mark.parametrize("name", ["trivialaugment", "randaugment"])
 def test_a_policy_depends_on_seed_epoch_and_index_alone(tmp_path, name):
-    processor = model.build(source.locate("resnet-18"), CLASSES, from_scratch=True).processor
+    processor = classifier.build(source.locate("resnet-18"), CLASSES, from_scratch=True).processor
     options = AugmentOptions(augment="light", flip="none", **{name: True})
     view = TrainingView(rows(tmp_path), processor, plan_of(options), 48, 0)
     plain = TrainingView(rows(tmp_path), processor, PLANS["light"], 48, 0)

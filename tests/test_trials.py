@@ -9,7 +9,7 @@ import torch
 
 from imgcls import trials
 from imgcls.errors import ModelError
-from imgcls.rehearsal import Pace
+from imgcls.models.step_timing import Pace
 from imgcls.storage.run_folder import CHECKPOINTS, PRECISION, RunFolder
 from imgcls.system import cpu
 

@@ -11,8 +11,9 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
 
-from imgcls import model, source, tuning
+from imgcls import tuning
 from imgcls.config import recipes
+from imgcls.models import classifier, source
 
 EMA = ("--ema", "0.9")
 
@@ -82,7 +83,7 @@ def test_full_has_no_probe_to_choose_from(fit):
 def test_lora_leaves_an_ordinary_model_and_its_adapter(fit, resnet, shapes, tmp_path):
     run = fit("lora", "--epochs", 2, "--lr", 5e-3)
     torch.manual_seed(0)
-    base = model.build(source.locate(str(resnet)), numbers(run)["classes"], image_px=288).network
+    base = classifier.build(source.locate(str(resnet)), numbers(run)["classes"], image_px=288).network
     # in double precision, so that only what merging rounded shows
     adapted = peft.PeftModel.from_pretrained(base, str(run / "adapter")).eval().double()
     merged = AutoModelForImageClassification.from_pretrained(run).eval().double()

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from imgcls.rehearsal import QUICK_S, Pace, of_batch, rehearse
+from imgcls.models.step_timing import QUICK_S, Pace, of_batch, rehearse
 
 CPU = torch.device("cpu")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import transformers
 from transformers import AutoConfig, AutoImageProcessor
 
-from imgcls import inputs
 from imgcls.errors import ModelError
-from imgcls.source import Source
+from imgcls.models import input_size
+from imgcls.models.source import Source
 
 
 def of(source: Source) -> tuple[object, object]:
@@ -43,18 +43,18 @@ def family_of(source: Source) -> str:
 
 def check_px(source: Source, image_px: int) -> None:
     """Raises ModelError when the network cannot have this input size, before anything is built or written."""
-    inputs.resized(*of(source), image_px)
+    input_size.resized(*of(source), image_px)
 
 
 def own_aspect(source: Source) -> str | None:
     """How the checkpoint's image processor brings a photo to a square: "crop", "pad", "squash" or None, another way."""
     config, processor = of(source)
-    return inputs.shown(processor, inputs.side(config, processor))
+    return input_size.shown(processor, input_size.side(config, processor))
 
 
 def own_px(source: Source) -> int:
     """Side of the input that the checkpoint was made for."""
-    return inputs.side(*of(source))
+    return input_size.side(*of(source))
 
 
 def family(config) -> str:
@@ -72,6 +72,6 @@ def shaped(config, processor, classes: list[str], image_px: int | None, aspect: 
     config.id2label = dict(enumerate(classes))
     config.label2id = {name: i for i, name in enumerate(classes)}
     config.problem_type = "single_label_classification"
-    if image_px is not None and image_px != inputs.side(config, processor):
-        processor = inputs.resized(config, processor, image_px)
-    return processor if aspect is None else inputs.with_aspect(config, processor, aspect)
+    if image_px is not None and image_px != input_size.side(config, processor):
+        processor = input_size.resized(config, processor, image_px)
+    return processor if aspect is None else input_size.with_aspect(config, processor, aspect)

@@ -9,7 +9,7 @@ from torch.nn import functional
 from transformers.modeling_outputs import ImageClassifierOutput
 
 from imgcls.errors import OptionError
-from imgcls.losses import PADDING_LABEL, ClassificationLoss, balanced_weights, class_shares
+from imgcls.models.losses import PADDING_LABEL, ClassificationLoss, balanced_weights, class_shares
 
 N, K = 16, 5
 SMOOTHING = [0.0, 0.1, 0.5]

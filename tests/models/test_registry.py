@@ -3,8 +3,8 @@
 import pytest
 from tiny import HUB_IDS, PARAMETERS
 
-from imgcls.checkpoints import CHECKPOINTS, find
 from imgcls.errors import ModelError
+from imgcls.models.registry import CHECKPOINTS, find
 
 
 def test_the_table_agrees_with_the_checkpoints():

@@ -17,8 +17,8 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 from transformers import AutoImageProcessor, AutoModelForImageClassification, TrainingArguments
 
-from imgcls import model
 from imgcls.errors import ImageError, ModelError, shorten
+from imgcls.models import classifier
 from imgcls.system import cpu, hardware
 
 MOST_READERS = 16  # threads that feed one accelerator; each holds batches in memory
@@ -44,7 +44,7 @@ def load(folder: Path, device: torch.device) -> tuple[nn.Module, object]:
             f"Expected a trained classifier in {folder}, got none for {shorten(info['missing_keys'])}. Train it first: "
             f"python scripts/train.py --model {folder} --data FOLDER"
         )
-    network.eval().to(device, memory_format=model.memory_layout(network))
+    network.eval().to(device, memory_format=classifier.memory_layout(network))
     return network, processor
 
 

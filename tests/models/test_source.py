@@ -10,8 +10,8 @@ import pytest
 import tiny
 from loopback import LoopbackHub
 
-from imgcls import source
 from imgcls.errors import ModelError
+from imgcls.models import source
 from imgcls.storage import run_folder
 
 ASK = """

@@ -7,8 +7,7 @@ import warnings
 import peft
 from torch import nn
 
-from imgcls import model
-from imgcls.model import Classifier
+from imgcls.models.classifier import Classifier, head_of
 
 
 def targets(classifier: Classifier) -> list[str]:
@@ -17,7 +16,7 @@ def targets(classifier: Classifier) -> list[str]:
     The head is trained whole. Depthwise convolutions have fewer inputs than any useful rank, and adapters of grouped
     ones cannot be merged.
     """
-    head = model.head_of(classifier.network)
+    head = head_of(classifier.network)
     found = []
     for name, module in classifier.network.named_modules():
         is_linear = isinstance(module, nn.Linear) and module is not head
@@ -29,7 +28,7 @@ def targets(classifier: Classifier) -> list[str]:
 
 def wrap(classifier: Classifier, rank: int) -> peft.PeftModel:
     """The network with adapters; only these and the head train. The network itself is changed until `merged`."""
-    head = model.head_of(classifier.network)
+    head = head_of(classifier.network)
     name = next(name for name, module in classifier.network.named_modules() if module is head)
     config = peft.LoraConfig(
         r=rank, lora_alpha=2 * rank, target_modules=targets(classifier), modules_to_save=[name], bias="none"

@@ -9,9 +9,9 @@ from pathlib import Path
 from huggingface_hub import errors as hub_errors
 from huggingface_hub import snapshot_download, try_to_load_from_cache
 
-from imgcls import checkpoints
 from imgcls.config.data_options import ModelOptions
 from imgcls.errors import ModelError
+from imgcls.models import registry
 from imgcls.storage import run_folder
 from imgcls.system.network import file_metadata
 
@@ -26,7 +26,7 @@ class Source:
     """Where a model comes from. `folder` holds its files; None for a table row built from random weights."""
 
     name: str
-    checkpoint: checkpoints.Checkpoint | None = None
+    checkpoint: registry.Checkpoint | None = None
     folder: Path | None = None
 
     @property
@@ -55,11 +55,11 @@ def locate(name: str) -> Source:
     folder = Path(name).expanduser()
     if (folder / "config.json").is_file():
         return Source(name, folder=folder)
-    if folder.is_dir() and ("/" in name or name not in checkpoints.CHECKPOINTS):
+    if folder.is_dir() and ("/" in name or name not in registry.CHECKPOINTS):
         raise ModelError(f"Expected a model folder with config.json, got {name} without one. Give a run folder.")
     if name.startswith(("/", "./", "../", "~")):
         raise ModelError(f"Expected a model folder, got {name}, which does not exist. Give a run folder or a name.")
-    return Source(name, checkpoints.find(name))
+    return Source(name, registry.find(name))
 
 
 def fetch(source: Source, weights: bool = True) -> Source:

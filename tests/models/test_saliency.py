@@ -6,22 +6,23 @@ import torch
 import transformers
 from torch import nn
 
-from imgcls import explanation, model, overlay, source
+from imgcls import overlay
+from imgcls.models import classifier, saliency, source
 
 
 @pytest.mark.parametrize("name", tiny.HUB_IDS)
 def test_all_architectures(tmp_path, name):
-    built = model.build(source.locate(str(tiny.write(name, tmp_path))), ["a", "b", "c"])
+    built = classifier.build(source.locate(str(tiny.write(name, tmp_path))), ["a", "b", "c"])
     pixels = torch.randn(2, 3, built.image_px, built.image_px, generator=torch.Generator().manual_seed(0))
     before = built.network(pixel_values=pixels).logits
-    maps = explanation.heat_maps(built.network, pixels, [0, 2])
+    maps = saliency.heat_maps(built.network, pixels, [0, 2])
     assert maps.shape[0] == 2
     assert maps.shape[1] == maps.shape[2] > 1
     assert maps.min() >= 0
     assert torch.allclose(maps.amax(dim=(1, 2)), torch.ones(2))
     assert not pixels.requires_grad
     assert torch.allclose(built.network(pixel_values=pixels).logits, before)  # attention is as it was
-    alone = explanation.heat_maps(built.network, pixels[1:], [2])
+    alone = saliency.heat_maps(built.network, pixels[1:], [2])
     assert torch.allclose(alone[0], maps[1], atol=1e-4)
 
 
@@ -43,7 +44,7 @@ class Quarters(nn.Module):
 def test_what_decided_is_bright():
     pixels = torch.zeros(1, 3, 32, 32)
     pixels[:, :, :16, 16:] = 1  # only quarter 1 is bright
-    (heat,) = explanation.heat_maps(Quarters(), pixels, [1])
+    (heat,) = saliency.heat_maps(Quarters(), pixels, [1])
     assert heat[:2, 2:].min() == 1
     assert heat.sum() == heat[:2, 2:].sum()
 
@@ -59,11 +60,11 @@ def test_a_network_that_neither_way_fits(tmp_path):
         def forward(self, pixel_values):
             return type("Output", (), {"logits": self.head(pixel_values.flatten(1))})()
 
-    assert explanation.heat_maps(Flat(), torch.zeros(1, 3, 8, 8), [0]) is None
+    assert saliency.heat_maps(Flat(), torch.zeros(1, 3, 8, 8), [0]) is None
 
 
 def test_overlays_are_pictures(tmp_path, shapes):
-    built = model.build(source.locate(str(tiny.write("resnet-18", tmp_path))), ["a", "b"])
+    built = classifier.build(source.locate(str(tiny.write("resnet-18", tmp_path))), ["a", "b"])
     file = next(shapes.rglob("*.jpg"))
     (encoded,) = overlay.pictures(built.network, built.processor, [str(file)], [1])
     assert encoded.startswith("/9j/")  # a JPEG in base64

@@ -5,7 +5,7 @@ import pytest
 import tiny
 import torch
 
-from imgcls import layers, lora, model, source
+from imgcls.models import classifier, lora, param_groups, source
 
 
 @pytest.fixture(scope="module", params=sorted(tiny.HUB_IDS))
@@ -15,7 +15,7 @@ def folder(request, tmp_path_factory):
 
 def build(folder):
     torch.manual_seed(0)
-    return model.build(source.locate(str(folder)), ["a", "b", "c"])
+    return classifier.build(source.locate(str(folder)), ["a", "b", "c"])
 
 
 def logits(network, pixels):
@@ -27,14 +27,14 @@ def logits(network, pixels):
 def test_one_step_changes_adapters_and_head_alone_and_every_form_agrees(folder, tmp_path):
     classifier = build(folder)
     wrapped = lora.wrap(classifier, rank=4)
-    layers.hold_batch_norm(wrapped)
+    param_groups.hold_batch_norm(wrapped)
     pixels = torch.randn(4, 3, classifier.image_px, classifier.image_px, generator=torch.Generator().manual_seed(1))
     untouched = logits(build(folder).network, pixels)
     torch.testing.assert_close(logits(wrapped, pixels), untouched, atol=1e-5, rtol=0)  # adapters start at nothing
 
     before = {name: value.clone() for name, value in wrapped.state_dict().items()}
-    rates = layers.Rates(lora.head_names(wrapped), head_factor=2.0)
-    groups = layers.parameter_groups(wrapped, rates, learning_rate=1e-2, weight_decay=0.0)
+    rates = param_groups.Rates(lora.head_names(wrapped), head_factor=2.0)
+    groups = param_groups.parameter_groups(wrapped, rates, learning_rate=1e-2, weight_decay=0.0)
     assert {group["lr"] for group in groups} == {1e-2, 2e-2}
     optimizer = torch.optim.AdamW(groups)
     wrapped.train()
