@@ -173,7 +173,7 @@ def imports(out: Path, *others: str) -> None:
         "system.hardware",
         "storage.pixel_cache",
         "recommendation",
-        "screening",
+        "audit.screening",
         "sharing",
         "summary",
     ):

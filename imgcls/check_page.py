@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from imgcls import page
-from imgcls.audit import Audit
+from imgcls.audit.audit import Audit
+from imgcls.audit.issues import Problem, counted
 from imgcls.data.listing import Listing
 from imgcls.page import text
-from imgcls.problems import Problem, counted
 from imgcls.system import cpu
 
 OF_CLASS, MOST_CLASSES = 8, 40  # pictures in a class's contact sheet; classes that have one

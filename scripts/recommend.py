@@ -25,7 +25,8 @@ def main() -> int:
 
     import torch
 
-    from imgcls import recommendation, screening
+    from imgcls import recommendation
+    from imgcls.audit import screening
     from imgcls.data import dataset
     from imgcls.models import registry
     from imgcls.system import hardware

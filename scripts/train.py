@@ -25,7 +25,8 @@ def main() -> int:
     given = parser.parse(kinds, description=__doc__, examples=EXAMPLES, shown=SHOWN, rare=RARE)
     parser.start_logging()
 
-    from imgcls import experiment, screening, sharing, summary, tuning, views
+    from imgcls import experiment, sharing, summary, tuning, views
+    from imgcls.audit import screening
     from imgcls.checkpointing import disk_bytes
     from imgcls.data import dataset
     from imgcls.models.source import fetch_to_train, locate

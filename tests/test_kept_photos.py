@@ -14,7 +14,8 @@ from drawings import photo
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from imgcls import audit, draws, views
+from imgcls import draws, views
+from imgcls.audit import audit
 from imgcls.augmentation import DRAWS, PLANS, plan_of
 from imgcls.config import recipes
 from imgcls.config.data_options import AugmentOptions

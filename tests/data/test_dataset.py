@@ -7,7 +7,7 @@ import tiny
 from drawings import class_folders
 from loopback import LoopbackHub, parquet_repo
 
-from imgcls import audit
+from imgcls.audit import audit
 from imgcls.config.data_options import DataOptions
 from imgcls.data import dataset
 from imgcls.data.location import read_listing

@@ -19,8 +19,8 @@ import numpy as np
 from scipy.fft import dctn
 from scipy.ndimage import uniform_filter
 
-from imgcls.groups import joined
-from imgcls.inspection import THUMB_PX
+from imgcls.audit.grouping import joined
+from imgcls.audit.image_stats import THUMB_PX
 from imgcls.system import cpu
 
 COEFFICIENTS = 6  # a side; without the mean 35 numbers

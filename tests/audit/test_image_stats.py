@@ -7,7 +7,7 @@ import pytest
 from drawings import photo
 from PIL import Image, ImageFilter, ImageOps
 
-from imgcls.inspection import MOST_BYTES, inspect
+from imgcls.audit.image_stats import MOST_BYTES, inspect
 
 
 def encoded(picture, kind="PNG", **extra):

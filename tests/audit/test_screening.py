@@ -8,7 +8,7 @@ import pytest
 from drawings import class_folders, photo
 from PIL import ImageOps
 
-from imgcls import screening
+from imgcls.audit import screening
 from imgcls.config.data_options import DataOptions
 from imgcls.data import dataset
 from imgcls.errors import FolderError, OptionError

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from imgcls import shortcut
-from imgcls.audit import Audit
+from imgcls.audit import shortcuts
+from imgcls.audit.audit import Audit
+from imgcls.audit.issues import Problem, grouped, plain, where
 from imgcls.data.listing import Listing
 from imgcls.errors import shorten
-from imgcls.problems import Problem, grouped, plain, where
 
 TINY_PX = 32  # shorter side
 STRETCHED = 2.0  # longer side over shorter: the middle square is half of the picture
@@ -144,7 +144,7 @@ def _shortcut(listing: Listing, audit: Audit) -> Iterator[Problem]:
         "file type": np.unique(audit.records["format"][audit.sound], return_inverse=True)[1],
     }
     labels = np.array([audit.files[i].label for i in np.flatnonzero(audit.sound)])
-    found = shortcut.find(labels, facts) if len(labels) else []
+    found = shortcuts.find(labels, facts) if len(labels) else []
     if found:
         shown = shorten(f"{one.label} by {one.fact} ({one.balanced_accuracy:.2f})" for one in found)
         yield Problem(

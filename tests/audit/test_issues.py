@@ -11,10 +11,10 @@ from drawings import photo
 from PIL import Image
 from planted import plant
 
-from imgcls import audit, file_rules, problems, screening
+from imgcls.audit import audit, file_checks, issues, screening
+from imgcls.audit.image_stats import RECORD
 from imgcls.data import image_folder
 from imgcls.data.listing import ImageFile, Listing
-from imgcls.inspection import RECORD
 
 
 def checked(root):
@@ -60,7 +60,7 @@ def test_copies_land_in_one_group_and_others_do_not(planted):
 
 def test_each_problem_says_what_to_do(planted):
     for problem in planted[3]:
-        assert problem.severity in problems.SEVERITIES
+        assert problem.severity in issues.SEVERITIES
         assert problem.count > 0
         assert not re.search(r"\b1 \w+s\b", problem.message)
         assert problem.advice.endswith((".", "?"))
@@ -105,7 +105,7 @@ def test_shortcuts_are_found_and_sound_sets_have_none(tmp_path):
     ],
 )
 def test_names_of_one_class(names, alike):
-    assert file_rules._alike(names) == alike
+    assert file_checks._alike(names) == alike
 
 
 def test_what_training_would_refuse_is_an_error(tmp_path):
@@ -172,4 +172,4 @@ def test_many_files_are_counted_but_not_all_named():
     audited = audit.Audit(files, records, ["truncated"] * len(files))
     (found,) = (p for p in screening.find_problems(Listing("x", files), audited) if p.code == "unreadable")
     assert found.count == 3_000
-    assert len(found.row()["files"]) == problems.MOST_FILES
+    assert len(found.row()["files"]) == issues.MOST_FILES

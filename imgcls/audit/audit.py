@@ -14,9 +14,9 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from imgcls import duplicates, groups
+from imgcls.audit import grouping, near_duplicates
+from imgcls.audit.image_stats import RECORD, THUMB_PX, VERSION, inspect
 from imgcls.data.listing import ImageFile
-from imgcls.inspection import RECORD, THUMB_PX, VERSION, inspect
 from imgcls.storage import array_cache
 from imgcls.system import cpu
 
@@ -56,9 +56,9 @@ class Audit:
     @cached_property
     def exact(self) -> list[np.ndarray]:
         """Positions of each group of files that are the same byte for byte."""
-        found = duplicates.exact(self.records["digest"])
+        found = near_duplicates.exact(self.records["digest"])
         found[list(self.dropped)] = -1
-        return groups.members(found)
+        return grouping.members(found)
 
     @cached_property
     def near(self) -> np.ndarray:
@@ -76,19 +76,21 @@ class Audit:
         key = hashlib.blake2b(self.records["digest"][at].tobytes()).hexdigest()
         views = (self.records[name] for name in ("thumb", "colour"))
         found = array_cache.array(
-            "copies", [VERSION, duplicates.SETTINGS, key], lambda: np.searchsorted(at, duplicates.near(*views, at))
+            "copies",
+            [VERSION, near_duplicates.SETTINGS, key],
+            lambda: np.searchsorted(at, near_duplicates.near(*views, at)),
         )
         return at[found].reshape(-1, 2)
 
     @cached_property
     def copies(self) -> list[np.ndarray]:
         """Positions of each group of images that show the same picture."""
-        return groups.members(groups.joined(len(self), self._same_file(), self.near))
+        return grouping.members(grouping.joined(len(self), self._same_file(), self.near))
 
     def together(self, rule: str = "none") -> np.ndarray:
         """Number of the group of each image: copies, and what a rule of --group_by ties together."""
-        tied = groups.by_rule(rule, self.files, self.records["taken"])
-        return groups.joined(len(self), self._same_file(), self.near, tied)
+        tied = grouping.by_rule(rule, self.files, self.records["taken"])
+        return grouping.joined(len(self), self._same_file(), self.near, tied)
 
     def _same_file(self) -> np.ndarray:
         pairs = [np.stack([same[:-1], same[1:]], 1) for same in self.exact]

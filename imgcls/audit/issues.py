@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
-from imgcls.audit import Audit
+from imgcls.audit.audit import Audit
 from imgcls.data.listing import Listing
 from imgcls.errors import shorten
 

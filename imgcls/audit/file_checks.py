@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from imgcls.audit import Audit
+from imgcls.audit.audit import Audit
+from imgcls.audit.issues import Problem, counted, named, plain, where
 from imgcls.data import decoding
 from imgcls.data.listing import (
     EMPTY,
@@ -25,7 +26,6 @@ from imgcls.data.listing import (
     single_class_cure,
 )
 from imgcls.errors import shorten
-from imgcls.problems import Problem, counted, named, plain, where
 
 HUGE_PX = 50_000_000
 TINY_CLASS = 10  # images: of fewer, validation gets one, and nothing can be said of the class

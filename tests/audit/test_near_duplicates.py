@@ -8,19 +8,19 @@ from drawings import photo
 from PIL import Image, ImageDraw
 from scipy.fft import idctn
 
-from imgcls import duplicates
-from imgcls.inspection import inspect
+from imgcls.audit import near_duplicates
+from imgcls.audit.image_stats import inspect
 
 
 def near(thumbs):
     """Pairs among gray pictures."""
-    return duplicates.near(thumbs, np.full((len(thumbs), 4, 4, 3), 128, np.uint8))
+    return near_duplicates.near(thumbs, np.full((len(thumbs), 4, 4, 3), 128, np.uint8))
 
 
 def pairs_of(pictures):
     """Pairs among pictures, by what is known of them."""
     records, _ = inspect([encoded(picture) for picture in pictures])
-    return {tuple(pair) for pair in duplicates.near(records["thumb"], records["colour"]).tolist()}
+    return {tuple(pair) for pair in near_duplicates.near(records["thumb"], records["colour"]).tolist()}
 
 
 def encoded(picture):
@@ -86,6 +86,6 @@ def test_a_crowd_of_look_alikes_does_not_become_one_group():
 
 def test_files_that_are_the_same():
     digests = np.array([[1, 2], [3, 4], [1, 2], [0, 0], [0, 0]], np.uint64)
-    group = duplicates.exact(digests)
+    group = near_duplicates.exact(digests)
     assert group[0] == group[2] >= 0
     assert list(group[[1, 3, 4]]) == [-1, -1, -1]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from drawings import photo
 
-from imgcls import audit, inspection
+from imgcls.audit import audit, image_stats
 from imgcls.data.listing import ImageFile
 
 
@@ -16,7 +16,7 @@ def looked_at(tmp_path, monkeypatch):
 
     def count(sources, told):
         seen.extend(sources)
-        return inspection.inspect(sources, told)
+        return image_stats.inspect(sources, told)
 
     monkeypatch.setattr(audit, "inspect", count)
     monkeypatch.setenv("IMGCLS_CACHE", str(tmp_path / "cache"))

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from imgcls import audit, file_rules, picture_rules
-from imgcls.audit import Audit
+from imgcls.audit import audit, file_checks, image_checks
+from imgcls.audit.audit import Audit
+from imgcls.audit.issues import SEVERITIES, Problem
 from imgcls.config.data_options import DataOptions
 from imgcls.data.dataset import Images
 from imgcls.data.listing import ImageFile, Listing
 from imgcls.errors import FolderError, OptionError, nearest, shorten
-from imgcls.problems import SEVERITIES, Problem
 from imgcls.storage import run_folder
 
 log = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ def screen(
 
 def find_problems(listing: Listing, audited: Audit, *, full: bool = True) -> list[Problem]:
     """All that is wrong, errors first. Not full: without near duplicates and picture statistics."""
-    rules = [*file_rules.RULES, *picture_rules.RULES, *(picture_rules.FULL_RULES if full else ())]
+    rules = [*file_checks.RULES, *image_checks.RULES, *(image_checks.FULL_RULES if full else ())]
     found = [problem for rule in rules for problem in rule(listing, audited)]
     return sorted(found, key=lambda problem: SEVERITIES.index(problem.severity))
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from imgcls import groups
+from imgcls.audit import grouping
 from imgcls.config.data_options import DataOptions
 from imgcls.data import stratified_split
 from imgcls.data.listing import ImageFile
@@ -17,8 +17,8 @@ NONE = np.zeros(len(FILES), np.int64)
 
 
 def together(rule, taken=NONE):
-    number = groups.joined(len(FILES), groups.by_rule(rule, FILES, taken))
-    return sorted(sorted(i.tolist()) for i in groups.members(number))
+    number = grouping.joined(len(FILES), grouping.by_rule(rule, FILES, taken))
+    return sorted(sorted(i.tolist()) for i in grouping.members(number))
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_rules(rule, expected):
 def test_folders_of_a_split_and_of_no_class_at_all():
     files = [ImageFile("test/test/ann/1.jpg", "test", "test"), ImageFile("train/test/ann/2.jpg", "test", "train"),
              ImageFile("images/1.jpg", "a"), ImageFile("images/2.jpg", "b")]  # fmt: skip
-    assert groups.by_rule("folder", files, NONE).tolist() == [[0, 1]]
+    assert grouping.by_rule("folder", files, NONE).tolist() == [[0, 1]]
 
 
 def test_pictures_of_a_burst_are_chained():
@@ -51,7 +51,7 @@ def test_pictures_of_a_burst_are_chained():
 def test_rules_that_cannot_be_followed(rule, message):
     def follow():
         DataOptions(group_by=rule)
-        groups.by_rule(rule, FILES, NONE)
+        grouping.by_rule(rule, FILES, NONE)
 
     with pytest.raises(OptionError, match=message):
         follow()
