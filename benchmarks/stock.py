@@ -16,8 +16,8 @@ import torch
 from torchvision.transforms import v2
 from transformers import Trainer, TrainingArguments, set_seed
 
-from imgcls import augmentation, transforms
 from imgcls.data import decoding
+from imgcls.dataloading import augmentation, crops
 from imgcls.models import source
 from imgcls.models.classifier import build
 from imgcls.system import hardware
@@ -60,7 +60,7 @@ def main() -> None:
         writer = csv.writer(file)
         writer.writerow(["path", "predicted"])
         for path in tested:
-            pixels = transforms.evaluation_pixels(path, classifier.processor)
+            pixels = crops.evaluation_pixels(path, classifier.processor)
             writer.writerow([path, classes[int(network(pixel_values=pixels[None]).logits.argmax())]])
 
 

@@ -21,8 +21,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from imgcls import calibration, scores, suspects, transforms
+from imgcls import calibration, scores, suspects
 from imgcls.data import location
+from imgcls.dataloading import crops
 from imgcls.models import inference
 from imgcls.storage import run_folder
 
@@ -66,7 +67,7 @@ def one(listing, model: str, share: float, seed: int, flags: list[str], scratch:
     opinions += [calibration.probabilities(kept["probes"][:, m]) for m in range(kept["probes"].shape[1])]
     network, processor = inference.load(folder, torch.device("cpu"))
     stream = inference.stream(
-        inference.logits(network), [files[i] for i in at], lambda f: transforms.evaluation_pixels(f, processor),
+        inference.logits(network), [files[i] for i in at], lambda f: crops.evaluation_pixels(f, processor),
         batch=16, device=torch.device("cpu"),
     )  # fmt: skip
     learned = np.concatenate([logits for _, logits, _ in stream])

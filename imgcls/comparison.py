@@ -15,10 +15,10 @@ from PIL import Image
 from imgcls import page
 from imgcls.config.data_options import SourceOptions
 from imgcls.data import location
+from imgcls.dataloading.crops import evaluation_pixels
 from imgcls.errors import RunError
 from imgcls.models import inference
 from imgcls.storage import run_folder
-from imgcls.transforms import evaluation_pixels
 
 TIMED = 10  # images of which the median is told
 SAME_EVERYWHERE = ("data", "model", "tune", "image_px", "aspect")  # options with a column of their own

@@ -12,8 +12,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from imgcls import answers, calibration, overlay, sorting, transforms
+from imgcls import answers, calibration, overlay, sorting
 from imgcls.data import decoding, listing, location
+from imgcls.dataloading import crops
 from imgcls.errors import ImageError, OptionError
 from imgcls.models import inference, source
 from imgcls.storage import resumable_table, run_folder
@@ -48,7 +49,7 @@ class Exhibit:
     def pixels(self, path: str) -> torch.Tensor:
         """What the model sees of a file, float (3, px, px), as with predict.py. Raises ImageError."""
         check(path)
-        return transforms.evaluation_pixels(path, self.processor)
+        return crops.evaluation_pixels(path, self.processor)
 
     def answer(self, path: str) -> tuple[dict, str | None]:
         """The row of `answers` for one picture, and a JPEG in base64 of what spoke for its first class; None where

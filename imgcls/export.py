@@ -17,10 +17,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-from imgcls import calibration, labelled, onnx_file, preprocessing, transforms
+from imgcls import calibration, labelled, onnx_file
 from imgcls.config.data_options import SourceOptions
 from imgcls.config.inference_options import ValidateOptions
 from imgcls.data import stratified_split
+from imgcls.dataloading import crops, processor_spec
 from imgcls.errors import FolderError, ImageError, ModelError, OptionError, RunError
 from imgcls.models import classifier, inference
 from imgcls.storage import run_folder
@@ -50,7 +51,7 @@ def export(folder: Path, run: run_folder.RunFolder) -> dict:
     trust = calibration.of_run(run_folder.RunFolder(folder), calibration.MIN_PRECISION) or calibration.unfitted(1.0)
     pictures = _pictures(GENERATED_IMAGES)
     real = _validation_pixels(run, processor, classes)
-    pixels = _stacked(real or [preprocessing.pixels(picture, processor) for picture in pictures])
+    pixels = _stacked(real or [processor_spec.pixels(picture, processor) for picture in pictures])
     px = pixels.shape[-1]
     record = {
         "file": FILE,
@@ -59,7 +60,7 @@ def export(folder: Path, run: run_folder.RunFolder) -> dict:
         "output": {"name": onnx_file.OUTPUT, "type": "float32", "shape": ["batch", len(classes)]},
         "image_px": px,
         "classes": classes,
-        "preprocessing": preprocessing.steps(processor, pictures[0], px),
+        "preprocessing": processor_spec.steps(processor, pictures[0], px),
         "temperature": trust["temperature"],
         "images": len(pixels),
         "source": "validation images" if real else "generated",
@@ -179,7 +180,7 @@ def _validation_pixels(run: run_folder.RunFolder, processor, classes: Sequence[s
     found = []
     for i in stratified_split.sample([str(label) for label in of.labels], REAL_IMAGES, 0)[:REAL_IMAGES]:
         with contextlib.suppress(ImageError):
-            found.append(transforms.evaluation_pixels(of.source(i), processor).numpy())
+            found.append(crops.evaluation_pixels(of.source(i), processor).numpy())
     return found
 
 

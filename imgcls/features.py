@@ -19,10 +19,11 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from imgcls import probe
-from imgcls.augmentation import DeviceHalf, Plan
 from imgcls.config import recipes
 from imgcls.data import decoding, stratified_split
 from imgcls.data.dataset import Division
+from imgcls.dataloading.augmentation import DeviceHalf, Plan
+from imgcls.dataloading.image_datasets import EvaluationView, TrainingView, settings_of, shrunk_settings
 from imgcls.models import classifier, inference, input_size, model_config
 from imgcls.models.input_size import Input
 from imgcls.models.losses import PADDING_LABEL
@@ -30,7 +31,6 @@ from imgcls.models.source import Source
 from imgcls.storage import array_cache
 from imgcls.storage.pixel_cache import Pixels
 from imgcls.system import cpu
-from imgcls.views import EvaluationView, TrainingView, settings_of, shrunk_settings
 
 log = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ from PIL import Image
 from torch import nn
 
 from imgcls import page
+from imgcls.dataloading.crops import evaluation_pixels
 from imgcls.errors import ImageError
 from imgcls.models import saliency
-from imgcls.transforms import evaluation_pixels
 
 log = logging.getLogger(__name__)
 

@@ -12,17 +12,17 @@ import numpy as np
 import torch
 
 from imgcls import features
-from imgcls.augmentation import DeviceHalf, plan_of
 from imgcls.config import recipes
 from imgcls.config.data_options import AugmentOptions
 from imgcls.data.dataset import Division
+from imgcls.dataloading.augmentation import DeviceHalf, plan_of
+from imgcls.dataloading.image_datasets import EvaluationView, TrainingView, collate
 from imgcls.errors import ImgclsError, ModelError, shorten
 from imgcls.intervals import surplus, wilson_interval
 from imgcls.models import classifier, source, step_timing
 from imgcls.models.losses import ClassificationLoss
 from imgcls.models.registry import CHECKPOINTS
 from imgcls.storage import run_folder
-from imgcls.views import EvaluationView, TrainingView, collate
 
 log = logging.getLogger(__name__)
 

@@ -16,6 +16,7 @@ from scipy.special import softmax
 
 from imgcls import calibration, pitfalls, release, reporting
 from imgcls.data.dataset import Division
+from imgcls.dataloading.image_datasets import EvaluationView
 from imgcls.metrics import judge
 from imgcls.models import inference, lora
 from imgcls.progress import Stopwatch
@@ -23,7 +24,6 @@ from imgcls.storage import run_folder
 from imgcls.storage.pixel_cache import Pixels
 from imgcls.system import provenance
 from imgcls.trainer import ImageTrainer
-from imgcls.views import EvaluationView
 
 log = logging.getLogger(__name__)
 

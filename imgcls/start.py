@@ -8,18 +8,18 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from imgcls import features, probe
-from imgcls.augmentation import PLANS
 from imgcls.config import recipes
 from imgcls.config.data_options import AugmentOptions, DataOptions, ModelOptions, TuneOptions
 from imgcls.config.performance_options import SpeedOptions
 from imgcls.config.training_options import TrainOptions
 from imgcls.data import decoding
 from imgcls.data.dataset import Division
+from imgcls.dataloading.augmentation import PLANS
+from imgcls.dataloading.image_datasets import EIGHTHS
 from imgcls.models import model_config
 from imgcls.models.input_size import Input
 from imgcls.models.source import Source
 from imgcls.storage.pixel_cache import Pixels
-from imgcls.views import EIGHTHS
 
 log = logging.getLogger(__name__)
 

@@ -17,21 +17,21 @@ from transformers import EarlyStoppingCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from imgcls import diagnosis, pitfalls
-from imgcls.augmentation import DeviceHalf
 from imgcls.averaging import WeightAverage
 from imgcls.checkpointing import CheckpointingTrainer, with_own_generator
 from imgcls.config.training_options import METRICS, TrainOptions
+from imgcls.dataloading.augmentation import DeviceHalf
+from imgcls.dataloading.crops import EpochSampler
+from imgcls.dataloading.gpu_dataset import ResidentView
+from imgcls.dataloading.image_datasets import EvaluationView, TrainingView, collate
 from imgcls.intervals import standard_error
 from imgcls.metrics import ImageClassification
 from imgcls.models import losses, param_groups
 from imgcls.models.classifier import Classifier, memory_layout
 from imgcls.models.step_timing import Pace, of_batch, rehearse
 from imgcls.progress import EvaluateEveryEpochs, History, Progress, Stopwatch
-from imgcls.resident_view import ResidentView
 from imgcls.storage import run_folder
 from imgcls.system import hardware
-from imgcls.transforms import EpochSampler
-from imgcls.views import EvaluationView, TrainingView, collate
 
 log = logging.getLogger(__name__)
 

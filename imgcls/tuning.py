@@ -15,13 +15,14 @@ from torch.utils.data import Dataset
 from transformers import set_seed
 
 from imgcls import features, pitfalls
-from imgcls.augmentation import mixing, plan_of
 from imgcls.config import recipes
 from imgcls.config.data_options import AugmentOptions, DataOptions, ModelOptions, TuneOptions
 from imgcls.config.performance_options import SpeedOptions
 from imgcls.config.training_options import TrainOptions
 from imgcls.data import location
 from imgcls.data.dataset import Division
+from imgcls.dataloading.augmentation import mixing, plan_of
+from imgcls.dataloading.image_datasets import EvaluationView, TrainingView
 from imgcls.errors import OptionError
 from imgcls.models import input_size, lora, losses, model_config, param_groups
 from imgcls.models.classifier import Classifier, build, has_linear_head, head_names, head_of
@@ -32,7 +33,6 @@ from imgcls.start import Start, extractor_of, start
 from imgcls.storage import run_folder
 from imgcls.storage.pixel_cache import Pixels
 from imgcls.trainer import ImageTrainer
-from imgcls.views import EvaluationView, TrainingView
 
 log = logging.getLogger(__name__)
 

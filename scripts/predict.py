@@ -39,7 +39,8 @@ def main() -> int:
     import torch
     from tqdm import tqdm
 
-    from imgcls import answers, calibration, transforms
+    from imgcls import answers, calibration
+    from imgcls.dataloading import crops
     from imgcls.models import inference, source
     from imgcls.storage import array_cache, resumable_table, run_folder
     from imgcls.system import hardware
@@ -57,10 +58,10 @@ def main() -> int:
     if total == 0:
         raise FolderError(f"Expected images in {shorten(inputs)}, got none.")
     settings = (said, inputs, asked.sort_into, asked.fast, array_cache.file_state(folder / run_folder.WEIGHTS))
-    pixels = functools.partial(transforms.evaluation_pixels, processor=processor)
+    pixels = functools.partial(crops.evaluation_pixels, processor=processor)
     if asked.fast:
         parser.log.info("--fast: large JPEGs are decoded at a smaller scale, so answers may differ from the exact ones")
-        pixels = transforms.fast_pixels(processor)
+        pixels = crops.fast_pixels(processor)
     counts = Counter()
     with resumable_table.of(asked.out, asked.format, said.columns, settings, said.line) as out:
         known = out.count()

@@ -25,10 +25,11 @@ def main() -> int:
     given = parser.parse(kinds, description=__doc__, examples=EXAMPLES, shown=SHOWN, rare=RARE)
     parser.start_logging()
 
-    from imgcls import experiment, sharing, summary, tuning, views
+    from imgcls import experiment, sharing, summary, tuning
     from imgcls.audit import screening
     from imgcls.checkpointing import disk_bytes
     from imgcls.data import dataset
+    from imgcls.dataloading import image_datasets
     from imgcls.models.source import fetch_to_train, locate
     from imgcls.storage import pixel_location, run_folder
     from imgcls.system import hardware
@@ -54,7 +55,9 @@ def main() -> int:
 
     # The images: those that are sound, each in one split.
     with args.main_process_first():
-        screened = screening.screen(images, data, views.keeping(kept, images.keys), show_progress=args.should_log)
+        screened = screening.screen(
+            images, data, image_datasets.keeping(kept, images.keys), show_progress=args.should_log
+        )
     division = dataset.divide(images, screened.excluded, data, args.seed, screened.groups)
 
     # The model's files, and every option that was not given.

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from imgcls.augmentation import PLANS
-from imgcls.draws import CROP_ASPECT, GAMMA, NUMBERS, _mixed, crop_boxes, uniform, variations
+from imgcls.dataloading.augmentation import PLANS
+from imgcls.dataloading.random_params import CROP_ASPECT, GAMMA, NUMBERS, _mixed, crop_boxes, uniform, variations
 
 MANY = uniform(3, [(0, index) for index in range(4000)])
 

@@ -13,13 +13,13 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from imgcls import draws, preprocessing
-from imgcls.augmentation import Plan
 from imgcls.data import decoding
-from imgcls.levels import Levels
+from imgcls.dataloading import processor_spec, random_params
+from imgcls.dataloading.augmentation import Plan
+from imgcls.dataloading.crops import crop, evaluation_pixels, fast_pixels, read_crop, resample_filter
+from imgcls.dataloading.levels import Levels
 from imgcls.models.losses import PADDING_LABEL
 from imgcls.storage.pixel_cache import Pixels, Wanted, key_of
-from imgcls.transforms import crop, evaluation_pixels, fast_pixels, read_crop, resample_filter
 
 if TYPE_CHECKING:
     import datasets  # half a second, which prediction does not need
@@ -104,8 +104,8 @@ class TrainingView(_View):
 
         The pixels are mirrored as drawn; `DeviceHalf` does the rest.
         """
-        numbers = draws.uniform(self.seed, [key[:2] for key in keys])
-        varied = draws.variations(numbers, self.plan)
+        numbers = random_params.uniform(self.seed, [key[:2] for key in keys])
+        varied = random_params.variations(numbers, self.plan)
         shown = self._pixels([index for _, index, _ in keys], numbers, varied[:, :2] != 0)
         return [
             {"pixel_values": pixels, "labels": self.labels[index] if counted else PADDING_LABEL, "draws": drawn}
@@ -153,7 +153,7 @@ class TrainingView(_View):
 
             photos = self.shrunk(indices, self.short_px)
             sizes = np.array([photo.shape[1::-1] for photo in photos]).reshape(-1, 2)
-            boxes = draws.crop_boxes(numbers, sizes, share, self.padded)
+            boxes = random_params.crop_boxes(numbers, sizes, share, self.padded)
             crops = self.kept.each([cut(*each) for each in zip(photos, boxes, sizes, mirrored, strict=True)])
         return [self._varied(torch.from_numpy(seen), own) for seen, own in zip(crops, numbers, strict=True)]
 
@@ -161,7 +161,7 @@ class TrainingView(_View):
         if self.plan.policy is None:
             return pixels
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(numbers[draws.POLICY] * 2**53))
+            torch.manual_seed(int(numbers[random_params.POLICY] * 2**53))
             return self.plan.policy(pixels)
 
 
@@ -185,7 +185,7 @@ class EvaluationView(_View):
     ):
         super().__init__(rows, keys, kept)
         self.processor, self.short_px = processor, short_px
-        self._fast = fast_pixels(processor, preprocessing.quick(processor)) if is_fast else None
+        self._fast = fast_pixels(processor, processor_spec.quick(processor)) if is_fast else None
         self._levels: Levels | None = None
         self._settings = ""
 

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from imgcls import draws
+from imgcls.dataloading import random_params
+from imgcls.dataloading.crops import whole_boxes
+from imgcls.dataloading.gpu_images import REACH, Resident
+from imgcls.dataloading.image_datasets import TrainingView
 from imgcls.models.losses import PADDING_LABEL
-from imgcls.resident import REACH, Resident
-from imgcls.transforms import whole_boxes
-from imgcls.views import TrainingView
 
 
 class ResidentView(Dataset):
@@ -55,11 +55,16 @@ class ResidentView(Dataset):
         """A batch: indices (B,), boxes int (B, 4), draws (B, DRAWS), labels (B,)."""
         view = self.view
         indices = np.array([index for _, index, _ in keys])
-        numbers = draws.uniform(view.seed, [key[:2] for key in keys])
+        numbers = random_params.uniform(view.seed, [key[:2] for key in keys])
         sizes = self.sizes[indices]
-        boxes = whole_boxes(draws.crop_boxes(numbers, sizes, view.plan.crop_share), sizes)
+        boxes = whole_boxes(random_params.crop_boxes(numbers, sizes, view.plan.crop_share), sizes)
         labels = np.where([counted for *_, counted in keys], self.labels[indices], PADDING_LABEL)
-        batch = {"indices": indices, "boxes": boxes, "draws": draws.variations(numbers, view.plan), "labels": labels}
+        batch = {
+            "indices": indices,
+            "boxes": boxes,
+            "draws": random_params.variations(numbers, view.plan),
+            "labels": labels,
+        }
         return {name: torch.from_numpy(values) for name, values in batch.items()}
 
     def _canvas(self) -> tuple[int, int]:

@@ -14,18 +14,18 @@ from drawings import photo
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from imgcls import draws, views
 from imgcls.audit import audit
-from imgcls.augmentation import DRAWS, PLANS, plan_of
 from imgcls.config import recipes
 from imgcls.config.data_options import AugmentOptions
 from imgcls.data import decoding
 from imgcls.data.listing import ImageFile
+from imgcls.dataloading import image_datasets, random_params
+from imgcls.dataloading.augmentation import DRAWS, PLANS, plan_of
+from imgcls.dataloading.crops import EpochSampler, evaluation_pixels, whole_boxes
+from imgcls.dataloading.gpu_dataset import ResidentView
+from imgcls.dataloading.image_datasets import EvaluationView, TrainingView, collate
 from imgcls.models import input_size, model_config, source
-from imgcls.resident_view import ResidentView
 from imgcls.storage.pixel_cache import Pixels, key_of
-from imgcls.transforms import EpochSampler, evaluation_pixels, whole_boxes
-from imgcls.views import EvaluationView, TrainingView, collate
 
 SIZES = [(160, 120), (120, 170), (150, 150), (40, 50), (300, 90), (97, 131)]
 SHORT_PX, PX = 72, 48
@@ -243,7 +243,7 @@ def test_processors_that_give_other_values_share_nothing(rows, pictures, folder)
 
 
 def test_a_thread_that_asks_while_another_reads_the_processor_keeps_under_the_right_settings(rows, folder, monkeypatch):
-    view, settings_of = EvaluationView(rows, processor_of("resnet-18"), kept=kept(folder)), views.settings_of
+    view, settings_of = EvaluationView(rows, processor_of("resnet-18"), kept=kept(folder)), image_datasets.settings_of
     between = []
 
     def interrupted(processor):
@@ -252,7 +252,7 @@ def test_a_thread_that_asks_while_another_reads_the_processor_keeps_under_the_ri
             between[0] = view[1]
         return settings_of(processor)
 
-    monkeypatch.setattr(views, "settings_of", interrupted)
+    monkeypatch.setattr(image_datasets, "settings_of", interrupted)
     view.__getitems__(range(6))
     assert view.kept.holds([view.key(i, "") for i in range(6)]) == 0
     assert view.is_kept
@@ -297,8 +297,8 @@ def test_crops_of_kept_photos_are_hardly_enlarged(plan, px):
     for _ in range(2000):
         size = (short, round(short * draw.choice([1, 1.1, 4 / 3, 3 / 2, 16 / 9, 3])))
         sizes.append(size[:: draw.choice([1, -1])])
-    numbers = np.random.default_rng(0).random((len(sizes), draws.NUMBERS))
-    boxes = whole_boxes(draws.crop_boxes(numbers, np.array(sizes), share), np.array(sizes))
+    numbers = np.random.default_rng(0).random((len(sizes), random_params.NUMBERS))
+    boxes = whole_boxes(random_params.crop_boxes(numbers, np.array(sizes), share), np.array(sizes))
     smallest = min(short, (boxes[:, 2:] - boxes[:, :2]).min())
     assert smallest >= 0.86 * train_px  # the most elongated: a square of that area has as many px as the crop
 
@@ -320,7 +320,7 @@ def test_photos_that_the_check_decoded_are_not_decoded_again(tmp_path, folder, d
     decoded.clear()
     pixels = kept(folder)
     audit.examine(
-        [ImageFile(f, "a") for f in files], files, files.__getitem__, False, seen=views.keeping(pixels, files)
+        [ImageFile(f, "a") for f in files], files, files.__getitem__, False, seen=image_datasets.keeping(pixels, files)
     )
     view = TrainingView(task, processor_of("resnet-18"), PLANS["light"], PX, 5, kept=pixels, short_px=short_px)
     shrunk = view.shrunk(range(3), short_px)
@@ -342,17 +342,17 @@ def test_photos_that_the_check_decoded_are_not_decoded_again(tmp_path, folder, d
 )
 def test_a_check_keeps_eighths_that_are_of_use(folder, decoded_px, photo_px, is_kept):
     pixels = Pixels(folder, 10**7)
-    views.keeping(pixels, ["a"])(0, Image.new("RGB", decoded_px), photo_px)
-    assert pixels.holds([key_of("a", views.EIGHTH)]) == is_kept
+    image_datasets.keeping(pixels, ["a"])(0, Image.new("RGB", decoded_px), photo_px)
+    assert pixels.holds([key_of("a", image_datasets.EIGHTH)]) == is_kept
 
 
 def test_eighths_leave_room_for_training(folder):
     pixels = Pixels(folder, 10 * 500 * 375 * 3)
-    keep = views.keeping(pixels, [str(i) for i in range(8)])
+    keep = image_datasets.keeping(pixels, [str(i) for i in range(8)])
     for i in range(8):
         keep(i, Image.new("RGB", (500, 375)), (4000, 3000))
-    assert pixels.holds(key_of(str(i), views.EIGHTH) for i in range(8)) == 3
+    assert pixels.holds(key_of(str(i), image_datasets.EIGHTH) for i in range(8)) == 3
 
 
 def test_nothing_is_kept_of_a_check_without_a_cache():
-    assert views.keeping(Pixels(), []) is None
+    assert image_datasets.keeping(Pixels(), []) is None

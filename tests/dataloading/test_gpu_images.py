@@ -7,8 +7,8 @@ import pytest
 import torch
 from drawings import photo
 
-from imgcls.resident import REACH, Resident, weights
-from imgcls.transforms import crop
+from imgcls.dataloading.crops import crop
+from imgcls.dataloading.gpu_images import REACH, Resident, weights
 
 SIZES = [(90, 60), (60, 90), (64, 64), (200, 40), (33, 150), (7, 3), (2, 5), (1, 1)]  # width, height
 CPU = torch.device("cpu")

@@ -12,15 +12,15 @@ from drawings import photo
 from PIL import Image
 from transformers import AutoImageProcessor
 
-from imgcls.augmentation import DRAWS, PLANS, DeviceHalf, Plan, mixing, plan_of
 from imgcls.config.data_options import AugmentOptions
 from imgcls.data import decoding
-from imgcls.draws import uniform
+from imgcls.dataloading.augmentation import DRAWS, PLANS, DeviceHalf, Plan, mixing, plan_of
+from imgcls.dataloading.crops import EpochSampler, evaluation_pixels, read_crop
+from imgcls.dataloading.image_datasets import TrainingView, collate
+from imgcls.dataloading.random_params import uniform
 from imgcls.errors import OptionError
 from imgcls.models import classifier, source
 from imgcls.models.losses import PADDING_LABEL, balanced_weights
-from imgcls.transforms import EpochSampler, evaluation_pixels, read_crop
-from imgcls.views import TrainingView, collate
 
 NAMES = sorted(tiny.HUB_IDS)
 CLASSES = ["a", "b"]

@@ -8,12 +8,12 @@ from drawings import photo
 from PIL import Image
 from transformers import ViTImageProcessor
 
-from imgcls.levels import Levels
+from imgcls.dataloading.crops import evaluation_pixels
+from imgcls.dataloading.image_datasets import EvaluationView
+from imgcls.dataloading.levels import Levels
 from imgcls.models import input_size, model_config, source
 from imgcls.models.registry import CHECKPOINTS
 from imgcls.storage.pixel_cache import Pixels
-from imgcls.transforms import evaluation_pixels
-from imgcls.views import EvaluationView
 
 
 def processor_of(name, px=None, aspect=None):

@@ -17,7 +17,7 @@ from torch.nn.functional import interpolate
 from torch.utils.data import Sampler
 
 from imgcls.data import decoding
-from imgcls.draws import crop_boxes
+from imgcls.dataloading.random_params import crop_boxes
 
 GRAY = 118  # the mean of ImageNet, with which image processors pad
 # Filters that torch has for uint8, antialiased as Pillow's and up to four times as fast; Pillow has the others.

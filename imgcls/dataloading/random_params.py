@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from imgcls.augmentation import DRAWS, Plan
+from imgcls.dataloading.augmentation import DRAWS, Plan
 
 CROP_ASPECT = (3 / 4, 4 / 3)  # Szegedy et al. 2015, section 6
 TRIES = 10  # boxes that a crop is picked from: the first that lies in the photo

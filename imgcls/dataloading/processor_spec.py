@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from imgcls import transforms
+from imgcls.dataloading import crops
 
 BOTH, SHORTER, LONGER = "both sides", "shorter side", "longer side"
 LEVELS = 1.0  # of 255, by which the steps may miss the processor: a border's rounded colour costs 0.1, another crop 10
@@ -72,7 +72,7 @@ def quick(processor) -> Callable[[Image.Image], torch.Tensor]:
     drawn = Image.fromarray(noise).resize((512, 384), Image.Resampling.BICUBIC)
     rows, px = own(drawn).shape[1:]
     found = steps(processor, drawn, px) if rows == px else {}
-    name = transforms.FILTERS.get(Image.Resampling[found["filter"].upper()]) if "filter" in found else None
+    name = crops.FILTERS.get(Image.Resampling[found["filter"].upper()]) if "filter" in found else None
     if name is None or found["resize_px"] < px or found["pad"]:
         return own
     mean, std = (torch.tensor(found[of], dtype=torch.float32).view(3, 1, 1) for of in ("mean", "std"))
@@ -80,7 +80,7 @@ def quick(processor) -> Callable[[Image.Image], torch.Tensor]:
 
     def resized(picture: Image.Image) -> torch.Tensor:
         columns, rows = _resized_to(found, picture.size)
-        levels = transforms.resized(np.array(picture), (rows, columns), name)
+        levels = crops.resized(np.array(picture), (rows, columns), name)
         top, left = _cut(found, rows), _cut(found, columns)
         return torch.addcmul(shift, levels[:, top : top + px, left : left + px].float(), scale)
 
@@ -113,7 +113,7 @@ def _way(processor, settings: Mapping, px: int) -> dict | None:
     return {
         "resize": resize,
         "resize_px": to,
-        "filter": Image.Resampling(transforms.resample_filter(processor)).name.lower(),
+        "filter": Image.Resampling(crops.resample_filter(processor)).name.lower(),
         "crop": "middle" if resize == SHORTER or to > px else None,
         "pad": None if resize != LONGER else "around" if is_timm else "right and below",
         "rounding": "nearest" if is_timm else "down",
