@@ -178,7 +178,7 @@ def imports(out: Path, *others: str) -> None:
         "summary",
     ):
         importlib.import_module(f"imgcls.{name}")
-    for name in ("tuning", "trainer", "config.training_options", "models.source"):
+    for name in ("tuning", "training.trainer", "config.training_options", "models.source"):
         importlib.import_module(f"imgcls.{name}")
     importlib.import_module("transformers.models.resnet.modeling_resnet")
     for name in ("transformers.models.convnext.image_processing_convnext", *others):

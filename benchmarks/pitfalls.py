@@ -37,7 +37,7 @@ images.open_image = open_slowly
 """
 LITTLE_MEMORY = """
 import torch
-from imgcls.trainer import ImageTrainer
+from imgcls.training.trainer import ImageTrainer
 step = ImageTrainer.training_step
 def limited(self, *arguments, **options):
     if self._train_batch_size > 4:

@@ -12,14 +12,15 @@ from accelerate.utils.memory import clear_device_cache
 from transformers import TrainerCallback
 from transformers.trainer_utils import HubStrategy
 
-from imgcls import fitting, search, selection
+from imgcls import search, selection
 from imgcls.config.data_options import AugmentOptions, DataOptions, ModelOptions, TuneOptions
 from imgcls.config.training_options import TrainOptions
 from imgcls.data.dataset import Division
 from imgcls.errors import LaunchError, OptionError
 from imgcls.metrics import judge
 from imgcls.storage import run_folder
-from imgcls.trainer import ImageTrainer
+from imgcls.training import fit
+from imgcls.training.trainer import ImageTrainer
 from imgcls.tuning import Setup
 
 log = logging.getLogger(__name__)
@@ -88,7 +89,7 @@ def run(
             trainer.add_callback(callback)
         return trainer
 
-    trained = fitting.fit(make_trainer, setup.args, folder, setup.speed.compile)
+    trained = fit.fit(make_trainer, setup.args, folder, setup.speed.compile)
     from imgcls import results  # what only its pages need, 100 MB and a second, is not there while training
 
     selected = selection.keep_best(trained, setup.tune.keep, setup.expected)

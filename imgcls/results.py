@@ -19,11 +19,11 @@ from imgcls.data.dataset import Division
 from imgcls.dataloading.image_datasets import EvaluationView
 from imgcls.metrics import judge
 from imgcls.models import inference, lora
-from imgcls.progress import Stopwatch
 from imgcls.storage import run_folder
 from imgcls.storage.pixel_cache import Pixels
 from imgcls.system import provenance
-from imgcls.trainer import ImageTrainer
+from imgcls.training.callbacks import Stopwatch
+from imgcls.training.trainer import ImageTrainer
 
 log = logging.getLogger(__name__)
 

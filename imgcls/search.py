@@ -14,9 +14,9 @@ from torch import nn
 
 from imgcls.config.data_options import TuneOptions
 from imgcls.config.training_options import TrainOptions
-from imgcls.diagnosis import Diagnosis
 from imgcls.errors import LaunchError, ModelError, OptionError
 from imgcls.storage import run_folder
+from imgcls.training.diagnosis_callback import Diagnosis
 from imgcls.tuning import Setup
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import torch
 
 from imgcls.intervals import surplus
 from imgcls.models import inference
-from imgcls.trainer import ImageTrainer
+from imgcls.training.trainer import ImageTrainer
 
 # Share of the way from the probe to the fine-tuned weights. Half-way is often better than either end (Wortsman et al.
 # 2022, "Robust fine-tuning of zero-shot models").

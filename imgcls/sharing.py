@@ -17,7 +17,7 @@ from imgcls import hub, release
 from imgcls.config.training_options import TrainOptions
 from imgcls.errors import HubError
 from imgcls.storage import run_folder
-from imgcls.trainer import ImageTrainer
+from imgcls.training.trainer import ImageTrainer
 
 log = logging.getLogger(__name__)
 

@@ -32,7 +32,7 @@ from imgcls.models.source import Source, base_model, earlier
 from imgcls.start import Start, extractor_of, start
 from imgcls.storage import run_folder
 from imgcls.storage.pixel_cache import Pixels
-from imgcls.trainer import ImageTrainer
+from imgcls.training.trainer import ImageTrainer
 
 log = logging.getLogger(__name__)
 

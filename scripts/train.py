@@ -27,12 +27,12 @@ def main() -> int:
 
     from imgcls import experiment, sharing, summary, tuning
     from imgcls.audit import screening
-    from imgcls.checkpointing import disk_bytes
     from imgcls.data import dataset
     from imgcls.dataloading import image_datasets
     from imgcls.models.source import fetch_to_train, locate
     from imgcls.storage import pixel_location, run_folder
     from imgcls.system import hardware
+    from imgcls.training.checkpointing import disk_bytes
 
     data, wanted, tune, augment, speed, command = (given.make(k) for k in kinds if k is not TrainOptions)
     hardware.prepare()

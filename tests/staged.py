@@ -23,7 +23,7 @@ from commands import TRAIN, main_of
 from transformers import TrainerCallback
 
 from imgcls.config import parser
-from imgcls.trainer import ImageTrainer
+from imgcls.training.trainer import ImageTrainer
 
 
 class Keep(TrainerCallback):

@@ -10,7 +10,7 @@ from imgcls.config.data_options import DataOptions
 from imgcls.data import dataset
 from imgcls.errors import FolderError
 from imgcls.storage.run_folder import RunFolder
-from imgcls.trainer import ImageTrainer
+from imgcls.training.trainer import ImageTrainer
 
 
 def rows(file):

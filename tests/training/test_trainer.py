@@ -9,13 +9,13 @@ import tiny
 import torch
 from transformers import TrainingArguments
 
-from imgcls.checkpointing import CheckpointingTrainer
 from imgcls.dataloading.crops import EpochSampler
 from imgcls.errors import RunError
 from imgcls.models import classifier, source
 from imgcls.models.classifier import memory_layout
 from imgcls.storage.run_folder import RunFolder
-from imgcls.trainer import ImageTrainer
+from imgcls.training.checkpointing import CheckpointingTrainer
+from imgcls.training.trainer import ImageTrainer
 
 
 def test_narrow_convolutions_keep_the_ordinary_layout(tmp_path):

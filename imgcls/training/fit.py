@@ -15,13 +15,14 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from transformers import TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from imgcls import pitfalls, trials
+from imgcls import pitfalls
 from imgcls.config.training_options import TrainOptions
 from imgcls.errors import LaunchError, ModelError
 from imgcls.models.step_timing import Pace
 from imgcls.storage import run_folder
 from imgcls.system import hardware
-from imgcls.trainer import ImageTrainer
+from imgcls.training import acceleration
+from imgcls.training.trainer import ImageTrainer
 
 log = logging.getLogger(__name__)
 
@@ -82,10 +83,10 @@ def _train(trainer: ImageTrainer, run: run_folder.RunFolder, compile: str) -> No
     state = None if checkpoint is None else _relocated_state(checkpoint, run)
     pace = trainer.rehearse()
     left = 1.0 if state is None else 1 - state.global_step / max(state.max_steps, 1)
-    pace = trials.lowered(trainer, pace, trials.agreed(left * _seconds(trainer, pace)), run)
+    pace = acceleration.lowered(trainer, pace, acceleration.agreed(left * _seconds(trainer, pace)), run)
     with hardware.trimmed():  # of memory in the pieces that the trials left
         pace = trainer.rehearse_batch(pace)
-    pace = trials.compiled(trainer, compile, pace, left * _seconds(trainer, pace))
+    pace = acceleration.compiled(trainer, compile, pace, left * _seconds(trainer, pace))
     if state is None:
         log.info("this will take %s", _in_words(_seconds(trainer, pace)))
         trainer.train()

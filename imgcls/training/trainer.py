@@ -16,9 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import EarlyStoppingCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from imgcls import diagnosis, pitfalls
-from imgcls.averaging import WeightAverage
-from imgcls.checkpointing import CheckpointingTrainer, with_own_generator
+from imgcls import pitfalls
 from imgcls.config.training_options import METRICS, TrainOptions
 from imgcls.dataloading.augmentation import DeviceHalf
 from imgcls.dataloading.crops import EpochSampler
@@ -29,9 +27,12 @@ from imgcls.metrics import ImageClassification
 from imgcls.models import losses, param_groups
 from imgcls.models.classifier import Classifier, memory_layout
 from imgcls.models.step_timing import Pace, of_batch, rehearse
-from imgcls.progress import EvaluateEveryEpochs, History, Progress, Stopwatch
 from imgcls.storage import run_folder
 from imgcls.system import hardware
+from imgcls.training import diagnosis_callback
+from imgcls.training.callbacks import EvaluateEveryEpochs, History, Progress, Stopwatch
+from imgcls.training.checkpointing import CheckpointingTrainer, with_own_generator
+from imgcls.training.ema import WeightAverage
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ class ImageTrainer(CheckpointingTrainer):
         self.run, self.classifier, self.rates, self.mix = run, classifier, rates, mix
         self.num_classes = len(task.classes)
         self.numbers: dict | None = None  # of the latest evaluation, as in metrics.json
-        self.diagnosis = diagnosis.Diagnosis(task, lambda: self.numbers)
+        self.diagnosis = diagnosis_callback.Diagnosis(task, lambda: self.numbers)
         is_images = isinstance(train, TrainingView)
         self.layout = memory_layout(classifier.network) if is_images else torch.contiguous_format
         self.device_half = DeviceHalf(train.processor, train.plan, train.px, self.layout) if is_images else None

@@ -6,8 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from imgcls import diagnosis, pitfalls
+from imgcls import pitfalls
 from imgcls.pitfalls import Task
+from imgcls.training import diagnosis_callback
 
 TASK = Task(["a", "b", "c", "d"], [50, 50, 50, 50], 100)  # guessing costs ln 4 = 1.386
 HEALTHY = [1.3, 1.0, 0.7, 0.5, 0.4, 0.3, 0.25, 0.2, 0.2]
@@ -135,8 +136,8 @@ def test_where_the_time_goes(waiting, working, left, expected):
 
 def test_a_finding_is_said_once_and_time_between_steps_is_waiting(monkeypatch, caplog):
     now = [0.0]
-    monkeypatch.setattr(diagnosis.time, "monotonic", lambda: now[0])
-    callback = diagnosis.Diagnosis(TASK, lambda: None)
+    monkeypatch.setattr(diagnosis_callback.time, "monotonic", lambda: now[0])
+    callback = diagnosis_callback.Diagnosis(TASK, lambda: None)
     assert callback.waiting_share is None
     state = SimpleNamespace(global_step=0, max_steps=40, log_history=[])
     args = SimpleNamespace(dataloader_num_workers=0)
@@ -160,7 +161,7 @@ def test_a_finding_is_said_once_and_time_between_steps_is_waiting(monkeypatch, c
 
 
 def test_the_end_names_what_holds_at_the_end():
-    callback = diagnosis.Diagnosis(TASK, lambda: None)
+    callback = diagnosis_callback.Diagnosis(TASK, lambda: None)
     numbers = {
         "accuracy": 0.25,
         "confusion_matrix": [[25, 0, 0, 0]] * 4,

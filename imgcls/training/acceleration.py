@@ -14,7 +14,7 @@ from imgcls.errors import ModelError
 from imgcls.models.step_timing import Pace
 from imgcls.storage import run_folder
 from imgcls.system import cpu
-from imgcls.trainer import ImageTrainer
+from imgcls.training.trainer import ImageTrainer
 
 log = logging.getLogger(__name__)
 

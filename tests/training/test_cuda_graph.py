@@ -10,9 +10,9 @@ import pytest
 import torch
 from transformers import TrainingArguments
 
-from imgcls import capturing
-from imgcls.capturing import WARM_STEPS, CapturingTrainer
 from imgcls.errors import ModelError
+from imgcls.training import cuda_graph
+from imgcls.training.cuda_graph import WARM_STEPS, CapturingTrainer
 
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
@@ -71,7 +71,7 @@ def losses(monkeypatch, tmp_path, *, may=True, disturb=lambda: None, peak=60, **
     NETWORK.load_state_dict(START)
     NETWORK.disturb = disturb
     Repeated.made = 0
-    monkeypatch.setattr(capturing, "Captured", Repeated)
+    monkeypatch.setattr(cuda_graph, "Captured", Repeated)
     monkeypatch.setattr(CapturingTrainer, "CapturingTrainer", lambda self, given: may and self.captures)
     told = {"get_sync_debug_mode": 0, "memory_allocated": 30, "max_memory_allocated": peak, "mem_get_info": (70, 100)}
     for name, value in (told | {"reset_peak_memory_stats": None}).items():

@@ -8,8 +8,8 @@ from drawings import class_folders
 from safetensors.torch import load_file
 
 from imgcls.config.training_options import METRICS
-from imgcls.fitting import halved
-from imgcls.trainer import ImageTrainer
+from imgcls.training.fit import halved
+from imgcls.training.trainer import ImageTrainer
 
 
 @pytest.fixture

@@ -10,12 +10,12 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
-from imgcls.averaging import WeightAverage
-from imgcls.capturing import CapturingTrainer
 from imgcls.errors import RunError
 from imgcls.models.source import Source
 from imgcls.storage import run_folder
 from imgcls.system import hardware
+from imgcls.training.cuda_graph import CapturingTrainer
+from imgcls.training.ema import WeightAverage
 
 
 class CheckpointingTrainer(CapturingTrainer):
