@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from imgcls import calibration, intervals, scores
+from imgcls.evaluation import calibration, intervals, scores
 from imgcls.storage import run_folder
 
 TRAIN = Path(__file__).parent.parent / "scripts" / "train.py"

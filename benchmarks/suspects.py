@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from imgcls import calibration, scores, suspects
 from imgcls.data import location
 from imgcls.dataloading import crops
+from imgcls.evaluation import calibration, label_errors, scores
 from imgcls.models import inference
 from imgcls.storage import run_folder
 
@@ -72,7 +72,7 @@ def one(listing, model: str, share: float, seed: int, flags: list[str], scratch:
     )  # fmt: skip
     learned = np.concatenate([logits for _, logits, _ in stream])
     orders = {
-        "suspects": suspects.rank(given[at], opinions)[1],
+        "suspects": label_errors.rank(given[at], opinions)[1],
         "loss of the fold models": np.argsort(-losses(kept["out_of_fold"], given[at]), kind="stable"),
         "loss of the trained model": np.argsort(-losses(learned, given[at]), kind="stable"),
     }

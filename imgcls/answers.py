@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from imgcls.calibration import probabilities
 from imgcls.data import decoding
 from imgcls.errors import ImageError
+from imgcls.evaluation.calibration import probabilities
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from imgcls.intervals import wilson_interval
+from imgcls.evaluation.intervals import wilson_interval
+from imgcls.evaluation.scores import most_confused
 from imgcls.markdown import code, escaped, table
 from imgcls.profile import Profile
-from imgcls.scores import most_confused
 from imgcls.storage import run_folder
 
 SHOWN_CLASSES = 200  # rows of a table

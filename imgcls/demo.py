@@ -12,9 +12,10 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from imgcls import calibration, exhibit, page
+from imgcls import exhibit, page
 from imgcls.data import decoding
 from imgcls.errors import ImageError, OptionError
+from imgcls.evaluation import calibration
 from imgcls.system import cpu
 
 os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_RUN_HISTORY": "False"}  # nobody is told that the page runs

@@ -12,10 +12,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from imgcls import answers, calibration, overlay, sorting
+from imgcls import answers, overlay, sorting
 from imgcls.data import decoding, listing, location
 from imgcls.dataloading import crops
 from imgcls.errors import ImageError, OptionError
+from imgcls.evaluation import calibration
 from imgcls.models import inference, source
 from imgcls.storage import resumable_table, run_folder
 from imgcls.system import hardware  # fmt: skip

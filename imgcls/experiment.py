@@ -17,7 +17,7 @@ from imgcls.config.data_options import AugmentOptions, DataOptions, ModelOptions
 from imgcls.config.training_options import TrainOptions
 from imgcls.data.dataset import Division
 from imgcls.errors import LaunchError, OptionError
-from imgcls.metrics import judge
+from imgcls.evaluation.metrics import judge
 from imgcls.storage import run_folder
 from imgcls.training import fit
 from imgcls.training.trainer import ImageTrainer

@@ -17,12 +17,13 @@ import torch
 from PIL import Image
 from torch import nn
 
-from imgcls import calibration, labelled, onnx_file
+from imgcls import onnx_file
 from imgcls.config.data_options import SourceOptions
 from imgcls.config.inference_options import ValidateOptions
 from imgcls.data import stratified_split
 from imgcls.dataloading import crops, processor_spec
 from imgcls.errors import FolderError, ImageError, ModelError, OptionError, RunError
+from imgcls.evaluation import calibration, evaluation_set
 from imgcls.models import classifier, inference
 from imgcls.storage import run_folder
 from imgcls.system import cpu, provenance
@@ -173,7 +174,7 @@ def _validation_pixels(run: run_folder.RunFolder, processor, classes: Sequence[s
     if not run.read_csv(run_folder.PREDICTIONS):
         return []
     try:
-        of = labelled.find(ValidateOptions(run=str(run.path), split="validation"), SourceOptions(), run, classes)
+        of = evaluation_set.find(ValidateOptions(run=str(run.path), split="validation"), SourceOptions(), run, classes)
     except (FolderError, OptionError, RunError):
         log.warning("proof: the validation images of %s are not to be had: generated ones instead", run.path)
         return []

@@ -18,7 +18,7 @@ from imgcls.data.dataset import Division
 from imgcls.dataloading.augmentation import DeviceHalf, plan_of
 from imgcls.dataloading.image_datasets import EvaluationView, TrainingView, collate
 from imgcls.errors import ImgclsError, ModelError, shorten
-from imgcls.intervals import surplus, wilson_interval
+from imgcls.evaluation.intervals import surplus, wilson_interval
 from imgcls.models import classifier, source, step_timing
 from imgcls.models.losses import ClassificationLoss
 from imgcls.models.registry import CHECKPOINTS

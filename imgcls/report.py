@@ -8,8 +8,9 @@ from functools import cached_property
 
 import numpy as np
 
-from imgcls import calibration, charts, confusion, page
-from imgcls.intervals import wilson_interval
+from imgcls import charts, confusion, page
+from imgcls.evaluation import calibration
+from imgcls.evaluation.intervals import wilson_interval
 from imgcls.page import text
 from imgcls.storage import run_folder
 

@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from torch import nn
 
-from imgcls import overlay, pitfalls, report, suspects
-from imgcls.calibration import probabilities
+from imgcls import overlay, report
 from imgcls.data.dataset import Division, source_of
-from imgcls.labelled import Labelled
+from imgcls.evaluation import diagnosis, label_errors
+from imgcls.evaluation.calibration import probabilities
+from imgcls.evaluation.evaluate import Model
+from imgcls.evaluation.evaluation_set import Labelled
 from imgcls.report import Content, Judged
 from imgcls.storage import run_folder
-from imgcls.validation import Model
 
 
 def training(
@@ -109,8 +110,8 @@ def validation(
 
 def _findings(classes: Sequence[str], numbers: Mapping) -> list[dict]:
     """What the rules of a training say of these numbers alone."""
-    task = pitfalls.Task(classes, [1] * len(classes), numbers["images"])
-    return [*pitfalls.predictions(task, numbers), *pitfalls.finished(task, [], numbers)]
+    task = diagnosis.Task(classes, [1] * len(classes), numbers["images"])
+    return [*diagnosis.predictions(task, numbers), *diagnosis.finished(task, [], numbers)]
 
 
 def _more(metrics: Mapping) -> dict[str, list[list]]:
@@ -164,7 +165,7 @@ def doubted(
         opinions += [probabilities(probes[:, m]) for m in range(probes.shape[1])]
     return [
         {"path": paths[i], "label": classes[labels[i]], "suggested": classes[other], "score": f"{score:.6f}"}
-        for i, other, score in suspects.find(labels, opinions)
+        for i, other, score in label_errors.find(labels, opinions)
     ]
 
 
@@ -214,7 +215,7 @@ def facts(metrics: Mapping) -> dict[str, str]:
         "day": made["date"],
         "training": f"{train['seconds']:.0f} s, {train['images_per_second']:.0f} images a second, best epoch "
         f"{train['best_epoch']:g}{', stopped early' if train['stopped_early'] else ''}",
-        **({"limit": pitfalls.limit_of(train["waiting"])} if "waiting" in train else {}),
+        **({"limit": diagnosis.limit_of(train["waiting"])} if "waiting" in train else {}),
         "versions": _versions(made),
     }
 

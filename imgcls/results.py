@@ -14,10 +14,11 @@ import numpy as np
 from peft import PeftModel
 from scipy.special import softmax
 
-from imgcls import calibration, pitfalls, release, reporting
+from imgcls import release, reporting
 from imgcls.data.dataset import Division
 from imgcls.dataloading.image_datasets import EvaluationView
-from imgcls.metrics import judge
+from imgcls.evaluation import calibration, diagnosis
+from imgcls.evaluation.metrics import judge
 from imgcls.models import inference, lora
 from imgcls.storage import run_folder
 from imgcls.storage.pixel_cache import Pixels
@@ -63,7 +64,7 @@ def write(
     findings = trainer.diagnosis.finish(history, numbers["validation"])
     remembered = run.read_json(run_folder.BATCH)
     if remembered:
-        findings.insert(0, pitfalls.out_of_memory(**remembered))
+        findings.insert(0, diagnosis.out_of_memory(**remembered))
     run.write_lines(run_folder.HISTORY, history)
     run.write_csv(run_folder.PREDICTIONS, run_folder.PREDICTION_COLUMNS, _predictions(logits, division))
     run.write_logits(**logits)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from imgcls.intervals import surplus
+from imgcls.evaluation.intervals import surplus
 from imgcls.models import inference
 from imgcls.training.trainer import ImageTrainer
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from imgcls import pitfalls, release
-from imgcls.scores import most_confused, weakest
+from imgcls import release
+from imgcls.evaluation import diagnosis
+from imgcls.evaluation.scores import most_confused, weakest
 from imgcls.storage import run_folder
 
 
@@ -16,7 +17,7 @@ def in_words(run: run_folder.RunFolder) -> str:
         f"{numbers['model']}, from {numbers['initialised']} weights, {len(numbers['classes'])} classes",
         f"{train['images']} images x {train['epochs']:g} epochs in {_duration(train['seconds'])}"
         f" ({train['images_per_second']:.0f} img/s), best epoch {train['best_epoch']:g}{stopped}",
-        *([f"limit: {pitfalls.limit_of(train['waiting'])}"] if "waiting" in train else []),
+        *([f"limit: {diagnosis.limit_of(train['waiting'])}"] if "waiting" in train else []),
         *_kept(numbers.get("selection")),
         "",
         f"{'':12}{'images':>8}{'accuracy':>10}  {'95 % interval':15}{'macro F1':>9}{'loss':>8}",
@@ -42,7 +43,7 @@ def in_words(run: run_folder.RunFolder) -> str:
         for true, predicted, count in confused:
             lines.append(f"  {true} taken for {predicted}: {count} of {judged['per_class'][true]['support']}")
     for entry in run.read_json(run_folder.DIAGNOSIS) or []:
-        lines.append(pitfalls.in_words(entry))
+        lines.append(diagnosis.in_words(entry))
     return "\n".join([*lines, "", *_next(run)])
 
 

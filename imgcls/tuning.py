@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.data import Dataset
 from transformers import set_seed
 
-from imgcls import features, pitfalls
+from imgcls import features
 from imgcls.config import recipes
 from imgcls.config.data_options import AugmentOptions, DataOptions, ModelOptions, TuneOptions
 from imgcls.config.performance_options import SpeedOptions
@@ -24,6 +24,7 @@ from imgcls.data.dataset import Division
 from imgcls.dataloading.augmentation import mixing, plan_of
 from imgcls.dataloading.image_datasets import EvaluationView, TrainingView
 from imgcls.errors import OptionError
+from imgcls.evaluation import diagnosis
 from imgcls.models import input_size, lora, losses, model_config, param_groups
 from imgcls.models.classifier import Classifier, build, has_linear_head, head_names, head_of
 from imgcls.models.input_size import Input
@@ -244,9 +245,9 @@ class Setup:
             weights = losses.balanced_weights(labels, len(self.division.classes)).to(self.args.device)
         return losses.ClassificationLoss(weights, self.args.label_smoothing_factor, self.args.focal)
 
-    def _task(self) -> pitfalls.Task:
+    def _task(self) -> diagnosis.Task:
         division = self.division
-        return pitfalls.Task(
+        return diagnosis.Task(
             division.classes,
             np.bincount(division.labels("train"), minlength=len(division.classes)).tolist(),
             len(division.rows["validation"]),

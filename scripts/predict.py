@@ -39,8 +39,9 @@ def main() -> int:
     import torch
     from tqdm import tqdm
 
-    from imgcls import answers, calibration
+    from imgcls import answers
     from imgcls.dataloading import crops
+    from imgcls.evaluation import calibration
     from imgcls.models import inference, source
     from imgcls.storage import array_cache, resumable_table, run_folder
     from imgcls.system import hardware

@@ -26,8 +26,9 @@ def main() -> int:
 
     import torch
 
-    from imgcls import calibration, labelled, reporting, validation
+    from imgcls import reporting
     from imgcls.errors import FolderError
+    from imgcls.evaluation import calibration, evaluate, evaluation_set
     from imgcls.models import inference, source
     from imgcls.storage import run_folder
     from imgcls.system import hardware
@@ -35,18 +36,18 @@ def main() -> int:
     hardware.prepare()
     device = torch.device(hardware.accelerator() or "cpu")
 
-    def load(name: str) -> validation.Model:
+    def load(name: str) -> evaluate.Model:
         folder = source.trained(name)
-        return validation.Model(folder, *inference.load(folder, device), device, asked.batch_size)
+        return evaluate.Model(folder, *inference.load(folder, device), device, asked.batch_size)
 
     model, other = load(asked.run), load(asked.compare) if asked.compare else None
     if other:
-        validation.check_comparable(model, other)
+        evaluate.check_comparable(model, other)
     on_disk = source.locate(asked.run).folder
     run = run_folder.RunFolder(on_disk or f"runs/{asked.run.replace('/', '-')}")
-    of = labelled.find(asked, data, run, model.classes)
+    of = evaluation_set.find(asked, data, run, model.classes)
     folder = run_folder.RunFolder(run / run_folder.VALIDATION / of.name)
-    validation.check_free(folder, of)
+    evaluate.check_free(folder, of)
     folder.check_writable()
 
     logits, broken = model.logits(of)
@@ -58,16 +59,16 @@ def main() -> int:
     brought = calibration.of_run(run_folder.RunFolder(model.folder), asked.min_precision)
     trust = brought or calibration.unfitted(asked.min_precision)
     metrics = {"model": asked.run, "data": of.name, "images_of": of.place}
-    metrics |= validation.numbers(logits, of, model.classes, trust)
+    metrics |= evaluate.numbers(logits, of, model.classes, trust)
     if asked.tta:
-        metrics["tta"] = validation.tta(model, of, logits, run, trust["temperature"])
+        metrics["tta"] = evaluate.tta(model, of, logits, run, trust["temperature"])
     if asked.corruptions:
-        metrics["corruptions"] = validation.robustness(model, of)
+        metrics["corruptions"] = evaluate.robustness(model, of)
     if other:
-        metrics["comparison"] = validation.compare(model, other, of, logits, folder)
-    metrics = validation.write(folder, metrics, of, logits, model.classes)
+        metrics["comparison"] = evaluate.compare(model, other, of, logits, folder)
+    metrics = evaluate.write(folder, metrics, of, logits, model.classes)
     reporting.validation(folder, run, metrics, of, logits, model)
-    print(validation.in_words(metrics, of, asked.compare))
+    print(evaluate.in_words(metrics, of, asked.compare))
     print(f"see {folder / run_folder.REPORT}")
     return parser.DONE
 

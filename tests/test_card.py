@@ -9,8 +9,9 @@ from huggingface_hub import ModelCard
 from loopback_cards import card_problems
 from markdown_it import MarkdownIt
 
-from imgcls import calibration, card, export
+from imgcls import card, export
 from imgcls.errors import RunError
+from imgcls.evaluation import calibration
 from imgcls.profile import Profile
 from imgcls.storage import run_folder
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from drawings import photo
 
-from imgcls import calibration, charts, confusion, report
-from imgcls.metrics import judge
+from imgcls import charts, confusion, report
+from imgcls.evaluation import calibration
+from imgcls.evaluation.metrics import judge
 from imgcls.report import Content, Judged
 from imgcls.storage import run_folder
 

@@ -3,7 +3,7 @@
 import pytest
 
 from imgcls import summary
-from imgcls.metrics import ImageClassification
+from imgcls.evaluation.metrics import ImageClassification
 from imgcls.storage import run_folder
 
 CLASSES = ["cat", "dog", "eel"]

@@ -15,9 +15,9 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from transformers import TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from imgcls import pitfalls
 from imgcls.config.training_options import TrainOptions
 from imgcls.errors import LaunchError, ModelError
+from imgcls.evaluation import diagnosis
 from imgcls.models.step_timing import Pace
 from imgcls.storage import run_folder
 from imgcls.system import hardware
@@ -56,7 +56,7 @@ def fit(
         batch, accumulation = halved(batch, accumulation)
         if args.should_save or not rehearsed:
             run.write_json(run_folder.BATCH, {"batch": batch, "accumulation": accumulation})
-        log.info(pitfalls.in_words(pitfalls.out_of_memory(batch, accumulation)))
+        log.info(diagnosis.in_words(diagnosis.out_of_memory(batch, accumulation)))
         if args.world_size > 1 and not rehearsed:
             raise LaunchError(
                 f"One of {args.world_size} processes ran out of memory amid training. Give the same command again: it "

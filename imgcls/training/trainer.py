@@ -16,14 +16,14 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import EarlyStoppingCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from imgcls import pitfalls
 from imgcls.config.training_options import METRICS, TrainOptions
 from imgcls.dataloading.augmentation import DeviceHalf
 from imgcls.dataloading.crops import EpochSampler
 from imgcls.dataloading.gpu_dataset import ResidentView
 from imgcls.dataloading.image_datasets import EvaluationView, TrainingView, collate
-from imgcls.intervals import standard_error
-from imgcls.metrics import ImageClassification
+from imgcls.evaluation import diagnosis
+from imgcls.evaluation.intervals import standard_error
+from imgcls.evaluation.metrics import ImageClassification
 from imgcls.models import losses, param_groups
 from imgcls.models.classifier import Classifier, memory_layout
 from imgcls.models.step_timing import Pace, of_batch, rehearse
@@ -59,7 +59,7 @@ class ImageTrainer(CheckpointingTrainer):
         run: run_folder.RunFolder,
         rates: param_groups.Rates,
         *,
-        task: pitfalls.Task,
+        task: diagnosis.Task,
         mix: Callable | None = None,
         start: Mapping[str, torch.Tensor] | None = None,
         ema: float | None = None,

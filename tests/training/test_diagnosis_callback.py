@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from imgcls import pitfalls
-from imgcls.pitfalls import Task
+from imgcls.evaluation import diagnosis
+from imgcls.evaluation.diagnosis import Task
 from imgcls.training import diagnosis_callback
 
 TASK = Task(["a", "b", "c", "d"], [50, 50, 50, 50], 100)  # guessing costs ln 4 = 1.386
@@ -45,17 +45,17 @@ def evaluated(losses, eval_losses, accuracies, balanced=None):
 )
 def test_random_weights_on_few_images(pretrained, is_demo, images, warned):
     task = Task(["a", "b"], [images // 2] * 2, 1_000, pretrained=pretrained, is_demo=is_demo)
-    assert codes(pitfalls.before_training(task)) == ["scratch_on_few_images"] * warned
+    assert codes(diagnosis.before_training(task)) == ["scratch_on_few_images"] * warned
 
 
 @pytest.mark.parametrize(("counts", "named"), [([50, 10], False), ([51, 10], True), ([100, 1], True)])
 def test_imbalance(counts, named):
-    assert codes(pitfalls.before_training(Task(["a", "b"], counts, 100))) == ["imbalance"] * named
+    assert codes(diagnosis.before_training(Task(["a", "b"], counts, 100))) == ["imbalance"] * named
 
 
 @pytest.mark.parametrize(("images", "named"), [(6, True), (30, True), (43, False), (200, False)])
 def test_tiny_validation(images, named):
-    assert codes(pitfalls.before_training(Task(["a", "b"], [50, 50], images))) == ["tiny_validation"] * named
+    assert codes(diagnosis.before_training(Task(["a", "b"], [50, 50], images))) == ["tiny_validation"] * named
 
 
 @pytest.mark.parametrize(
@@ -72,11 +72,11 @@ def test_tiny_validation(images, named):
     ],
 )
 def test_the_course_of_the_loss(losses, expected):
-    assert codes(pitfalls.course(TASK, logged(losses), 1.0)) == expected
+    assert codes(diagnosis.course(TASK, logged(losses), 1.0)) == expected
 
 
 def test_a_slow_start_is_not_called_a_failure():
-    assert codes(pitfalls.course(TASK, logged([1.39, 1.38]), 0.2)) == []
+    assert codes(diagnosis.course(TASK, logged([1.39, 1.38]), 0.2)) == []
 
 
 def test_chance_is_that_of_the_class_shares_and_the_smoothing():
@@ -100,16 +100,16 @@ def test_chance_is_that_of_the_class_shares_and_the_smoothing():
     ],
 )
 def test_validation_numbers(losses, eval_losses, accuracies, expected):
-    assert codes(pitfalls.evaluations(TASK, evaluated(losses, eval_losses, accuracies), 1.0)) == expected
+    assert codes(diagnosis.evaluations(TASK, evaluated(losses, eval_losses, accuracies), 1.0)) == expected
 
 
 def test_one_class_for_everything():
     task = Task(["a", "b"], [10, 10], 10)
-    (found,) = pitfalls.predictions(task, {"confusion_matrix": [[0, 6], [0, 4]]})
+    (found,) = diagnosis.predictions(task, {"confusion_matrix": [[0, 6], [0, 4]]})
     assert found["code"] == "one_class_predictions"
     assert found["evidence"] == "10 of 10 validation images were called 'b'"
-    assert codes(pitfalls.predictions(task, {"confusion_matrix": [[1, 5], [0, 4]]})) == []
-    assert codes(pitfalls.predictions(task, {"confusion_matrix": [[0, 0], [0, 4]]})) == []  # only that class is there
+    assert codes(diagnosis.predictions(task, {"confusion_matrix": [[1, 5], [0, 4]]})) == []
+    assert codes(diagnosis.predictions(task, {"confusion_matrix": [[0, 0], [0, 4]]})) == []  # only that class is there
 
 
 @pytest.mark.parametrize(
@@ -117,13 +117,13 @@ def test_one_class_for_everything():
 )
 def test_weak_classes_only_where_chance_does_not_explain_them(recall, support, named):
     numbers = {"accuracy": 0.85, "per_class": {"a": {"recall": recall, "support": support}, "b": {"support": 0}}}
-    assert codes(pitfalls.finished(TASK, logged(HEALTHY), numbers)) == ["weak_classes"] * named
+    assert codes(diagnosis.finished(TASK, logged(HEALTHY), numbers)) == ["weak_classes"] * named
 
 
 @pytest.mark.parametrize(("loss", "accuracy", "named"), [(0.9, 0.6, True), (0.9, 0.95, False), (0.3, 0.6, False)])
 def test_underfitting(loss, accuracy, named):
     numbers = {"accuracy": accuracy, "per_class": {}}
-    assert codes(pitfalls.finished(TASK, logged([1.3, loss, loss, loss]), numbers)) == ["underfitting"] * named
+    assert codes(diagnosis.finished(TASK, logged([1.3, loss, loss, loss]), numbers)) == ["underfitting"] * named
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_underfitting(loss, accuracy, named):
     [(60, 40, 0, ["data_bound"]), (3, 2, 0, []), (20, 80, 9e3, []), (5, 95, 9e3, ["compute_bound"]), (5, 95, 60, [])],
 )
 def test_where_the_time_goes(waiting, working, left, expected):
-    assert codes(pitfalls.pace(waiting, working, left, workers=0)) == expected
+    assert codes(diagnosis.pace(waiting, working, left, workers=0)) == expected
 
 
 def test_a_finding_is_said_once_and_time_between_steps_is_waiting(monkeypatch, caplog):
@@ -174,12 +174,12 @@ def test_the_end_names_what_holds_at_the_end():
 def test_with_weights_a_single_high_loss_is_no_divergence():
     spikes = logged([1.8, 6.0, 1.2, 0.9, 5.6, 0.8, 0.7, 0.6, 0.6])  # a batch with an image of a rare class
     weighted = Task(["a", "b", "c", "d"], [100, 40, 16, 3], 40, balanced=True)
-    assert codes(pitfalls.course(weighted, spikes, 1.0)) == []
-    assert codes(pitfalls.course(weighted, logged([1.8, 4.0, 9.0, 30.0]), 1.0)) == ["diverged"]
+    assert codes(diagnosis.course(weighted, spikes, 1.0)) == []
+    assert codes(diagnosis.course(weighted, logged([1.8, 4.0, 9.0, 30.0]), 1.0)) == ["diverged"]
 
 
 def test_smoothed_labels_raise_the_validation_loss_and_that_is_no_overfitting():
     history = evaluated(HEALTHY, [0.13, 0.21] + [0.22] * 7, [0.97] + [0.96] * 8)
-    assert "overfitting" in codes(pitfalls.evaluations(TASK, history, 1.0))
+    assert "overfitting" in codes(diagnosis.evaluations(TASK, history, 1.0))
     smooth = Task(TASK.classes, TASK.train_counts, TASK.validation_images, smoothing=0.1)
-    assert "overfitting" not in codes(pitfalls.evaluations(smooth, history, 1.0))
+    assert "overfitting" not in codes(diagnosis.evaluations(smooth, history, 1.0))

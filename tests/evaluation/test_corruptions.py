@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from drawings import photo
 
-from imgcls import corruptions
+from imgcls.evaluation import corruptions
 
 
 @pytest.mark.parametrize("kind", corruptions.KINDS)

@@ -12,13 +12,13 @@ from PIL import Image, ImageOps
 from torch import nn
 from tqdm import tqdm
 
-from imgcls import calibration, corruptions, intervals
 from imgcls.data import decoding, stratified_split
 from imgcls.errors import OptionError, RunError, shorten
-from imgcls.labelled import Labelled
-from imgcls.metrics import judge
+from imgcls.evaluation import calibration, corruptions, intervals
+from imgcls.evaluation.evaluation_set import Labelled
+from imgcls.evaluation.metrics import judge
+from imgcls.evaluation.scores import expected_calibration_error
 from imgcls.models import inference
-from imgcls.scores import expected_calibration_error
 from imgcls.storage import run_folder
 from imgcls.system import provenance
 

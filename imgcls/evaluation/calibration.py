@@ -9,8 +9,8 @@ from scipy.optimize import minimize_scalar
 
 from imgcls.data import stratified_split
 from imgcls.errors import MetricError
-from imgcls.intervals import wilson_interval
-from imgcls.scores import ECE_BINS, expected_calibration_error, log_softmax
+from imgcls.evaluation.intervals import wilson_interval
+from imgcls.evaluation.scores import ECE_BINS, expected_calibration_error, log_softmax
 from imgcls.storage import run_folder
 
 log = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ from datasets import Features, Value
 from datasets import Sequence as ListOf
 
 from imgcls.errors import MetricError, shorten
-from imgcls.intervals import macro_intervals, wilson_interval
-from imgcls.scores import ECE_BINS, calibration_bins, calibration_gap, log_softmax, top_k_hits
+from imgcls.evaluation.intervals import macro_intervals, wilson_interval
+from imgcls.evaluation.scores import ECE_BINS, calibration_bins, calibration_gap, log_softmax, top_k_hits
 
 
 class ImageClassification(evaluate.EvaluationModule):

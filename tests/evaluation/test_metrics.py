@@ -13,9 +13,16 @@ import torch
 from sklearn import metrics as sk
 
 from imgcls.errors import MetricError
-from imgcls.intervals import wilson_interval
-from imgcls.metrics import ImageClassification
-from imgcls.scores import ECE_BINS, expected_calibration_error, log_softmax, most_confused, top_k_hits, weakest
+from imgcls.evaluation.intervals import wilson_interval
+from imgcls.evaluation.metrics import ImageClassification
+from imgcls.evaluation.scores import (
+    ECE_BINS,
+    expected_calibration_error,
+    log_softmax,
+    most_confused,
+    top_k_hits,
+    weakest,
+)
 
 
 def names(k):

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
-from imgcls import intervals
 from imgcls.errors import MetricError
-from imgcls.metrics import judge
+from imgcls.evaluation import intervals
+from imgcls.evaluation.metrics import judge
 
 
 def resampled(labels, predicted, statistic, draws=1500):

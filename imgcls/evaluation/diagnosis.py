@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from imgcls.intervals import standard_error, wilson_interval
+from imgcls.evaluation.intervals import standard_error, wilson_interval
 
 FEW_IMAGES = 10_000  # below, random weights lose to pretrained ones by far
 SKEWED = 5.0  # largest class over smallest

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from imgcls import calibration
 from imgcls.errors import MetricError
+from imgcls.evaluation import calibration
 from imgcls.storage import run_folder
 
 
