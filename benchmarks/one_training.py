@@ -172,7 +172,7 @@ def imports(out: Path, *others: str) -> None:
         "data.dataset",
         "system.hardware",
         "storage.pixel_cache",
-        "recommendation",
+        "probing.model_choice",
         "audit.screening",
         "sharing",
         "summary",

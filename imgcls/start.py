@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from imgcls import features, probe
 from imgcls.config import recipes
 from imgcls.config.data_options import AugmentOptions, DataOptions, ModelOptions, TuneOptions
 from imgcls.config.performance_options import SpeedOptions
@@ -19,6 +18,7 @@ from imgcls.dataloading.image_datasets import EIGHTHS
 from imgcls.models import model_config
 from imgcls.models.input_size import Input
 from imgcls.models.source import Source
+from imgcls.probing import features, linear_probe
 from imgcls.storage.pixel_cache import Pixels
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 class Start:
     """What a training starts from beyond the checkpoint: a probe as head, and for --tune head kept features."""
 
-    probe: probe.Probe | None = None
+    probe: linear_probe.Probe | None = None
     features: dict[str, np.ndarray] = field(default_factory=dict)
 
 

@@ -14,7 +14,6 @@ from torch import nn
 from torch.utils.data import Dataset
 from transformers import set_seed
 
-from imgcls import features
 from imgcls.config import recipes
 from imgcls.config.data_options import AugmentOptions, DataOptions, ModelOptions, TuneOptions
 from imgcls.config.performance_options import SpeedOptions
@@ -30,6 +29,7 @@ from imgcls.models.classifier import Classifier, build, has_linear_head, head_na
 from imgcls.models.input_size import Input
 from imgcls.models.registry import CHECKPOINTS
 from imgcls.models.source import Source, base_model, earlier
+from imgcls.probing import features
 from imgcls.start import Start, extractor_of, start
 from imgcls.storage import run_folder
 from imgcls.storage.pixel_cache import Pixels

@@ -25,30 +25,30 @@ def main() -> int:
 
     import torch
 
-    from imgcls import recommendation
     from imgcls.audit import screening
     from imgcls.data import dataset
     from imgcls.models import registry
+    from imgcls.probing import model_choice
     from imgcls.system import hardware
 
     data, asked = (given.make(kind) for kind in kinds)
     hardware.prepare()
     device = torch.device(hardware.accelerator() or "cpu")
     kind = asked.device if asked.device != "auto" else "cpu" if device.type == "cpu" else "gpu"
-    wish = recommendation.Wish(asked.priority, asked.use_case, kind)
+    wish = model_choice.Wish(asked.priority, asked.use_case, kind)
 
     images = dataset.open_images(data)
     screened = screening.screen(images, data, show_progress=True)
     division = dataset.divide(images, screened.excluded, data, asked.seed, screened.groups)
     if asked.measure is None:
-        advice = recommendation.prior(wish, len(division.rows["train"]))[:SHOWN]
-        rows = [recommendation.in_full(entry, division, device) for entry in advice]
+        advice = model_choice.prior(wish, len(division.rows["train"]))[:SHOWN]
+        rows = [model_choice.in_full(entry, division, device) for entry in advice]
         found = {"pick": rows[0]["model"], "models": rows}
     else:
         names = asked.measure or list(registry.CHECKPOINTS)
-        measured = recommendation.measure(names, division, device, asked.seed)
-        found = {"pick": recommendation.pick(measured, asked.priority).model, "models": [m.row() for m in measured]}
-    print(json.dumps(found, indent=2) if asked.json else recommendation.table(found))
+        measured = model_choice.measure(names, division, device, asked.seed)
+        found = {"pick": model_choice.pick(measured, asked.priority).model, "models": [m.row() for m in measured]}
+    print(json.dumps(found, indent=2) if asked.json else model_choice.table(found))
     return parser.DONE
 
 

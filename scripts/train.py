@@ -89,9 +89,9 @@ def main() -> int:
 
 def measured_best(division, run, args, fresh: bool) -> str:
     """The model that --model auto picks; what measuring imports, other trainings do not need."""
-    from imgcls import recommendation
+    from imgcls.probing import model_choice
 
-    return recommendation.best_model(division, run, args.device, args.seed, fresh=fresh)
+    return model_choice.best_model(division, run, args.device, args.seed, fresh=fresh)
 
 
 def follow_recipe(given, args, wanted, tune, augment, origin, division, mode: str, is_demo: bool) -> None:

@@ -158,7 +158,7 @@ def test_what_makes_no_sense_is_refused(train, command, options, words):
 def test_the_model_is_chosen_by_measuring(train, shapes, resnet, tmp_path, monkeypatch):
     run = RunFolder(tmp_path / "run")
     arguments = ["--model", "auto", "--data", shapes, "--tune", "head", "--epochs", 2, "--output_dir", run.path]
-    monkeypatch.setattr("imgcls.recommendation.CHECKPOINTS", {str(resnet): None})
+    monkeypatch.setattr("imgcls.probing.model_choice.CHECKPOINTS", {str(resnet): None})
     done = train(*arguments)
     assert done.returncode == 0, done.stderr
     assert f"take {resnet}" in done.stderr

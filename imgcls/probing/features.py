@@ -18,7 +18,6 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from imgcls import probe
 from imgcls.config import recipes
 from imgcls.data import decoding, stratified_split
 from imgcls.data.dataset import Division
@@ -28,6 +27,7 @@ from imgcls.models import classifier, inference, input_size, model_config
 from imgcls.models.input_size import Input
 from imgcls.models.losses import PADDING_LABEL
 from imgcls.models.source import Source
+from imgcls.probing import linear_probe
 from imgcls.storage import array_cache
 from imgcls.storage.pixel_cache import Pixels
 from imgcls.system import cpu
@@ -83,7 +83,7 @@ class Extractor:
         is_fast: bool = False,
     ):
         self.source, self.division, self.kept, self.short_px, self.is_fast = source, division, kept, short_px, is_fast
-        self.probes: dict[tuple, probe.Probe] = {}
+        self.probes: dict[tuple, linear_probe.Probe] = {}
         self.how = {"batch": batch, "device": device}
 
     def build(self, image_px: int | None = None, aspect: str | None = None) -> Backbone:
@@ -132,14 +132,14 @@ class Extractor:
             _DECIDED[str(key)] = bool(array_cache.array("precision", key, gain))
         return _DECIDED[str(key)]
 
-    def probe(self, shown: Input, most: int, *, balanced: bool, seed: int) -> probe.Probe:
+    def probe(self, shown: Input, most: int, *, balanced: bool, seed: int) -> linear_probe.Probe:
         """The probe on a sample of the training images, all of them if they are not more than `most`; fitted once."""
         labels = np.asarray(self.division.labels("train"))
         at = stratified_split.sample([str(label) for label in labels], most, seed)
         asked = (shown, len(at), balanced, seed)
         if asked not in self.probes:
             seen = self.features(self.build(shown.image_px, shown.aspect), "train", at)
-            found = probe.fit(seen, labels[at], len(self.division.classes), balanced=balanced, seed=seed)
+            found = linear_probe.fit(seen, labels[at], len(self.division.classes), balanced=balanced, seed=seed)
             log.info(
                 "probe: %s: accuracy %.3f, loss %.3f, cross-validated on %d training images",
                 shown, found.correct.mean(), found.losses.mean(), len(found.losses),
@@ -154,7 +154,7 @@ class Extractor:
         labels = np.concatenate([self.division.labels(split) for split in self.division.rows])
         groups = [group for of in self.division.groups.values() for group in of]
         given = (seen, labels, len(self.division.classes), strength, groups)
-        return [probe.out_of_fold(*given, balanced=balanced, seed=seed + k) for k in range(count)]
+        return [linear_probe.out_of_fold(*given, balanced=balanced, seed=seed + k) for k in range(count)]
 
     def _compute(self, built: Backbone, shown: Dataset, lower: bool) -> np.ndarray:
         with _features_of(built.network) as features:

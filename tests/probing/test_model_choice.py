@@ -8,9 +8,9 @@ import pytest
 import torch
 from commands import TRAIN
 
-from imgcls import recommendation
 from imgcls.models.step_timing import Pace
-from imgcls.recommendation import Measured, Wish, pick, prior
+from imgcls.probing import model_choice
+from imgcls.probing.model_choice import Measured, Wish, pick, prior
 
 RECOMMEND = TRAIN.with_name("recommend.py")
 
@@ -77,8 +77,8 @@ def test_the_network_that_is_timed_is_where_its_images_go(monkeypatch):
         timed.append(next(built.network.parameters()).device)
         return Pace(1, 0.1, 0.1)
 
-    monkeypatch.setattr(recommendation, "_pace", pace)
-    recommendation.in_full(recommendation.Advice("resnet-18"), division, torch.device("meta"))
+    monkeypatch.setattr(model_choice, "_pace", pace)
+    model_choice.in_full(model_choice.Advice("resnet-18"), division, torch.device("meta"))
     assert timed == [torch.device("meta")]
 
 
@@ -114,8 +114,8 @@ def test_rubbish_is_refused_in_a_line(launch, tmp_path):
 
 def test_rules_name_known_models():
     lists = (
-        *recommendation.BY_PRIORITY.values(),
-        *recommendation.BY_USE_CASE.values(),
-        *recommendation.BY_SIZE.values(),
+        *model_choice.BY_PRIORITY.values(),
+        *model_choice.BY_USE_CASE.values(),
+        *model_choice.BY_SIZE.values(),
     )
-    assert {name for names in lists for name in names} <= set(recommendation.CHECKPOINTS)
+    assert {name for names in lists for name in names} <= set(model_choice.CHECKPOINTS)

@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 import torch
 
-from imgcls import features
 from imgcls.config import recipes
 from imgcls.config.data_options import AugmentOptions
 from imgcls.data.dataset import Division
@@ -22,6 +21,7 @@ from imgcls.evaluation.intervals import surplus, wilson_interval
 from imgcls.models import classifier, source, step_timing
 from imgcls.models.losses import ClassificationLoss
 from imgcls.models.registry import CHECKPOINTS
+from imgcls.probing import features
 from imgcls.storage import run_folder
 
 log = logging.getLogger(__name__)

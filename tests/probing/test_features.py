@@ -6,12 +6,12 @@ import torch
 from drawings import photo
 from PIL import Image
 
-from imgcls import features
 from imgcls.config.data_options import DataOptions
 from imgcls.data import dataset
 from imgcls.data.location import read_listing
 from imgcls.models import classifier, inference, source
 from imgcls.models.input_size import Input
+from imgcls.probing import features
 
 
 def division_of(folder):

@@ -1,0 +1,1 @@
+"""Frozen features: first answers, choice of input size and model."""
