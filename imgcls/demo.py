@@ -12,10 +12,11 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from imgcls import exhibit, page
+from imgcls import exhibit
 from imgcls.data import decoding
 from imgcls.errors import ImageError, OptionError
 from imgcls.evaluation import calibration
+from imgcls.report import html_page
 from imgcls.system import cpu
 
 os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_RUN_HISTORY": "False"}  # nobody is told that the page runs
@@ -129,9 +130,9 @@ def _one(shown: exhibit.Exhibit, examples: Sequence[tuple[str, str]], flag_into:
 
 
 def _examples(examples: Sequence[tuple[str, str]], picture: gr.Image) -> None:
-    thumbnails = [(at, page.thumbnail(path), name) for at, (path, name) in enumerate(examples)]
+    thumbnails = [(at, html_page.thumbnail(path), name) for at, (path, name) in enumerate(examples)]
     buttons = "".join(
-        f'<button type="button" data-at="{at}">{page.picture(encoded)}{page.text(name)}</button>'
+        f'<button type="button" data-at="{at}">{html_page.picture(encoded)}{html_page.text(name)}</button>'
         for at, encoded, name in thumbnails
         if encoded
     )
@@ -177,9 +178,9 @@ def _many(shown: exhibit.Exhibit) -> None:
 
 def heading(shown: exhibit.Exhibit) -> str:
     """HTML: which model this is, what it knows, and how far it can be trusted."""
-    classes = ", ".join(page.text(name) for name in shown.said.classes)
+    classes = ", ".join(html_page.text(name) for name in shown.said.classes)
     return (
-        f"<h1>{page.text(shown.name)}</h1><details><summary>{len(shown.said.classes)} classes</summary>"
+        f"<h1>{html_page.text(shown.name)}</h1><details><summary>{len(shown.said.classes)} classes</summary>"
         f"<p>{classes}</p></details><p>An answer is called unsure {shown.doubt}.</p>"
     )
 
@@ -196,13 +197,13 @@ def answer_text(shown: exhibit.Exhibit, path: str) -> str:
     named = [(row["predicted"], row["confidence"])]
     named += [(row[f"predicted_{k}"], row[f"confidence_{k}"]) for k in range(2, shown.said.top_k + 1)]
     bars = "".join(
-        f'<tr><td>{page.text(name)}</td><td class="n">{exhibit.percent(share)}</td>'
+        f'<tr><td>{html_page.text(name)}</td><td class="n">{exhibit.percent(share)}</td>'
         f'<td class="bar"><i style="width: {100 * share:.1f}%"></i></td></tr>'
         for name, share in named
     )
     best, share = named[0]
     return (
-        f'<div role="status"><p class="said"><b>{page.text(best)}</b> {exhibit.percent(share)}</p>{unsure}</div>'
+        f'<div role="status"><p class="said"><b>{html_page.text(best)}</b> {exhibit.percent(share)}</p>{unsure}</div>'
         f"<table><tr><th>class</th><th class='n'>confidence</th><th></th></tr>{bars}</table>{_heat_text(heat, best)}"
     )
 
@@ -212,13 +213,13 @@ def _heat_text(heat: str | None, name: str) -> str:
         return "<p>What spoke for it cannot be shown for this kind of network.</p>"
     return (
         f'<figure><img src="data:image/jpeg;base64,{heat}" alt="The picture as the model sees it">'
-        f"<figcaption>Bright: what spoke for {page.text(name)}</figcaption></figure>"
+        f"<figcaption>Bright: what spoke for {html_page.text(name)}</figcaption></figure>"
     )
 
 
 def rows_text(rows: Sequence[dict]) -> str:
     """HTML: what is said of many pictures, the error of those without an answer; of very many the first."""
-    shown = "".join(f"<tr><td>{page.text(row['path'])}</td>{_cells(row)}</tr>" for row in rows[:MOST_ROWS])
+    shown = "".join(f"<tr><td>{html_page.text(row['path'])}</td>{_cells(row)}</tr>" for row in rows[:MOST_ROWS])
     more = f"<p>The first {MOST_ROWS:,} of {len(rows):,}; all are in the CSV.</p>" if len(rows) > MOST_ROWS else ""
     head = "<tr><th>file</th><th>class</th><th class='n'>confidence</th><th>unsure</th></tr>"
     return f'<div class="wide"><table>{head}{shown}</table></div>{more}'
@@ -226,8 +227,8 @@ def rows_text(rows: Sequence[dict]) -> str:
 
 def _cells(row: dict) -> str:
     if row["error"]:
-        return f'<td colspan="3">{page.text(row["error"])}</td>'
-    said = f'<td>{page.text(row["predicted"])}</td><td class="n">{exhibit.percent(row["confidence"])}</td>'
+        return f'<td colspan="3">{html_page.text(row["error"])}</td>'
+    said = f'<td>{html_page.text(row["predicted"])}</td><td class="n">{exhibit.percent(row["confidence"])}</td>'
     return f"{said}<td>{'unsure' if row['unsure'] else ''}</td>"
 
 
@@ -243,9 +244,9 @@ def flagged_text(path: str | None, right: str | None, root: str | Path) -> str:
         return refusal(f"Not kept. {error}")
     except OSError as error:
         return refusal(f"Not kept in {root}: {error.strerror}.")
-    return f'<p role="status">Kept in {page.text(str(folder))}</p>'
+    return f'<p role="status">Kept in {html_page.text(str(folder))}</p>'
 
 
 def refusal(words: str) -> str:
     """HTML for what cannot be done."""
-    return f'<p class="problem" role="alert">{page.text(words)}</p>'
+    return f'<p class="problem" role="alert">{html_page.text(words)}</p>'

@@ -12,12 +12,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from imgcls import answers, overlay, sorting
+from imgcls import answers, sorting
 from imgcls.data import decoding, listing, location
 from imgcls.dataloading import crops
 from imgcls.errors import ImageError, OptionError
 from imgcls.evaluation import calibration
 from imgcls.models import inference, source
+from imgcls.report import heatmaps
 from imgcls.storage import resumable_table, run_folder
 from imgcls.system import hardware  # fmt: skip
 
@@ -62,7 +63,7 @@ class Exhibit:
         if row["error"]:
             return row, None
         with self.explaining:
-            heat = overlay.pictures(self.explained, self.processor, [path], [int(logits.argmax())])
+            heat = heatmaps.pictures(self.explained, self.processor, [path], [int(logits.argmax())])
         return row, heat and heat[0]
 
     def answer_all(

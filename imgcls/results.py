@@ -14,12 +14,13 @@ import numpy as np
 from peft import PeftModel
 from scipy.special import softmax
 
-from imgcls import release, reporting
+from imgcls import release
 from imgcls.data.dataset import Division
 from imgcls.dataloading.image_datasets import EvaluationView
 from imgcls.evaluation import calibration, diagnosis
 from imgcls.evaluation.metrics import judge
 from imgcls.models import inference, lora
+from imgcls.report import report_data
 from imgcls.storage import run_folder
 from imgcls.storage.pixel_cache import Pixels
 from imgcls.system import provenance
@@ -83,7 +84,7 @@ def write(
         "made": provenance.facts() | {"folder": str(run.path)},
     }
     if page:
-        reporting.training(run, metrics, division, logits, network, processor)
+        report_data.training(run, metrics, division, logits, network, processor)
     run.write_json(run_folder.METRICS, metrics)
     run.drop_checkpoints()
     if page:

@@ -20,9 +20,9 @@ def main() -> int:
     given = parser.parse(kinds, description=__doc__, examples=EXAMPLES)
     parser.start_logging()
 
-    from imgcls import check_page
     from imgcls.audit import audit, issues, screening
     from imgcls.data import location
+    from imgcls.report import audit_page
     from imgcls.storage import run_folder
 
     wanted, options = (given.make(kind) for kind in kinds)
@@ -45,7 +45,7 @@ def main() -> int:
     out.write_json(run_folder.CHECK, [problem.row() for problem in found])
     excluded = ((listing.files[i].path, reason) for i, reason in audited.excluded.items())
     out.write_csv(run_folder.EXCLUDE, run_folder.EXCLUDE_COLUMNS, excluded)
-    out.write_text(run_folder.CHECK_PAGE, check_page.render(name, listing, audited, found, source))
+    out.write_text(run_folder.CHECK_PAGE, audit_page.render(name, listing, audited, found, source))
     print(issues.verdict(listing, audited, found))
     print(f"see {out / run_folder.CHECK_PAGE}")
     return parser.PROBLEMS if any(problem.severity != "info" for problem in found) else parser.DONE

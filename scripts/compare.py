@@ -25,8 +25,8 @@ def main() -> int:
 
     import torch
 
-    from imgcls import comparison
     from imgcls.errors import ModelError, RunError
+    from imgcls.report import comparison
     from imgcls.storage import run_folder
     from imgcls.system import hardware
 

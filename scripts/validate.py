@@ -26,10 +26,10 @@ def main() -> int:
 
     import torch
 
-    from imgcls import reporting
     from imgcls.errors import FolderError
     from imgcls.evaluation import calibration, evaluate, evaluation_set
     from imgcls.models import inference, source
+    from imgcls.report import report_data
     from imgcls.storage import run_folder
     from imgcls.system import hardware
 
@@ -67,7 +67,7 @@ def main() -> int:
     if other:
         metrics["comparison"] = evaluate.compare(model, other, of, logits, folder)
     metrics = evaluate.write(folder, metrics, of, logits, model.classes)
-    reporting.validation(folder, run, metrics, of, logits, model)
+    report_data.validation(folder, run, metrics, of, logits, model)
     print(evaluate.in_words(metrics, of, asked.compare))
     print(f"see {folder / run_folder.REPORT}")
     return parser.DONE

@@ -6,8 +6,8 @@ import torch
 import transformers
 from torch import nn
 
-from imgcls import overlay
 from imgcls.models import classifier, saliency, source
+from imgcls.report import heatmaps
 
 
 @pytest.mark.parametrize("name", tiny.HUB_IDS)
@@ -66,7 +66,7 @@ def test_a_network_that_neither_way_fits(tmp_path):
 def test_overlays_are_pictures(tmp_path, shapes):
     built = classifier.build(source.locate(str(tiny.write("resnet-18", tmp_path))), ["a", "b"])
     file = next(shapes.rglob("*.jpg"))
-    (encoded,) = overlay.pictures(built.network, built.processor, [str(file)], [1])
+    (encoded,) = heatmaps.pictures(built.network, built.processor, [str(file)], [1])
     assert encoded.startswith("/9j/")  # a JPEG in base64
 
 
@@ -76,7 +76,7 @@ def test_other_transformers_are_explained_or_said_not_to_be(shapes, kind):
              "LevitFor": "LevitForImageClassification", "PvtV2": "PvtV2ForImageClassification"}  # fmt: skip
     network = getattr(transformers, names[kind])(getattr(transformers, CONFIGS[kind])(num_labels=3)).eval()
     processor = transformers.ViTImageProcessor(size={"height": 224, "width": 224})
-    found = overlay.pictures(network, processor, [str(next(shapes.rglob("*.jpg")))], [1])
+    found = heatmaps.pictures(network, processor, [str(next(shapes.rglob("*.jpg")))], [1])
     assert found is None or (kind != "Swin" and found[0].startswith("/9j/"))  # its attention is in windows
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from drawings import photo
 
-from imgcls import charts, confusion, report
 from imgcls.evaluation import calibration
 from imgcls.evaluation.metrics import judge
-from imgcls.report import Content, Judged
+from imgcls.report import charts, confusion_matrix, report_page
+from imgcls.report.report_page import Content, Judged
 from imgcls.storage import run_folder
 
 HOSTILE = ["<script>alert(1)", "<img src=x onerror=alert(2)>", '"q" & \'s\'', "emoji 🐸 é", "line\nbreak",
@@ -48,10 +48,10 @@ def content(tmp_path, classes, n=None, seed=0, right=0.7):
 @pytest.mark.parametrize("k", [2, 6, 25, 26, 200])
 def test_any_number_of_classes(tmp_path, k):
     run = run_folder.RunFolder(tmp_path / "run")
-    report.write(run, content(tmp_path, [f"class {i}" for i in range(k)]))
+    report_page.write(run, content(tmp_path, [f"class {i}" for i in range(k)]))
     page = (run / "report.html").read_text()
-    assert page.count('class="matrix"') == (k <= confusion.MOST_CELLS)
-    assert page.count("<rect") > (k if k > confusion.MOST_CELLS else 0)
+    assert page.count('class="matrix"') == (k <= confusion_matrix.MOST_CELLS)
+    assert page.count("<rect") > (k if k > confusion_matrix.MOST_CELLS else 0)
     names = {p.name for p in (run / "figures").iterdir()}
     assert names == {"curves.png", "confusion_matrix.png", "reliability.png", "coverage.png"}
     assert all((run / "figures" / name).read_bytes().startswith(b"\x89PNG") for name in names)
@@ -69,7 +69,7 @@ def test_any_number_of_classes(tmp_path, k):
 
 def test_names_that_would_break_a_page(tmp_path):
     run = run_folder.RunFolder(tmp_path / "run")
-    report.write(run, content(tmp_path, HOSTILE, right=0.3))
+    report_page.write(run, content(tmp_path, HOSTILE, right=0.3))
     page = (run / "report.html").read_text()
     assert page.count("<script") == 1  # the page's own, which sorts tables
     assert "<img src=x" not in page
@@ -84,7 +84,7 @@ def test_all_right_and_all_wrong(tmp_path):
     run = run_folder.RunFolder(tmp_path / "run")
     perfect = content(tmp_path, ["a", "b"], n=20, right=1.1)
     perfect.suspects, perfect.findings, perfect.problems, perfect.history = (), (), (), ()
-    report.write(run, perfect)
+    report_page.write(run, perfect)
     page = (run / "report.html").read_text()
     assert "Worst mistakes" not in page
     assert "Most confused" not in page
@@ -93,7 +93,7 @@ def test_all_right_and_all_wrong(tmp_path):
     wrong = content(tmp_path, ["a", "b"], n=20)
     wrong.judged.logits[:] = np.nan
     wrong.numbers = judge(wrong.judged.logits, wrong.judged.labels, ["a", "b"])
-    report.write(run_folder.RunFolder(tmp_path / "nan"), wrong)
+    report_page.write(run_folder.RunFolder(tmp_path / "nan"), wrong)
 
 
 def test_svg_takes_the_page_s_colour(tmp_path):

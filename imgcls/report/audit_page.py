@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from imgcls import page
 from imgcls.audit.audit import Audit
 from imgcls.audit.issues import Problem, counted
 from imgcls.data.listing import Listing
-from imgcls.page import text
+from imgcls.report import html_page
+from imgcls.report.html_page import text
 from imgcls.system import cpu
 
 OF_CLASS, MOST_CLASSES = 8, 40  # pictures in a class's contact sheet; classes that have one
@@ -45,7 +45,7 @@ def render(
     ]
     if len(classes) > len(sheets):
         parts.append(f"<p>and {len(classes) - len(sheets):,} classes more</p>")
-    return page.document(f"{name}: data check", parts)
+    return html_page.document(f"{name}: data check", parts)
 
 
 def _verdict(problems: Sequence[Problem]) -> str:
@@ -66,10 +66,12 @@ class _Pictures:
         self.audit = audit
         readable = [i for i in at if audit.sound[i]]
         with ThreadPoolExecutor(cpu.cores()) as pool:
-            self.encoded = dict(zip(readable, pool.map(lambda i: page.thumbnail(source(i)), readable), strict=True))
+            self.encoded = dict(
+                zip(readable, pool.map(lambda i: html_page.thumbnail(source(i)), readable), strict=True)
+            )
 
     def figure(self, i: int, caption: str) -> str:
-        return page.figure(self.encoded.get(i), caption, self.audit.reasons[i] or "changed meanwhile")
+        return html_page.figure(self.encoded.get(i), caption, self.audit.reasons[i] or "changed meanwhile")
 
 
 def _contact_sheets(listing: Listing, audit: Audit) -> dict[str, list[int]]:

@@ -8,10 +8,10 @@ from functools import cached_property
 
 import numpy as np
 
-from imgcls import charts, confusion, page
 from imgcls.evaluation import calibration
 from imgcls.evaluation.intervals import wilson_interval
-from imgcls.page import text
+from imgcls.report import charts, confusion_matrix, html_page
+from imgcls.report.html_page import text
 from imgcls.storage import run_folder
 
 PICTURE_PX = 160
@@ -106,18 +106,20 @@ def render(content: Content, figures: Mapping[str, charts.Figure]) -> str:
         "": _headline(content),
         "What to know": _findings(content),
         "Training": f'<div class="chart wide">{drawn["curves"]}</div>' if "curves" in drawn else "",
-        "Which class is taken for which": confusion.drawn(content.numbers["confusion_matrix"], content.judged.classes),
+        "Which class is taken for which": confusion_matrix.drawn(
+            content.numbers["confusion_matrix"], content.judged.classes
+        ),
         "Classes": _classes(content),
         "Most confused": _pairs(content.judged),
         "Worst mistakes": _mistakes(content.judged, content.calibrated),
         "Labels to look at": _suspects(content.suspects, content.source),
         "How far to trust its confidence": _trust(content, drawn),
-        **{title: page.table(rows) for title, rows in content.tables.items()},
+        **{title: html_page.table(rows) for title, rows in content.tables.items()},
         "Data": _data(content),
         "How it was made": _made(content),
     }
     parts = [f"<h2>{title}</h2>{body}" if title else body for title, body in sections.items() if body]
-    return page.document(f"{content.title}: report", parts, _STYLE + confusion.STYLE)
+    return html_page.document(f"{content.title}: report", parts, _STYLE + confusion_matrix.STYLE)
 
 
 def _headline(content: Content) -> str:
@@ -156,7 +158,7 @@ def _findings(content: Content) -> str:
     ]
     if not lines:
         lines = ["<li>Nothing went wrong that the rules know.</li>"]
-    steps = "".join(f"<pre>{page.visible(step)}</pre>" for step in content.next_steps)
+    steps = "".join(f"<pre>{html_page.visible(step)}</pre>" for step in content.next_steps)
     return f"<ul>{''.join(lines)}</ul>{f'<h3>Next</h3>{steps}' if steps else ''}"
 
 
@@ -172,7 +174,7 @@ def _classes(content: Content) -> str:
         interval = f"{low:.2f} to {high:.2f}" if n else "–"
         taken = f"{names[most]} ({others[most]})" if others[most] else ""
         rows.append([name, n, of["recall"], interval, of["precision"], of["f1"], taken])
-    return page.table(rows)
+    return html_page.table(rows)
 
 
 def _pairs(judged: Judged) -> str:
@@ -202,9 +204,9 @@ def _mistakes(judged: Judged, p: np.ndarray) -> str:
     maps = judged.explain(worst)
     figures = []
     for place, i in enumerate(worst):
-        pictures = page.picture(page.thumbnail(judged.source(i), PICTURE_PX))
+        pictures = html_page.picture(html_page.thumbnail(judged.source(i), PICTURE_PX))
         if maps is not None:
-            pictures += page.picture(maps[place])
+            pictures += html_page.picture(maps[place])
         said = judged.classes[judged.predicted[i]]
         figures.append(
             f"<figure>{pictures}<figcaption>{text(judged.classes[judged.labels[i]])} called <b>{text(said)}</b>, "
@@ -218,7 +220,7 @@ def _suspects(suspects: Sequence[Mapping], source: Callable[[str], str | bytes])
     if not suspects:
         return ""
     figures = "".join(
-        f"<figure>{page.picture(page.thumbnail(source(row['path']), PICTURE_PX))}<figcaption>{text(row['label'])}, or "
+        f"<figure>{html_page.picture(html_page.thumbnail(source(row['path']), PICTURE_PX))}<figcaption>{text(row['label'])}, or "
         f"<b>{text(row['suggested'])}</b>?<br>{text(row['path'])}</figcaption></figure>"
         for row in suspects[:SUSPECTS]
     )
@@ -248,7 +250,7 @@ def _trust(content: Content, drawn: Mapping[str, str]) -> str:
             f"{after:.3f} once its logits are divided by {trust['temperature']:.2f}, which scripts/predict.py does.</p>"
         )
     figures = "".join(f"<div>{drawn[name]}</div>" for name in ("reliability", "coverage") if name in drawn)
-    return f'{words}<div class="charts">{figures}</div>{page.table(rows)}'
+    return f'{words}<div class="charts">{figures}</div>{html_page.table(rows)}'
 
 
 def _data(content: Content) -> str:
@@ -259,7 +261,7 @@ def _data(content: Content) -> str:
     notes = "".join(
         f"<li>{text(p['code'])}: {text(p['message'])}</li>" for p in content.problems if p["severity"] == "info"
     )
-    return page.table(rows) + (f"<ul>{notes}</ul>" if notes else "")
+    return html_page.table(rows) + (f"<ul>{notes}</ul>" if notes else "")
 
 
 def _made(content: Content) -> str:
@@ -270,7 +272,7 @@ def _made(content: Content) -> str:
 
 
 def _figure(source: str | bytes, caption: str) -> str:
-    return page.figure(page.thumbnail(source, PICTURE_PX), caption)
+    return html_page.figure(html_page.thumbnail(source, PICTURE_PX), caption)
 
 
 def next_steps(run: run_folder.RunFolder) -> list[str]:

@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from torch import nn
 
-from imgcls import overlay, report
 from imgcls.data.dataset import Division, source_of
 from imgcls.evaluation import diagnosis, label_errors
 from imgcls.evaluation.calibration import probabilities
 from imgcls.evaluation.evaluate import Model
 from imgcls.evaluation.evaluation_set import Labelled
-from imgcls.report import Content, Judged
+from imgcls.report import heatmaps, report_page
+from imgcls.report.report_page import Content, Judged
 from imgcls.storage import run_folder
 
 
@@ -51,7 +51,7 @@ def training(
     judged = _judged(name, division.classes, *part, source, network, processor)
     if folded:  # other networks said it
         judged.explain = lambda at: None
-    report.write(run, Content(
+    report_page.write(run, Content(
         title=run.path.name,
         subtitle=f"{metrics['model']}, from {metrics['initialised']} weights, {len(division.classes)} classes; "
         f"{train['images']:,} images x {train['epochs']:g} epochs in {train['seconds']:.0f} s",
@@ -61,7 +61,7 @@ def training(
         fitted_on_these=name == "validation",
         findings=run.read_json(run_folder.DIAGNOSIS),
         problems=run.read_json(run_folder.CHECK) or [],
-        next_steps=report.next_steps(run),
+        next_steps=report_page.next_steps(run),
         history=run.read_lines(run_folder.HISTORY),
         metric=options.get("metric_for_best_model") or "accuracy",
         suspects=rows,
@@ -91,7 +91,7 @@ def validation(
     def source(path: str) -> str | bytes:
         return of.source(place[path])
 
-    report.write(folder, Content(
+    report_page.write(folder, Content(
         title=f"{run.path.name} on {of.name}",
         subtitle=f"{metrics['model']}, judged on {len(paths):,} images of {of.images.name}",
         numbers=metrics["test"],
@@ -99,7 +99,7 @@ def validation(
         trust={"temperature": temperature, "threshold": metrics["threshold"]},
         fitted_on_these=of.calibrated_on,
         findings=_findings(classes, metrics["test"]),
-        next_steps=report.next_steps(run)[:1],
+        next_steps=report_page.next_steps(run)[:1],
         suspects=rows,
         source=source,
         tables=_more(metrics),
@@ -185,7 +185,7 @@ def _judged(
     processor,
 ) -> Judged:
     def explain(at: Sequence[int]) -> Sequence[str] | None:
-        return overlay.pictures(network, processor, [source(paths[i]) for i in at], logits[list(at)].argmax(1))
+        return heatmaps.pictures(network, processor, [source(paths[i]) for i in at], logits[list(at)].argmax(1))
 
     return Judged(name, classes, paths, labels, logits, lambda i: source(paths[i]), explain)
 

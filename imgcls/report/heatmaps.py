@@ -11,10 +11,10 @@ from matplotlib import colormaps
 from PIL import Image
 from torch import nn
 
-from imgcls import page
 from imgcls.dataloading.crops import evaluation_pixels
 from imgcls.errors import ImageError
 from imgcls.models import saliency
+from imgcls.report import html_page
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ def pictures(network: nn.Module, processor, sources: Sequence[str | bytes], targ
             return None
         if maps is None:
             return None
-        found.append(page.jpeg(_laid_over(pixels, maps[0])))
+        found.append(html_page.jpeg(_laid_over(pixels, maps[0])))
     return found
 
 

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from imgcls import page
 from imgcls.config.data_options import SourceOptions
 from imgcls.data import location
 from imgcls.dataloading.crops import evaluation_pixels
 from imgcls.errors import RunError
 from imgcls.models import inference
+from imgcls.report import html_page
 from imgcls.storage import run_folder
 
 TIMED = 10  # images of which the median is told
@@ -141,11 +141,11 @@ def render(rows: Sequence[Mapping], differing: Mapping[str, Sequence], comparabl
             f"{r['images']:,} {r['judged_by']}", r["accuracy"], f"{low:.3f} to {high:.3f}", r["macro_f1"], r["loss"],
             round(r["training_s"]), round(r["megabytes"], 1), round(r["latency_ms"], 1),
         ])  # fmt: skip
-    parts = ["<h1>Runs side by side</h1>", page.table(body), f"<p>{_WARNING}</p>" if not comparable else ""]
+    parts = ["<h1>Runs side by side</h1>", html_page.table(body), f"<p>{_WARNING}</p>" if not comparable else ""]
     if differing:
         options = [
             ["option", *(r["run"] for r in rows)],
             *([name, *map(str, values)] for name, values in differing.items()),
         ]
-        parts += ["<h2>Options that differ</h2>", page.table(options)]
-    return page.document("runs side by side", parts, "body { max-width: 1500px }")
+        parts += ["<h2>Options that differ</h2>", html_page.table(options)]
+    return html_page.document("runs side by side", parts, "body { max-width: 1500px }")

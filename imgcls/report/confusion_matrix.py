@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from imgcls import page
-from imgcls.page import text
+from imgcls.report import html_page
+from imgcls.report.html_page import text
 
 MOST_CELLS = 25  # classes up to which the confusion matrix is a table with its numbers
 STYLE = """
@@ -31,7 +31,7 @@ def drawn(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> str:
     for i, name in enumerate(classes):
         cells = "".join(
             f'<td style="background:rgb({_HIT if i == j else _MISS} / {shares[i, j]:.2f})" '
-            f'title="{page.visible(name)} called {page.visible(classes[j])}: {counts[i, j]} of {counts[i].sum()}">'
+            f'title="{html_page.visible(name)} called {html_page.visible(classes[j])}: {counts[i, j]} of {counts[i].sum()}">'
             f"{counts[i, j] or ''}</td>"
             for j in range(len(classes))
         )
@@ -49,8 +49,8 @@ def _cells(counts: np.ndarray, shares: np.ndarray, classes: Sequence[str]) -> st
     side, k = (12, len(classes)) if len(classes) <= 60 else (6, len(classes))
     rects = "".join(
         f'<rect x="{j * side}" y="{i * side}" width="{side}" height="{side}" fill="rgb({_HIT if i == j else _MISS})" '
-        f'fill-opacity="{0.15 + 0.85 * shares[i, j]:.2f}"><title>{page.visible(classes[i])} called '
-        f"{page.visible(classes[j])}: {counts[i, j]} of {counts[i].sum()}</title></rect>"
+        f'fill-opacity="{0.15 + 0.85 * shares[i, j]:.2f}"><title>{html_page.visible(classes[i])} called '
+        f"{html_page.visible(classes[j])}: {counts[i, j]} of {counts[i].sum()}</title></rect>"
         for i, j in zip(*np.nonzero(counts), strict=True)
     )
     size = k * side
