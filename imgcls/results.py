@@ -14,11 +14,11 @@ import numpy as np
 from peft import PeftModel
 from scipy.special import softmax
 
-from imgcls import release
 from imgcls.data.dataset import Division
 from imgcls.dataloading.image_datasets import EvaluationView
 from imgcls.evaluation import calibration, diagnosis
 from imgcls.evaluation.metrics import judge
+from imgcls.hub import publish
 from imgcls.models import inference, lora
 from imgcls.report import report_data
 from imgcls.storage import run_folder
@@ -88,7 +88,7 @@ def write(
     run.write_json(run_folder.METRICS, metrics)
     run.drop_checkpoints()
     if page:
-        release.describe(run)
+        publish.describe(run)
 
 
 def save_model(trainer: ImageTrainer, run: run_folder.RunFolder) -> None:

@@ -13,9 +13,9 @@ from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback
 from transformers.trainer_utils import HubStrategy
 
-from imgcls import hub, release
 from imgcls.config.training_options import TrainOptions
 from imgcls.errors import HubError
+from imgcls.hub import publish, repository
 from imgcls.storage import run_folder
 from imgcls.training.trainer import ImageTrainer
 
@@ -31,12 +31,12 @@ class Destination:
     name: str
     private: bool = False
     token: str | None = field(default=None, repr=False)
-    repo: hub.Repo | None = None
+    repo: repository.Repo | None = None
     every_save: bool = False
 
-    def claimed(self, again: str) -> hub.Repo:
+    def claimed(self, again: str) -> repository.Repo:
         """The repository, asked for anew: hours may lie between the start of a training and its end."""
-        return hub.claim(self.name, token=self.token, private=self.private, again=again)
+        return repository.claim(self.name, token=self.token, private=self.private, again=again)
 
     def callbacks(self, trainer: ImageTrainer) -> list[TrainerCallback]:
         """What takes part in a training for this destination."""
@@ -62,7 +62,7 @@ def before_training(args: TrainOptions, name: str) -> Destination | None:
         args.hub_token,
         every_save=args.hub_strategy == HubStrategy.EVERY_SAVE,
     )
-    hub.check_name(wanted.name)
+    repository.check_name(wanted.name)
     refused: list[str | None] = [None]
     if args.should_save and args.hub_check == "on":
         try:
@@ -79,8 +79,8 @@ def before_training(args: TrainOptions, name: str) -> Destination | None:
 
 def after_training(run: run_folder.RunFolder, to: Destination) -> str:
     """Push a finished run; returns the address of its page. Raises HubError, whose line ends with how to go on."""
-    again = release.command(run, to.name, to.private)
-    return release.push(run, to.claimed(again), again=again)
+    again = publish.command(run, to.name, to.private)
+    return publish.push(run, to.claimed(again), again=again)
 
 
 class PushEverySave(TrainerCallback):
@@ -90,7 +90,7 @@ class PushEverySave(TrainerCallback):
     write_model: fills a folder with model and image processor.
     """
 
-    def __init__(self, repo: hub.Repo, write_model: Callable[[Path], None]):
+    def __init__(self, repo: repository.Repo, write_model: Callable[[Path], None]):
         self.repo, self.write_model = repo, write_model
         self._under_way: threading.Thread | None = None
 
@@ -121,6 +121,6 @@ class PushEverySave(TrainerCallback):
         with folder as path:
             try:
                 files = {file.name: file for file in Path(path).iterdir()}
-                hub.send(self.repo, files, message, "", release.OWN)
+                repository.send(self.repo, files, message, "", publish.OWN)
             except (HubError, OSError) as error:
                 log.warning("warning: push: %s %s", error, GOES_ON)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from imgcls import release
 from imgcls.evaluation import diagnosis
 from imgcls.evaluation.scores import most_confused, weakest
+from imgcls.hub import publish
 from imgcls.storage import run_folder
 
 
@@ -80,7 +80,7 @@ def _next(run: run_folder.RunFolder) -> list[str]:
         f"use it:  python scripts/predict.py --run {run.path} FOLDER",
         'or:  python -c "from transformers import pipeline; '
         f"print(pipeline('image-classification', model='{run.path}')('photo.jpg'))\"",
-        f"share it:  {release.command(run, private=release.is_private(run))}",
+        f"share it:  {publish.command(run, private=publish.is_private(run))}",
         f"go on with more images:  python scripts/train.py --model {run.path} --data FOLDER --output_dir NEW",
     ]
 

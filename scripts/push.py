@@ -24,20 +24,20 @@ def main() -> int:
     parser.start_logging()
     asked = given.make(PushOptions)
 
-    from imgcls import hub, release
+    from imgcls.hub import publish, repository
     from imgcls.storage import run_folder
 
     run = run_folder.RunFolder(asked.run)
     include = asked.include or []
-    release.check(run, include)
+    publish.check(run, include)
     again = shlex.join(["python", *sys.argv])
-    private = asked.private or release.is_private(run)
-    repo = hub.claim(asked.repo or run.path.resolve().name, private=private, again=again)
-    space = asked.space and hub.claim(asked.space, private=repo.private, kind="space", again=again)
+    private = asked.private or publish.is_private(run)
+    repo = repository.claim(asked.repo or run.path.resolve().name, private=private, again=again)
+    space = asked.space and repository.claim(asked.space, private=repo.private, kind="space", again=again)
     page = space.repo_id if space else None
-    print(f"model  {release.push(run, repo, again=again, license=asked.license, include=include, space=page)}")
+    print(f"model  {publish.push(run, repo, again=again, license=asked.license, include=include, space=page)}")
     if space:
-        print(f"page   {release.push_space(space, repo.repo_id, private=repo.private, again=again)}")
+        print(f"page   {publish.push_space(space, repo.repo_id, private=repo.private, again=again)}")
     return parser.DONE
 
 

@@ -3,7 +3,7 @@
 import pytest
 from markdown_it import MarkdownIt
 
-from imgcls import markdown
+from imgcls.hub import markdown
 
 NAMES = [
     "a|b", "<script>alert(1)</script>", "*bold* _and_ ~~gone~~", "`code`", "[link](http://x.y)", "![i](u)", "# head",

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from imgcls.evaluation.intervals import wilson_interval
 from imgcls.evaluation.scores import most_confused
-from imgcls.markdown import code, escaped, table
-from imgcls.profile import Profile
+from imgcls.hub.markdown import code, escaped, table
+from imgcls.hub.run_profile import Profile
 from imgcls.storage import run_folder
 
 SHOWN_CLASSES = 200  # rows of a table

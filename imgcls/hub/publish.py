@@ -13,12 +13,12 @@ from pathlib import Path
 from huggingface_hub import ModelCard, model_info
 from safetensors import SafetensorError
 
-from imgcls import card, hub
-from imgcls import space as spaces
 from imgcls.errors import HubError, RunError
-from imgcls.markdown import bullets, code
+from imgcls.hub import model_card, repository
+from imgcls.hub import space as spaces
+from imgcls.hub.markdown import bullets, code
+from imgcls.hub.run_profile import Profile
 from imgcls.models import registry
-from imgcls.profile import Profile
 from imgcls.storage import run_folder
 from imgcls.system import network, redaction
 
@@ -48,7 +48,7 @@ def check(run: run_folder.RunFolder, include: Collection[str] = ()) -> None:
     if "report" in include and not (run / run_folder.REPORT).is_file():
         raise RunError(f"Expected {run_folder.REPORT} in {run.path}, got none. Leave out --include report.")
     try:
-        card.render(Profile(run, "owner/name"))
+        model_card.render(Profile(run, "owner/name"))
     except (KeyError, TypeError, ValueError, OSError, AttributeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise RunError(
@@ -80,7 +80,7 @@ def is_private(run: run_folder.RunFolder) -> bool:
 
 def push(
     run: run_folder.RunFolder,
-    repo: hub.Repo,
+    repo: repository.Repo,
     *,
     again: str,
     license: str | None = None,
@@ -98,7 +98,7 @@ def push(
     name = run.path.resolve().name
     try:
         with staged(run, repo.repo_id, license=stated, include=include, space=space) as files:
-            hub.send(repo, files, f"Model trained by imgcls: {name}", again, OWN)
+            repository.send(repo, files, f"Model trained by imgcls: {name}", again, OWN)
     except OSError as error:
         raise HubError(
             f"Expected {run.path} to be read and a copy of its texts written to {tempfile.gettempdir()}, got "
@@ -114,7 +114,7 @@ def edited_card(run: run_folder.RunFolder) -> str | None:
         text = place.read_text("utf-8") if place.exists() else None
     except (OSError, UnicodeDecodeError) as error:
         raise RunError(f"Expected a text in UTF-8 in {place}, got {error}. Mend it, or move it elsewhere.") from error
-    return text if text is not None and card.is_edited(text) else None
+    return text if text is not None and model_card.is_edited(text) else None
 
 
 def _warn_of_edited(run: run_folder.RunFolder, text: str, license: str | None, space: str | None) -> None:
@@ -128,10 +128,10 @@ def _warn_of_edited(run: run_folder.RunFolder, text: str, license: str | None, s
             log.warning("warning: card: %s %s is not in it; write it there, or delete it", option, value)
 
 
-def push_space(repo: hub.Repo, model: str, *, private: bool, again: str) -> str:
+def push_space(repo: repository.Repo, model: str, *, private: bool, again: str) -> str:
     """Send the page to try `model`; returns its address."""
     with spaces.staged(model, private=private) as files:
-        hub.send(repo, files, f"Page to try {model}", again)
+        repository.send(repo, files, f"Page to try {model}", again)
     return repo.url
 
 
@@ -175,7 +175,7 @@ def staged(
         if f"{run_folder.ADAPTER}/adapter_config.json" in files:
             _describe_adapter(profile, files, beside)
         edited = edited_card(run)
-        text = card.stamped(card.render(profile)) if edited is None else _filled(edited, run, repo_id)
+        text = model_card.stamped(model_card.render(profile)) if edited is None else _filled(edited, run, repo_id)
         files[run_folder.CARD] = _written(beside / run_folder.CARD, text)
         if edited is None:
             _keep_card(run, text)
@@ -199,7 +199,7 @@ def describe(run: run_folder.RunFolder) -> None:
     base = run.read_json(run_folder.METRICS)["sources"]["base_model"]
     figures = [f"{run_folder.FIGURES}/{file.name}" for file in (run / run_folder.FIGURES).glob("*.png")]
     profile = Profile(run, _unnamed(run), _KNOWN.get(base), figures)
-    _keep_card(run, card.stamped(card.render(profile)))
+    _keep_card(run, model_card.stamped(model_card.render(profile)))
 
 
 def _keep_card(run: run_folder.RunFolder, text: str) -> None:

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from imgcls import card_numbers
-from imgcls.markdown import bullets, code, escaped
-from imgcls.profile import Profile
+from imgcls.hub import card_sections
+from imgcls.hub.markdown import bullets, code, escaped
+from imgcls.hub.run_profile import Profile
 from imgcls.storage import run_folder
 
 LIBRARIES = {"timm_wrapper": "timm"}  # by model type; all others are transformers' own
@@ -36,10 +36,10 @@ def render(of: Profile) -> str:
         "Model details": _details(of),
         "Uses": _uses(of),
         "Bias, risks and limitations": _limits(of),
-        "Training data": card_numbers.data(of),
-        "Training procedure": card_numbers.procedure(of),
-        "Evaluation": card_numbers.evaluation(of),
-        "How far to trust its confidence": card_numbers.confidence(of),
+        "Training data": card_sections.data(of),
+        "Training procedure": card_sections.procedure(of),
+        "Evaluation": card_sections.evaluation(of),
+        "How far to trust its confidence": card_sections.confidence(of),
         "Environmental impact": _impact(of),
         "Technical specifications": _technical(of),
         "Glossary": _GLOSSARY,
@@ -102,7 +102,7 @@ def _headline(of: Profile) -> str:
     return (
         f"# {escaped(of.title)}\n\nSorts photos into {len(of.classes)} classes: {_named(of.classes)}. "
         f"Trained from {_origin(of)}.\n\n**Accuracy {numbers['accuracy']:.3f}** (95 % interval {low:.3f} to "
-        f"{high:.3f}) on {numbers['images']:,} {card_numbers.JUDGED_ON[name]}.{demo}"
+        f"{high:.3f}) on {numbers['images']:,} {card_sections.JUDGED_ON[name]}.{demo}"
     )
 
 
@@ -182,7 +182,7 @@ def _limits(of: Profile) -> str:
     seen = of.run.read_json(run_folder.CHECK) or []
     problems = [p for p in seen if p["severity"] != "info" and p["code"] not in CURED]
     lines += [f"In its data: {escaped(_without_files(problem))}." for problem in problems]
-    missed = [c for c, k in numbers["per_class"].items() if k["support"] and card_numbers.recall_interval(k)[0] < 0.5]
+    missed = [c for c, k in numbers["per_class"].items() if k["support"] and card_sections.recall_interval(k)[0] < 0.5]
     if missed:
         lines.append(f"It may miss more than half of the photos of (95 % interval of recall): {_named(missed)}.")
     low, high = numbers["accuracy_ci95"]

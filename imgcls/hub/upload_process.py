@@ -1,6 +1,6 @@
 """One commit of files to a repository of the Hub, in a process of its own, which can be ended when it stands still.
 
-    python -m imgcls.upload
+    python -m imgcls.hub.upload_process
 
 It reads its order from stdin, a line of JSON: repo_id, kind ("model" or "space"), token, message, files {path in the
 repository: file}, own [names that go when they are not among the files]. The answer on stdout: {"url", "commit"}, or

@@ -8,8 +8,8 @@ import pytest
 import tiny
 from transformers import pipeline
 
-from imgcls import release
 from imgcls.errors import RunError
+from imgcls.hub import publish
 from imgcls.storage import run_folder
 
 
@@ -30,7 +30,7 @@ def run(shared, tmp_path):
 
 def staged(run, **options):
     """What is pushed, name -> content."""
-    with release.staged(run, "tester/x", **({"license": "mit"} | options)) as files:
+    with publish.staged(run, "tester/x", **({"license": "mit"} | options)) as files:
         return {name: file.read_bytes() for name, file in files.items()}
 
 
@@ -95,14 +95,14 @@ def test_what_is_on_the_hub_is_no_path_of_ours(run):
     run.write_json(run_folder.METRICS, metrics | {"model": "someone/their-model"})
     options = run.read_options()
     run.write_options(options | {"model": "someone/their-model", "data": "someone/photos"})
-    assert not {"someone/their-model", "someone/photos"} & release.private_paths(run)
+    assert not {"someone/their-model", "someone/photos"} & publish.private_paths(run)
     assert b"someone/their-model" in staged(run)["metrics.json"]
 
 
 def test_images_by_absolute_paths(run):
     rows = [("/mnt/private/patients/1.jpg", "a|b", "train", "")]
     run.write_csv(run_folder.SPLIT, run_folder.SPLIT_COLUMNS, rows)
-    assert {"/mnt/private/patients", "/mnt/private"} <= release.private_paths(run)
+    assert {"/mnt/private/patients", "/mnt/private"} <= publish.private_paths(run)
 
 
 def test_images_outside_of_the_folder_of_their_table(run):
@@ -116,16 +116,16 @@ def test_an_edited_card_is_pushed_as_it_is(run):
     first = staged(run)["README.md"]
     assert (run / run_folder.CARD).read_bytes() == first
     assert b"tester/x" in first
-    with release.staged(run, "other/y", license=None) as files:
+    with publish.staged(run, "other/y", license=None) as files:
         assert b"other/y" in files["README.md"].read_bytes()  # written anew
     (run / run_folder.CARD).write_text("---\nlicense: mit\n---\n\n# Mine\n")
     assert staged(run)["README.md"] == b"---\nlicense: mit\n---\n\n# Mine\n"
-    release.describe(run)
+    publish.describe(run)
     assert (run / run_folder.CARD).read_text().endswith("# Mine\n")
 
 
 def test_a_card_edited_before_there_was_a_repository_gets_its_name(run):
-    release.describe(run)
+    publish.describe(run)
     text = (run / run_folder.CARD).read_text()
     assert 'model="YOUR-NAME/run"' in text
     (run / run_folder.CARD).write_text(text + "\nMy own words.\n")
@@ -139,7 +139,7 @@ def test_a_card_edited_before_there_was_a_repository_gets_its_name(run):
 def test_an_edited_card_that_the_hub_would_refuse(run, content):
     (run / run_folder.CARD).write_bytes(content)
     with pytest.raises(RunError, match="README"):
-        release.check(run)
+        publish.check(run)
 
 
 def test_what_an_edited_card_does_not_say_is_said(run, caplog):
@@ -148,8 +148,8 @@ def test_what_an_edited_card_does_not_say_is_said(run, caplog):
 
     (run / run_folder.CARD).write_text("# Mine, of accuracy 0.123\n")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(release.hub, "send", lambda *arguments: None)
-        release.push(run, Repo, again="", license="mit", space="tester/page")
+        patch.setattr(publish.hub, "send", lambda *arguments: None)
+        publish.push(run, Repo, again="", license="mit", space="tester/page")
     assert "does not state this run's accuracy" in caplog.text
     assert "--license mit is not in it" in caplog.text
     assert "--space tester/page is not in it" in caplog.text
@@ -168,21 +168,21 @@ def test_a_run_folder_that_cannot_be_written_is_pushed_all_the_same(run, monkeyp
 def test_a_damaged_run_is_no_traceback(run, name):
     (run / name).write_text("{}" if name == "config.json" else '{"train": {}, "classes": []}')
     with pytest.raises(RunError):
-        release.check(run)
+        publish.check(run)
 
 
 def test_the_command_that_pushes():
-    assert release.command(run_folder.RunFolder("a b"), "me/x", True) == (
+    assert publish.command(run_folder.RunFolder("a b"), "me/x", True) == (
         "python scripts/push.py --run 'a b' --repo me/x --private"
     )
-    assert release.command(run_folder.RunFolder("-run")) == "python scripts/push.py --run=-run"
+    assert publish.command(run_folder.RunFolder("-run")) == "python scripts/push.py --run=-run"
 
 
 def test_the_license_is_the_checkpoint_s(run):
     metrics = run.read_json(run_folder.METRICS)
-    assert release.license_of(run) is None
+    assert publish.license_of(run) is None
     run.write_json(run_folder.METRICS, metrics | {"sources": {"base_model": "microsoft/resnet-18"}})
-    assert release.license_of(run) == "apache-2.0"
+    assert publish.license_of(run) == "apache-2.0"
 
 
 def test_the_license_of_another_checkpoint_is_asked_for_and_not_waited_for(run, monkeypatch, caplog):
@@ -192,27 +192,27 @@ def test_the_license_of_another_checkpoint_is_asked_for_and_not_waited_for(run, 
     class Info:
         card_data = {"license": "cc-by-4.0"}  # noqa: RUF012
 
-    monkeypatch.setattr(release, "model_info", lambda name: Info)
-    assert release.license_of(run) == "cc-by-4.0"
+    monkeypatch.setattr(publish, "model_info", lambda name: Info)
+    assert publish.license_of(run) == "cc-by-4.0"
 
     def broken(name):
         raise ConnectionError
 
-    monkeypatch.setattr(release, "model_info", broken)
-    assert release.license_of(run) is None
+    monkeypatch.setattr(publish, "model_info", broken)
+    assert publish.license_of(run) is None
     assert "--license" in caplog.text
 
 
 def test_what_is_missing_is_said(run, tmp_path):
     with pytest.raises(RunError, match="Expected a finished run"):
-        release.check(run_folder.RunFolder(tmp_path))
-    release.check(run, ["export", "report"])
+        publish.check(run_folder.RunFolder(tmp_path))
+    publish.check(run, ["export", "report"])
     (run / "export/export.json").unlink()
     with pytest.raises(RunError, match=r"scripts/export\.py --run"):
-        release.check(run, ["export"])
+        publish.check(run, ["export"])
     (run / run_folder.REPORT).unlink()
     with pytest.raises(RunError, match="Leave out --include report"):
-        release.check(run, ["report"])
+        publish.check(run, ["report"])
 
 
 @pytest.mark.parametrize("name", ["resnet-18", "vit-base"])
@@ -241,7 +241,7 @@ def test_an_adapter_brings_a_card_that_puts_it_on_its_base(train, shapes, tmp_pa
 
 
 def test_the_files_are_gone_when_the_push_ends(run):
-    with contextlib.suppress(KeyError), release.staged(run, "tester/x", license=None) as files:
+    with contextlib.suppress(KeyError), publish.staged(run, "tester/x", license=None) as files:
         copy = files["metrics.json"]
         assert copy.is_file()
         raise KeyError

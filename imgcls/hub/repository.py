@@ -20,8 +20,8 @@ from huggingface_hub import HfApi, constants, get_token
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from imgcls import upload
 from imgcls.errors import HubError, shorten
+from imgcls.hub import upload_process
 from imgcls.storage import run_folder
 from imgcls.system import network
 
@@ -66,7 +66,7 @@ def claim(name: str, *, token: str | None = None, private: bool = False, kind: s
         try:
             return network.call_with_timeout(WAIT_S, question)
         except Exception as error:  # the client's errors have no common class
-            raise HubError(in_words(upload.fault(error), f"to {what}", again)) from error
+            raise HubError(in_words(upload_process.fault(error), f"to {what}", again)) from error
 
     me = asked(api.whoami, "log in to the Hub")
     owner = _spelled(name.split("/")[0] if "/" in name else me["name"], me)
@@ -166,7 +166,7 @@ def _check_write(api: HfApi, repo_id: str, kind: str) -> None:
     try:
         api.auth_check(repo_id, repo_type=kind, write=True)
     except Exception as error:
-        if upload.fault(error)["status"] != 404:  # a server of another make, which does not know the question
+        if upload_process.fault(error)["status"] != 404:  # a server of another make, which does not know the question
             raise
 
 
@@ -203,7 +203,7 @@ def _uploaded(order: Mapping, *, plain: bool) -> dict:
     """Run `upload` and watch it: its answer, or a fault called "Stalled" once nothing leaves this machine any more."""
     settings = {"HF_HUB_DISABLE_PROGRESS_BARS": "1"} | ({"HF_HUB_DISABLE_XET": "1"} if plain else {})
     child = subprocess.Popen(
-        [sys.executable, "-P", "-m", "imgcls.upload"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        [sys.executable, "-P", "-m", "imgcls.hub.upload_process"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True, env=os.environ | settings,
     )  # fmt: skip
     answer, errors = _Lines(child.stdout), _Lines(child.stderr)

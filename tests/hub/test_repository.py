@@ -11,8 +11,8 @@ import psutil
 import pytest
 from loopback import LoopbackHub
 
-from imgcls import hub
 from imgcls.errors import HubError
+from imgcls.hub import repository
 
 # huggingface_hub reads its settings when it is imported, so each case is a process of its own.
 RUN = """
@@ -131,7 +131,7 @@ def test_what_is_public_is_not_taken_for_private(ask):
 @pytest.mark.parametrize("name", ["a b", "a/b/c", "a--b", "x" * 97, "-a", ""])
 def test_bad_names_need_no_request(name):
     with pytest.raises(HubError, match="Expected a name like owner/model"):
-        hub.check_name(name)
+        repository.check_name(name)
 
 
 def test_files_are_sent_once(server, ask, files):

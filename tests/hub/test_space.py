@@ -8,7 +8,7 @@ import sys
 import pytest
 from loopback_cards import card_problems
 
-from imgcls import space
+from imgcls.hub import space
 
 
 @pytest.fixture
