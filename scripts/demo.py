@@ -24,17 +24,17 @@ def main() -> int:
     parser.start_logging()
     asked = given.make(DemoOptions)
 
-    from imgcls import demo, exhibit
+    from imgcls.deploy import demo_app, demo_model
 
-    into = None if asked.flag_into == "none" else asked.flag_into or exhibit.flagged(asked.run)
-    page = demo.app(asked.run, flag_into=into, min_precision=asked.min_precision, batch_size=asked.batch_size)
-    print(demo.serve(page, asked.host, asked.port, asked.share), flush=True)
+    into = None if asked.flag_into == "none" else asked.flag_into or demo_model.flagged(asked.run)
+    page = demo_app.app(asked.run, flag_into=into, min_precision=asked.min_precision, batch_size=asked.batch_size)
+    print(demo_app.serve(page, asked.host, asked.port, asked.share), flush=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # or what was uploaded would stay behind
     try:
         threading.Event().wait()
     except KeyboardInterrupt:
         parser.log.info("stopped")
-        demo.stop(page)
+        demo_app.stop(page)
     return parser.DONE
 
 

@@ -20,17 +20,17 @@ def main() -> int:
     parser.start_logging()
     asked = given.make(ExportOptions)
 
-    from imgcls import export, onnx_file
+    from imgcls.deploy import onnx_export, onnx_model
     from imgcls.models import source
     from imgcls.storage import run_folder
     from imgcls.system import hardware
 
     hardware.prepare()
-    onnx_file.check_packages()
+    onnx_model.check_packages()
     folder = source.trained(asked.run)
     run = run_folder.RunFolder(source.locate(asked.run).folder or f"runs/{asked.run.replace('/', '-')}")
-    record = export.export(folder, run)
-    print(export.in_words(record, run / run_folder.EXPORT))
+    record = onnx_export.export(folder, run)
+    print(onnx_export.in_words(record, run / run_folder.EXPORT))
     return parser.DONE
 
 

@@ -29,18 +29,18 @@ def main() -> int:
     asked = given.make(PredictOptions)
     inputs = given.values.get("input", [])
 
-    from imgcls import intake, sorting
+    from imgcls.deploy import input_files, sort_images
     from imgcls.errors import FolderError, shorten
 
-    intake.check(inputs, asked.allow_urls)
+    input_files.check(inputs, asked.allow_urls)
     if asked.sort_into:
-        sorting.check(asked.sort_into, inputs)
+        sort_images.check(asked.sort_into, inputs)
 
     import torch
     from tqdm import tqdm
 
-    from imgcls import answers
     from imgcls.dataloading import crops
+    from imgcls.deploy import predictions
     from imgcls.evaluation import calibration
     from imgcls.models import inference, source
     from imgcls.storage import array_cache, resumable_table, run_folder
@@ -52,10 +52,12 @@ def main() -> int:
     network, processor = inference.load(folder, device)
     classes = [network.config.id2label[i] for i in range(network.config.num_labels)]
     trust = calibration.of_run(run_folder.RunFolder(folder), asked.min_precision)
-    said = answers.Answers(classes, *calibration.in_use(trust, asked.min_confidence), min(asked.top_k, len(classes)))
+    said = predictions.Answers(
+        classes, *calibration.in_use(trust, asked.min_confidence), min(asked.top_k, len(classes))
+    )
 
-    listed = intake.stdin() if intake.LIST in inputs else ()
-    total = None if listed else sum(1 for _ in intake.expand(inputs))
+    listed = input_files.stdin() if input_files.LIST in inputs else ()
+    total = None if listed else sum(1 for _ in input_files.expand(inputs))
     if total == 0:
         raise FolderError(f"Expected images in {shorten(inputs)}, got none.")
     settings = (said, inputs, asked.sort_into, asked.fast, array_cache.file_state(folder / run_folder.WEIGHTS))
@@ -69,21 +71,21 @@ def main() -> int:
         bar = tqdm(total=total, initial=known, unit="img", leave=False, disable=None if asked.out else True)
         stream = inference.stream(
             inference.logits(network),
-            out.rest(intake.expand(inputs, listed)),
-            lambda name: pixels(intake.source(name, asked.allow_urls)),
+            out.rest(input_files.expand(inputs, listed)),
+            lambda name: pixels(input_files.source(name, asked.allow_urls)),
             batch=asked.batch_size,
             device=device,
         )
         for names, logits, broken in stream:
             rows = said.rows(names, logits, broken)
             if asked.sort_into:
-                sorting.sort_into(asked.sort_into, rows)
+                sort_images.sort_into(asked.sort_into, rows)
             out.write(rows)
             bar.update(len(rows))
             counts.update("broken" if row["error"] else "unsure" if row["unsure"] else "sure" for row in rows)
         bar.close()
         out.finish()
-    parser.log.info(answers.summary(counts, known, asked.out))
+    parser.log.info(predictions.summary(counts, known, asked.out))
     return parser.DONE
 
 

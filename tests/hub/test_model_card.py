@@ -9,7 +9,7 @@ from huggingface_hub import ModelCard
 from loopback_cards import card_problems
 from markdown_it import MarkdownIt
 
-from imgcls import export
+from imgcls.deploy import onnx_export
 from imgcls.errors import RunError
 from imgcls.evaluation import calibration
 from imgcls.hub import model_card
@@ -167,7 +167,7 @@ def test_a_folder_without_a_finished_run(tmp_path):
 
 def test_what_it_tells_to_type_works(shared, shapes, tmp_path):
     run = run_folder.RunFolder(shutil.copytree(shared.path, tmp_path / "run"))
-    export.export(run.path, run)
+    onnx_export.export(run.path, run)
     text = model_card.render(Profile(run, "tester/x", files=["export/model.onnx"]))
     photo = next(shapes.glob("*/*.jpg"))
     file = 'hf_hub_download("tester/x", "export/model.onnx")'

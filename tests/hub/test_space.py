@@ -26,7 +26,7 @@ def test_its_app_shows_the_model_and_finds_all_modules(laid):
     app = (laid / "app.py").read_text()
     compile(app, "app.py", "exec")
     assert 'demo.app("tester/model").launch()' in app
-    code = "import imgcls.demo; print(imgcls.__file__, callable(imgcls.demo.app))"
+    code = "import imgcls.deploy.demo_app; print(imgcls.__file__, callable(imgcls.deploy.demo_app.app))"
     done = subprocess.run([sys.executable, "-c", code], cwd=laid, capture_output=True, text=True)
     assert done.stdout.split() == [str(laid / "imgcls/__init__.py"), "True"], done.stderr
 

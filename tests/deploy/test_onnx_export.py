@@ -20,9 +20,9 @@ from PIL import Image
 from torch import nn
 from transformers import AutoImageProcessor, BitImageProcessor, pipeline
 
-from imgcls import export, onnx_file
 from imgcls.config import parser
 from imgcls.dataloading import processor_spec
+from imgcls.deploy import onnx_export, onnx_model
 from imgcls.errors import ModelError
 from imgcls.models import classifier, input_size, model_config, source
 from imgcls.storage import run_folder
@@ -60,18 +60,18 @@ def folder(tmp_path_factory):
     """A model folder with its export; what a test exports there the next one overwrites."""
     found = saved("resnet-18", tmp_path_factory.mktemp("model"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(onnx_file, "program", lambda *given: graphs.append(program(*given)) or graphs[0])
-        export.export(found, run_folder.RunFolder(found))
+        patch.setattr(onnx_model, "program", lambda *given: graphs.append(program(*given)) or graphs[0])
+        onnx_export.export(found, run_folder.RunFolder(found))
     return found
 
 
-graphs, program = [], onnx_file.program
+graphs, program = [], onnx_model.program
 
 
 @pytest.fixture
 def same_graph(monkeypatch, folder):
     """The graph of `folder` is the one that was made before, which takes seconds."""
-    monkeypatch.setattr(onnx_file, "program", lambda *given: graphs[0])
+    monkeypatch.setattr(onnx_model, "program", lambda *given: graphs[0])
 
 
 def files(folder):
@@ -183,7 +183,7 @@ def test_a_run_is_proven_on_its_validation_images(run_export, train, shapes, res
     assert set(files(folder)) - before == {"export", "export/export.json", "export/model.onnx"}
 
     run.write_options({**run.read_options(), "data": str(tmp_path / "moved")})
-    assert export._validation_pixels(run, None, record["classes"]) == []
+    assert onnx_export._validation_pixels(run, None, record["classes"]) == []
     assert "generated ones instead" in capsys.readouterr().err
     run.clear()
     assert not (folder / "export").exists()
@@ -203,9 +203,9 @@ def test_a_file_that_answers_otherwise_is_refused(run_export, monkeypatch, folde
         written(graph, file, told)
         corrupt(file)
 
-    written = onnx_file.save
+    written = onnx_model.save
     before = files(folder)
-    monkeypatch.setattr(onnx_file, "save", save)
+    monkeypatch.setattr(onnx_model, "save", save)
     code, out, err = run_export("--run", folder)
     assert (code, out) == (parser.FAILED, "")
     assert "another class" in err
@@ -215,7 +215,7 @@ def test_a_file_that_answers_otherwise_is_refused(run_export, monkeypatch, folde
 
 
 def test_nothing_is_left_of_a_failure(tmp_path):
-    with contextlib.suppress(ModelError), export._whole_folder(tmp_path / "run" / "export") as new:
+    with contextlib.suppress(ModelError), onnx_export._whole_folder(tmp_path / "run" / "export") as new:
         (new / "model.onnx").write_bytes(b"half")
         raise ModelError
     assert not list(tmp_path.iterdir())
@@ -233,16 +233,16 @@ def test_what_the_proof_lets_pass():
         return answer
 
     plain = [0, 1, 4], [2, 0, 0], [0, 3, 3.0001]
-    proof = export.proof(says(*plain), says(plain[0], [2, 0, 0.0004], [0, 3.0001, 3]), pixels)
+    proof = onnx_export.proof(says(*plain), says(plain[0], [2, 0, 0.0004], [0, 3.0001, 3]), pixels)
     assert asked == [1, 2, 5] * 2
     assert proof["labels_equal"] == 1 - 2 / 8  # a draw decided otherwise, asked twice
     assert proof["max_logit_difference"] == pytest.approx(4e-4, rel=0.01)
     assert 0 < proof["max_probability_difference"] < 1e-3
     for other in ([2, 0, 0.02], [0, 2, 0], [2, 0, np.nan]):
         with pytest.raises(ModelError, match="as torch does"):
-            export.proof(says(*plain), says(plain[0], other, plain[2]), pixels)
+            onnx_export.proof(says(*plain), says(plain[0], other, plain[2]), pixels)
     with pytest.raises(ModelError, match="diverged"):
-        export.proof(says(plain[0], [np.nan] * 3, plain[2]), says(*plain), pixels)
+        onnx_export.proof(says(plain[0], [np.nan] * 3, plain[2]), says(*plain), pixels)
 
 
 def test_mistakes_in_one_line(run_export, monkeypatch, folder, tmp_path):
@@ -268,7 +268,7 @@ def test_mistakes_in_one_line(run_export, monkeypatch, folder, tmp_path):
 
 
 def test_large_weights_lie_beside_and_the_example_runs(run_export, monkeypatch, folder, same_graph, capsys):
-    monkeypatch.setattr(onnx_file, "ONE_FILE_BYTES", 1000)
+    monkeypatch.setattr(onnx_model, "ONE_FILE_BYTES", 1000)
     before = files(folder)
     code, out, _ = run_export("--run", folder)
     assert code == parser.DONE
@@ -298,4 +298,4 @@ def test_a_network_that_onnx_cannot_hold():
             return SimpleNamespace(logits=rows if rows.sum().item() > 0 else rows * np.random.rand())
 
     with pytest.raises(ModelError, match="got Branching: "):
-        onnx_file.program(Branching(), (3, 8, 8))
+        onnx_model.program(Branching(), (3, 8, 8))

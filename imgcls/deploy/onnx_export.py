@@ -17,11 +17,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-from imgcls import onnx_file
 from imgcls.config.data_options import SourceOptions
 from imgcls.config.inference_options import ValidateOptions
 from imgcls.data import stratified_split
 from imgcls.dataloading import crops, processor_spec
+from imgcls.deploy import onnx_model
 from imgcls.errors import FolderError, ImageError, ModelError, OptionError, RunError
 from imgcls.evaluation import calibration, evaluation_set
 from imgcls.models import classifier, inference
@@ -56,9 +56,9 @@ def export(folder: Path, run: run_folder.RunFolder) -> dict:
     px = pixels.shape[-1]
     record = {
         "file": FILE,
-        "opset": onnx_file.OPSET,
-        "input": {"name": onnx_file.INPUT, "type": "float32", "shape": ["batch", 3, px, px]},
-        "output": {"name": onnx_file.OUTPUT, "type": "float32", "shape": ["batch", len(classes)]},
+        "opset": onnx_model.OPSET,
+        "input": {"name": onnx_model.INPUT, "type": "float32", "shape": ["batch", 3, px, px]},
+        "output": {"name": onnx_model.OUTPUT, "type": "float32", "shape": ["batch", len(classes)]},
         "image_px": px,
         "classes": classes,
         "preprocessing": processor_spec.steps(processor, pictures[0], px),
@@ -67,12 +67,12 @@ def export(folder: Path, run: run_folder.RunFolder) -> dict:
         "source": "validation images" if real else "generated",
     }
     network.to(memory_format=torch.contiguous_format)  # another order costs the graph nodes that undo it
-    graph = onnx_file.program(network, pixels.shape[1:])
+    graph = onnx_model.program(network, pixels.shape[1:])
     with _whole_folder(place) as new:
         told = ("classes", "image_px", "preprocessing", "temperature")
-        onnx_file.save(graph, new / FILE, {name: record[name] for name in told})
+        onnx_model.save(graph, new / FILE, {name: record[name] for name in told})
         network.to(memory_format=classifier.memory_layout(network))  # as predict.py asks it
-        record |= proof(_torch_answer(network), onnx_file.answer(new / FILE, torch.get_num_threads()), pixels)
+        record |= proof(_torch_answer(network), onnx_model.answer(new / FILE, torch.get_num_threads()), pixels)
         record |= _measured(network, new, pixels[:1])
         run_folder.RunFolder(new).write_json(run_folder.EXPORT_RECORD, record)
     return record
@@ -92,7 +92,7 @@ def in_words(record: Mapping, folder: Path) -> str:
         "",
         "import json, onnxruntime",
         f"session = onnxruntime.InferenceSession({str(file)!r})",
-        f'logits = session.run(None, {{"{onnx_file.INPUT}": pixels}})[0]  # pixels: float32 (n, 3, {px}, {px})',
+        f'logits = session.run(None, {{"{onnx_model.INPUT}": pixels}})[0]  # pixels: float32 (n, 3, {px}, {px})',
         'print(json.loads(session.get_modelmeta().custom_metadata_map["classes"])[logits[0].argmax()])',
     ])  # fmt: skip
 
@@ -115,7 +115,7 @@ def proof(torch_answer: Answer, onnx_answer: Answer, pixels: np.ndarray) -> dict
         raise ModelError(
             f"Expected onnxruntime to answer as torch does, got another class for {wrong} of {len(asked)} images, and "
             f"probabilities up to {worst:.2g} apart ({TOLERANCE:g} may be). Nothing was written. Try newer versions: "
-            f"pip install -U {' '.join(onnx_file.PACKAGES)}"
+            f"pip install -U {' '.join(onnx_model.PACKAGES)}"
         )
     logits = float(np.abs(expected - found).max())
     return {"max_probability_difference": worst, "max_logit_difference": logits, "labels_equal": float(same.mean())}
@@ -145,7 +145,9 @@ def _measured(network: nn.Module, new: Path, pixels: np.ndarray) -> dict:
     threads, facts = torch.get_num_threads(), provenance.facts()
     torch.set_num_threads(1)
     try:
-        latency = _latency_ms({"onnxruntime": onnx_file.answer(new / FILE, 1), "torch": _torch_answer(network)}, pixels)
+        latency = _latency_ms(
+            {"onnxruntime": onnx_model.answer(new / FILE, 1), "torch": _torch_answer(network)}, pixels
+        )
     finally:
         torch.set_num_threads(threads)
     return {
@@ -154,7 +156,7 @@ def _measured(network: nn.Module, new: Path, pixels: np.ndarray) -> dict:
         "latency_ms": latency,
         "machine": cpu.name(),
         "date": facts["date"],
-        "versions": facts["versions"] | {name: importlib.metadata.version(name) for name in onnx_file.PACKAGES},
+        "versions": facts["versions"] | {name: importlib.metadata.version(name) for name in onnx_model.PACKAGES},
     }
 
 

@@ -12,8 +12,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from imgcls import exhibit
 from imgcls.data import decoding
+from imgcls.deploy import demo_model
 from imgcls.errors import ImageError, OptionError
 from imgcls.evaluation import calibration
 from imgcls.report import html_page
@@ -70,11 +70,11 @@ def app(
 
     flag_into: folder for pictures whose answer is called wrong; None leaves that out. Raises what `exhibit.load` does.
     """
-    shown = exhibit.load(run, min_precision, batch_size)
+    shown = demo_model.load(run, min_precision, batch_size)
     with gr.Blocks(title=shown.name, delete_cache=(HOUR, DAY)) as blocks:
         _html(heading(shown))
         with gr.Tab("One picture"):
-            _one(shown, exhibit.examples(run), flag_into)
+            _one(shown, demo_model.examples(run), flag_into)
         with gr.Tab("Many pictures"):
             _many(shown)
     blocks.launch, blocks.exhibit = functools.partial(blocks.launch, **LAUNCH), shown
@@ -110,7 +110,7 @@ def _free(host: str, port: int | None) -> int:
     raise OptionError(f"Expected a free port, got {port or 'none of 100'}, which is taken. Give another --port.")
 
 
-def _one(shown: exhibit.Exhibit, examples: Sequence[tuple[str, str]], flag_into: str | Path | None) -> None:
+def _one(shown: demo_model.Exhibit, examples: Sequence[tuple[str, str]], flag_into: str | Path | None) -> None:
     with gr.Row():
         with gr.Column():
             picture = gr.Image(type="filepath", label="Picture", height=320, buttons=[])
@@ -144,7 +144,7 @@ def _examples(examples: Sequence[tuple[str, str]], picture: gr.Image) -> None:
     row.select(choose, None, picture, queue=False, api_visibility="private")
 
 
-def _flag(shown: exhibit.Exhibit, picture: gr.Image, root: str | Path) -> None:
+def _flag(shown: demo_model.Exhibit, picture: gr.Image, root: str | Path) -> None:
     with gr.Accordion("Wrong answer?", open=False):
         known = [name.encode(errors="backslashreplace").decode() for name in shown.said.classes]  # some are no Unicode
         name = gr.Dropdown(known, value=None, label="Right class, or a new one", allow_custom_value=True)
@@ -158,7 +158,7 @@ def _flag(shown: exhibit.Exhibit, picture: gr.Image, root: str | Path) -> None:
     picture.change(lambda: ("", None), None, [note, name], queue=False, api_visibility="private")
 
 
-def _many(shown: exhibit.Exhibit) -> None:
+def _many(shown: demo_model.Exhibit) -> None:
     files = gr.File(file_count="multiple", label="Pictures", height=200)
     # gradio's own leaves an empty file behind for each, and forgets what they were called
     files.preprocess = lambda given: [(file.path, file.orig_name or Path(file.path).name) for file in given or ()]
@@ -176,7 +176,7 @@ def _many(shown: exhibit.Exhibit) -> None:
     button.click(answer_many, files, [found, csv], concurrency_limit=1)  # each takes all cores
 
 
-def heading(shown: exhibit.Exhibit) -> str:
+def heading(shown: demo_model.Exhibit) -> str:
     """HTML: which model this is, what it knows, and how far it can be trusted."""
     classes = ", ".join(html_page.text(name) for name in shown.said.classes)
     return (
@@ -185,7 +185,7 @@ def heading(shown: exhibit.Exhibit) -> str:
     )
 
 
-def answer_text(shown: exhibit.Exhibit, path: str) -> str:
+def answer_text(shown: demo_model.Exhibit, path: str) -> str:
     """HTML: the likeliest classes of a picture, whether that is sure enough, and what spoke for the first."""
     try:
         row, heat = shown.answer(path)
@@ -197,13 +197,13 @@ def answer_text(shown: exhibit.Exhibit, path: str) -> str:
     named = [(row["predicted"], row["confidence"])]
     named += [(row[f"predicted_{k}"], row[f"confidence_{k}"]) for k in range(2, shown.said.top_k + 1)]
     bars = "".join(
-        f'<tr><td>{html_page.text(name)}</td><td class="n">{exhibit.percent(share)}</td>'
+        f'<tr><td>{html_page.text(name)}</td><td class="n">{demo_model.percent(share)}</td>'
         f'<td class="bar"><i style="width: {100 * share:.1f}%"></i></td></tr>'
         for name, share in named
     )
     best, share = named[0]
     return (
-        f'<div role="status"><p class="said"><b>{html_page.text(best)}</b> {exhibit.percent(share)}</p>{unsure}</div>'
+        f'<div role="status"><p class="said"><b>{html_page.text(best)}</b> {demo_model.percent(share)}</p>{unsure}</div>'
         f"<table><tr><th>class</th><th class='n'>confidence</th><th></th></tr>{bars}</table>{_heat_text(heat, best)}"
     )
 
@@ -228,7 +228,7 @@ def rows_text(rows: Sequence[dict]) -> str:
 def _cells(row: dict) -> str:
     if row["error"]:
         return f'<td colspan="3">{html_page.text(row["error"])}</td>'
-    said = f'<td>{html_page.text(row["predicted"])}</td><td class="n">{exhibit.percent(row["confidence"])}</td>'
+    said = f'<td>{html_page.text(row["predicted"])}</td><td class="n">{demo_model.percent(row["confidence"])}</td>'
     return f"{said}<td>{'unsure' if row['unsure'] else ''}</td>"
 
 
@@ -237,7 +237,7 @@ def flagged_text(path: str | None, right: str | None, root: str | Path) -> str:
     if not path:
         return refusal("Expected a picture, got none. Give one first.")
     try:
-        folder = exhibit.keep(path, right or "", root)
+        folder = demo_model.keep(path, right or "", root)
     except ImageError as error:
         return refusal(f"Not kept: {decoding.short_reason(error)}.")
     except OptionError as error:

@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from imgcls import answers, sorting
 from imgcls.data import decoding, listing, location
 from imgcls.dataloading import crops
+from imgcls.deploy import predictions, sort_images
 from imgcls.errors import ImageError, OptionError
 from imgcls.evaluation import calibration
 from imgcls.models import inference, source
@@ -35,7 +35,7 @@ class Exhibit:
     name: str
     network: nn.Module
     processor: object
-    said: answers.Answers
+    said: predictions.Answers
     trust: dict | None
     batch_size: int
     threads: int = field(default_factory=torch.get_num_threads)
@@ -117,7 +117,7 @@ def load(run: str, min_precision: float, batch_size: int) -> Exhibit:
     network, processor = inference.load(folder, torch.device(hardware.accelerator() or "cpu"))
     classes = [network.config.id2label[i] for i in range(network.config.num_labels)]
     trust = calibration.of_run(run_folder.RunFolder(folder), min_precision)
-    said = answers.Answers(classes, *calibration.in_use(trust, None), min(TOP_K, len(classes)))
+    said = predictions.Answers(classes, *calibration.in_use(trust, None), min(TOP_K, len(classes)))
     return Exhibit(Path(run).resolve().name, network, processor, said, trust, batch_size)
 
 
@@ -162,7 +162,7 @@ def keep(path: str, name: str, root: str | Path) -> Path:
         raise OptionError("Expected a file that is called like an image, such as photo.jpg. Rename it.")
     folder = _folder_name(name)
     with _COPYING:
-        sorting.sort_into(root, [{"path": path, "predicted": folder, "unsure": 0, "error": ""}])
+        sort_images.sort_into(root, [{"path": path, "predicted": folder, "unsure": 0, "error": ""}])
     return Path(root) / folder
 
 
@@ -172,7 +172,7 @@ def _folder_name(name: str) -> str:
     if not plain or len(plain.encode()) > 200:
         got = "one too long" if plain else "none"
         raise OptionError(f"Expected the right class, got {got}. Choose it, or write a new one.")
-    return f"_{plain}" if listing.is_clutter(plain) or plain == sorting.UNSURE else plain
+    return f"_{plain}" if listing.is_clutter(plain) or plain == sort_images.UNSURE else plain
 
 
 def percent(share: float) -> str:

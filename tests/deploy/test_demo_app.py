@@ -29,7 +29,7 @@ from imgcls.models import classifier, source
 from imgcls.storage import run_folder
 
 pytest.importorskip("gradio")
-from imgcls import demo, exhibit
+from imgcls.deploy import demo_app, demo_model
 
 SCRIPT, PREDICT = TESTS.parent / "scripts" / "demo.py", TESTS.parent / "scripts" / "predict.py"
 STRANGE = ("<b>bold</b>", "${1 + 1} {{value}}", "قطة", "../../x")
@@ -57,7 +57,7 @@ def run(tmp_path_factory, shapes, resnet):
 
 @pytest.fixture(scope="module")
 def shown(run):
-    return exhibit.load(str(run), 0.95, 4)
+    return demo_model.load(str(run), 0.95, 4)
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def app(monkeypatch):
     """demo.app; the event loops that gradio opens for its locks, and leaves open, are closed."""
     opened, new = [], asyncio.new_event_loop
     monkeypatch.setattr(asyncio, "new_event_loop", lambda: opened.append(new()) or opened[-1])
-    yield demo.app
+    yield demo_app.app
     asyncio.set_event_loop(None)
     for loop in opened:
         loop.close()
@@ -136,7 +136,7 @@ def test_answers_are_those_of_predict(run, shown, pictures, predicted):
                 assert row[key] == pytest.approx(float(value), abs=1e-4)
             elif key != "path":
                 assert str(row[key]) == value
-        text = demo.answer_text(shown, str(picture))
+        text = demo_app.answer_text(shown, str(picture))
         assert ("unsure" in text) == bool(row["unsure"])
         percent = re.search(r'"n">([\d.]+) %', text)[1]
         assert float(percent) == pytest.approx(100 * row["confidence"], abs=0.06)
@@ -146,7 +146,7 @@ def test_what_cannot_be_read_is_said_before_it_is_decoded(shown, bad, monkeypatc
     for file, reason in bad.items():
         if file.name != "cut.jpg":
             monkeypatch.setattr(decoding, "to_rgb", None)  # would decode it
-        text = demo.answer_text(shown, str(file))
+        text = demo_app.answer_text(shown, str(file))
         monkeypatch.undo()
         assert f"{file.name} cannot be read: " in text
         assert reason in text
@@ -161,18 +161,18 @@ def test_doubt_is_said_in_words(shown, pictures):
         ({"images": 9, "threshold": {"min_precision": 0.95, "confidence": None}}, 1.01, "always: on 9 validation"),
         (None, 0.0, "never"),
     ):
-        said = exhibit.replace(shown.said, threshold=threshold)
-        other = exhibit.replace(shown, trust=trust, said=said)
-        text = demo.answer_text(other, file)
+        said = demo_model.replace(shown.said, threshold=threshold)
+        other = demo_model.replace(shown, trust=trust, said=said)
+        text = demo_app.answer_text(other, file)
         assert ("<b>unsure</b>" in text) == (trust is not None)
         assert (words in text) == (trust is not None)
-        assert words in demo.heading(other)
+        assert words in demo_app.heading(other)
 
 
 def test_names_stay_text_and_some_networks_have_no_heat_map(tmp_path, pictures, monkeypatch):
-    other = exhibit.load(str(saved("resnet-18", tmp_path, STRANGE)), 0.95, 4)
-    monkeypatch.setattr(exhibit.overlay, "pictures", lambda *_: None)
-    text = demo.answer_text(other, str(pictures[0])) + demo.heading(other)
+    other = demo_model.load(str(saved("resnet-18", tmp_path, STRANGE)), 0.95, 4)
+    monkeypatch.setattr(demo_model.overlay, "pictures", lambda *_: None)
+    text = demo_app.answer_text(other, str(pictures[0])) + demo_app.heading(other)
     assert "cannot be shown" in text
     assert "<b>bold" not in text
     assert "&lt;b&gt;bold" in text
@@ -181,7 +181,7 @@ def test_names_stay_text_and_some_networks_have_no_heat_map(tmp_path, pictures, 
 
 @pytest.mark.parametrize("name", ["resnet-18", "vit-base"])
 def test_many_at_once_get_the_answers_of_one_alone(tmp_path, pictures, name):
-    other = exhibit.load(str(saved(name, tmp_path, "abcdef")), 0.95, 2)
+    other = demo_model.load(str(saved(name, tmp_path, "abcdef")), 0.95, 2)
     files = [str(path) for path in pictures] * 4
     alone = [other.answer(file) for file in files[: len(pictures)]] * 4
     with ThreadPoolExecutor(8) as pool:
@@ -197,7 +197,7 @@ def test_many_at_once_get_the_answers_of_one_alone(tmp_path, pictures, name):
 
 
 def test_a_batch_ends_with_the_page(shown, pictures, tmp_path):
-    other = exhibit.replace(shown, closing=threading.Event(), batch_size=1)
+    other = demo_model.replace(shown, closing=threading.Event(), batch_size=1)
     files = [(str(pictures[0]), f"{i}.png") for i in range(500)]
     found = other.answer_all(files, tmp_path / "a.csv", lambda done: other.closing.set())
     assert 0 < len(found) < 500
@@ -208,12 +208,12 @@ def test_flagged_pictures_are_class_folders(tmp_path, pictures, bad):
     root = tmp_path / "flagged"
     names = ["cat", "قطة", "../../x", "..", "/etc", "a\\b", ".hidden", "__MACOSX", "_unsure", "a\0b\n", "<b>"]
     for name in names:
-        kept = exhibit.keep(str(pictures[0]), name, root)
+        kept = demo_model.keep(str(pictures[0]), name, root)
         assert kept.parent == root
         assert (kept / pictures[0].name).read_bytes() == pictures[0].read_bytes()
     (tmp_path / pictures[0].name).write_bytes(pictures[1].read_bytes())
     for _ in range(2):
-        exhibit.keep(str(tmp_path / pictures[0].name), " cat ", root)
+        demo_model.keep(str(tmp_path / pictures[0].name), " cat ", root)
     found = image_folder.scan(root, strict=False)
     assert len(found.classes) == len(names)
     assert sorted(file.path for file in found.files if file.label == "cat") == ["cat/alpha-2.png", "cat/alpha.png"]
@@ -236,27 +236,27 @@ def test_what_cannot_be_flagged_is_said(tmp_path, pictures, bad):
         (str(tmp_path / "gone.jpg"), "cat", root, "No such file"),
         (picture, "cat", tmp_path / "file", "Not kept in"),
     ):
-        text = demo.flagged_text(path, name, into)
+        text = demo_app.flagged_text(path, name, into)
         assert 'role="alert"' in text
         assert words in text
     assert not root.exists()
-    assert exhibit.flagged("owner/name") == Path("runs/name/flagged")
+    assert demo_model.flagged("owner/name") == Path("runs/name/flagged")
 
 
 def test_examples_are_validation_pictures_that_are_still_there(run, shapes, tmp_path, monkeypatch):
-    found = exhibit.examples(str(run))
+    found = demo_model.examples(str(run))
     assert [name for _, name in found] == sorted(name.name for name in shapes.iterdir())
     split = {row["path"]: row["split"] for row in run_folder.RunFolder(run).read_csv(run_folder.SPLIT)}
     assert {split[str(Path(path).relative_to(shapes))] for path, _ in found} == {"validation"}
-    assert exhibit.examples("owner/name") == []
+    assert demo_model.examples("owner/name") == []
     monkeypatch.setattr(run_folder.RunFolder, "read_options", lambda _: {"data": str(tmp_path / "gone")})
-    assert exhibit.examples(str(run)) == []
+    assert demo_model.examples(str(run)) == []
 
 
 def test_a_long_table_is_cut_and_an_app_is_made_of_any_model(tmp_path, run, app):
     row = {"path": "<i>", "predicted": "a", "confidence": 0.5, "unsure": 1, "error": ""}
-    text = demo.rows_text([row] * (demo.MOST_ROWS + 1))
-    assert text.count("&lt;i&gt;") == demo.MOST_ROWS
+    text = demo_app.rows_text([row] * (demo_app.MOST_ROWS + 1))
+    assert text.count("&lt;i&gt;") == demo_app.MOST_ROWS
     assert "The first 1,000 of 1,001" in text
     labels = [block.label for block in app(str(run)).blocks.values() if hasattr(block, "label")]
     assert "Right class, or a new one" not in labels  # without flag_into
@@ -266,21 +266,21 @@ def test_a_long_table_is_cut_and_an_app_is_made_of_any_model(tmp_path, run, app)
 
 def test_ports_hosts_and_links_that_are_not_to_be_had(run, monkeypatch, app):
     blocks = app(str(run))
-    with demo.socket.create_server(("127.0.0.1", 0)) as taken:
+    with demo_app.socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(OptionError, match=f"free port, got {port}"):
-            demo.serve(blocks, "127.0.0.1", port, False)
+            demo_app.serve(blocks, "127.0.0.1", port, False)
     with pytest.raises(OptionError, match="no-such-host"):
-        demo.serve(blocks, "no-such-host.invalid", None, False)
-    monkeypatch.setattr(demo.gr.networking, "setup_tunnel", lambda **_: 1 / 0)
+        demo_app.serve(blocks, "no-such-host.invalid", None, False)
+    monkeypatch.setattr(demo_app.gr.networking, "setup_tunnel", lambda **_: 1 / 0)
     with pytest.raises(OptionError, match="--share"):
-        demo.serve(blocks, "127.0.0.1", None, True)
+        demo_app.serve(blocks, "127.0.0.1", None, True)
     assert not blocks.is_running
 
 
 def test_without_gradio_the_command_that_installs_it_is_said(monkeypatch, capsys, run):
     monkeypatch.setitem(sys.modules, "gradio", None)
-    monkeypatch.delitem(sys.modules, "imgcls.demo")
+    monkeypatch.delitem(sys.modules, "imgcls.deploy.demo_app")
     monkeypatch.delattr(imgcls, "demo")
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--run", str(run)])
     assert parser.exit_code(main_of(SCRIPT)) == parser.FAILED

@@ -1,6 +1,6 @@
 """Copies into class folders: nothing is overwritten, nothing is there twice."""
 
-from imgcls.sorting import sort_into
+from imgcls.deploy.sort_images import sort_into
 
 
 def row(path, predicted="cat", unsure=0, error=""):

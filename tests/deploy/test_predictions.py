@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from imgcls.answers import Answers, summary
+from imgcls.deploy.predictions import Answers, summary
 from imgcls.errors import ImageError
 
 CLASSES = ["a", "b", "c"]
