@@ -168,17 +168,17 @@ def imports(out: Path, *others: str) -> None:
     import importlib
 
     for name in (
-        "experiment",
+        "experiment.run",
         "data.dataset",
         "system.hardware",
         "storage.pixel_cache",
         "probing.model_choice",
         "audit.screening",
-        "sharing",
-        "summary",
+        "experiment.hub_push",
+        "experiment.summary",
     ):
         importlib.import_module(f"imgcls.{name}")
-    for name in ("tuning", "training.trainer", "config.training_options", "models.source"):
+    for name in ("experiment.setup", "training.trainer", "config.training_options", "models.source"):
         importlib.import_module(f"imgcls.{name}")
     importlib.import_module("transformers.models.resnet.modeling_resnet")
     for name in ("transformers.models.convnext.image_processing_convnext", *others):

@@ -25,10 +25,10 @@ def main() -> int:
     given = parser.parse(kinds, description=__doc__, examples=EXAMPLES, shown=SHOWN, rare=RARE)
     parser.start_logging()
 
-    from imgcls import experiment, sharing, summary, tuning
     from imgcls.audit import screening
     from imgcls.data import dataset
     from imgcls.dataloading import image_datasets
+    from imgcls.experiment import hub_push, run, setup, summary
     from imgcls.models.source import fetch_to_train, locate
     from imgcls.storage import pixel_location, run_folder
     from imgcls.system import hardware
@@ -38,7 +38,7 @@ def main() -> int:
     hardware.prepare()
     args = given.make(TrainOptions, **hardware.defaults())
     hardware.check_launch(args.world_size)
-    experiment.check(data, wanted, tune, augment, args, given)
+    run.check(data, wanted, tune, augment, args, given)
 
     # What is asked for: cheap checks first, before anything is decoded or downloaded.
     origin = None if wanted.model == "auto" else locate(wanted.model)
@@ -50,7 +50,7 @@ def main() -> int:
     if "output_dir" not in given:
         args.output_dir = f"runs/{images.name}-{origin.short_name if origin else 'auto'}"
     run = run_folder.RunFolder(args.output_dir)
-    shared = sharing.before_training(args, run.path.resolve().name)
+    shared = hub_push.before_training(args, run.path.resolve().name)
     run.check_writable(needed_bytes=disk_bytes(origin, args.save_total_limit) if origin else 0)
 
     # The images: those that are sound, each in one split.
@@ -69,13 +69,13 @@ def main() -> int:
         origin = fetch_to_train(origin, wanted, images.is_demo)
     if images.is_demo and wanted.image_px is None:
         wanted.image_px = dataset.DEMO_PX
-    mode = tuning.mode_of(tune, wanted, origin, len(division.rows["train"]))
-    tuning.fit_aspect(mode, tune, wanted, origin, screened.cut_share)
+    mode = setup.mode_of(tune, wanted, origin, len(division.rows["train"]))
+    setup.fit_aspect(mode, tune, wanted, origin, screened.cut_share)
     follow_recipe(given, args, wanted, tune, augment, origin, division, mode, images.is_demo)
 
     # The run: new, gone on with, or finished.
-    setup = tuning.Setup(mode, origin, data, wanted, tune, augment, args, division, run, images.is_demo, speed, kept)
-    experiment.run(
+    setup = setup.Setup(mode, origin, data, wanted, tune, augment, args, division, run, images.is_demo, speed, kept)
+    run.run(
         setup, screened.as_files(images.listing.files), given=given, fresh=command.fresh,
         callbacks=shared.callbacks if shared else lambda trainer: [],
     )  # fmt: skip
@@ -83,7 +83,7 @@ def main() -> int:
         print(summary.in_words(run))
     hardware.leave(args.distributed_state)
     if shared:
-        print(f"pushed to {sharing.after_training(run, shared)}")
+        print(f"pushed to {hub_push.after_training(run, shared)}")
     return parser.DONE
 
 
@@ -96,8 +96,8 @@ def measured_best(division, run, args, fresh: bool) -> str:
 
 def follow_recipe(given, args, wanted, tune, augment, origin, division, mode: str, is_demo: bool) -> None:
     """Set every hyper-parameter that was not given, and say why."""
-    from imgcls import tuning
     from imgcls.config import recipes
+    from imgcls.experiment import setup
     from imgcls.models import model_config
     from imgcls.system import hardware
 
@@ -111,7 +111,7 @@ def follow_recipe(given, args, wanted, tune, augment, origin, division, mode: st
         is_demo=is_demo,
         processes=args.world_size,
         balanced_draws=args.sampler == "balanced",
-        shown_smaller=tuning.shown_smaller(mode, tune, wanted, origin, division, args.seed),
+        shown_smaller=setup.shown_smaller(mode, tune, wanted, origin, division, args.seed),
     )
     for line in recipes.fill(recipes.choose(facts, tune.recipe), given, args, tune, augment):
         parser.log.info(line)

@@ -15,9 +15,9 @@ from torch import nn
 from imgcls.config.data_options import TuneOptions
 from imgcls.config.training_options import TrainOptions
 from imgcls.errors import LaunchError, ModelError, OptionError
+from imgcls.experiment.setup import Setup
 from imgcls.storage import run_folder
 from imgcls.training.diagnosis_callback import Diagnosis
-from imgcls.tuning import Setup
 
 if TYPE_CHECKING:
     import optuna

@@ -11,8 +11,8 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
 
-from imgcls import tuning
 from imgcls.config import recipes
+from imgcls.experiment import setup
 from imgcls.models import classifier, source
 
 EMA = ("--ema", "0.9")
@@ -73,7 +73,7 @@ def test_auto_on_a_large_set_starts_afresh_and_must_beat_the_probe(fit, monkeypa
 )  # fmt: skip
 def test_what_is_kept_unless_another_is_clearly_better(mode, class_weights, expected):
     args = SimpleNamespace(class_weights=class_weights)
-    assert tuning.Setup(mode, *[None] * 5, args, None, None, False).expected == expected
+    assert setup.Setup(mode, *[None] * 5, args, None, None, False).expected == expected
 
 
 def test_full_has_no_probe_to_choose_from(fit):

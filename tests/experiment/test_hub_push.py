@@ -11,9 +11,9 @@ import pytest
 from commands import TWO_PROCESSES
 from loopback import LoopbackHub
 
-from imgcls import sharing
 from imgcls.config.training_options import TrainOptions
 from imgcls.errors import HubError, OptionError
+from imgcls.experiment import hub_push
 from imgcls.hub import repository
 
 # What a stranger does with the name of a pushed model, from a cache of his own.
@@ -138,7 +138,7 @@ def test_a_model_that_cannot_be_written_beside_stops_no_training(caplog):
     def full(folder):
         raise RuntimeError("No space left on device")
 
-    push = sharing.PushEverySave(repository.Repo("tester/x"), full)
+    push = hub_push.PushEverySave(repository.Repo("tester/x"), full)
     push.on_save(SimpleNamespace(should_save=True), SimpleNamespace(global_step=3, max_steps=9), None)
     push.on_train_end(None, None, None)
     assert "step 3 of 9 is left out: No space left on device. Training goes on" in caplog.text

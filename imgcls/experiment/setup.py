@@ -24,13 +24,13 @@ from imgcls.dataloading.augmentation import mixing, plan_of
 from imgcls.dataloading.image_datasets import EvaluationView, TrainingView
 from imgcls.errors import OptionError
 from imgcls.evaluation import diagnosis
+from imgcls.experiment.warm_start import Start, extractor_of, start
 from imgcls.models import input_size, lora, losses, model_config, param_groups
 from imgcls.models.classifier import Classifier, build, has_linear_head, head_names, head_of
 from imgcls.models.input_size import Input
 from imgcls.models.registry import CHECKPOINTS
 from imgcls.models.source import Source, base_model, earlier
 from imgcls.probing import features
-from imgcls.start import Start, extractor_of, start
 from imgcls.storage import run_folder
 from imgcls.storage.pixel_cache import Pixels
 from imgcls.training.trainer import ImageTrainer

@@ -12,16 +12,16 @@ from accelerate.utils.memory import clear_device_cache
 from transformers import TrainerCallback
 from transformers.trainer_utils import HubStrategy
 
-from imgcls import search, selection
 from imgcls.config.data_options import AugmentOptions, DataOptions, ModelOptions, TuneOptions
 from imgcls.config.training_options import TrainOptions
 from imgcls.data.dataset import Division
 from imgcls.errors import LaunchError, OptionError
 from imgcls.evaluation.metrics import judge
+from imgcls.experiment import hyperparameter_search, weight_selection
+from imgcls.experiment.setup import Setup
 from imgcls.storage import run_folder
 from imgcls.training import fit
 from imgcls.training.trainer import ImageTrainer
-from imgcls.tuning import Setup
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def check(
     if spread and args.push_to_hub and args.hub_strategy != HubStrategy.END:
         raise OptionError("Expected --hub_strategy end with FSDP, got every_save: no process has the whole model then.")
     if tune.search:
-        search.check(tune, args, given)
+        hyperparameter_search.check(tune, args, given)
 
 
 def run(
@@ -70,7 +70,7 @@ def run(
     folder, args, division = asked.run, asked.args, asked.division
     folds = list(division.folds(asked.data.folds, asked.data.val_fraction, args.seed)) if asked.data.folds else []
     setup = asked.prepared()
-    later = search.found_later(setup, given) if setup.tune.search else ()
+    later = hyperparameter_search.found_later(setup, given) if setup.tune.search else ()
     state = folder.claim(setup.options(), division.table(), fresh=fresh, write=args.should_save, found_later=later)
     if state == "finished":
         log.info("%s is finished: nothing to train (--fresh starts over)", folder.path)
@@ -81,7 +81,7 @@ def run(
         folder.write_json(run_folder.CHECK, found.get(run_folder.CHECK, []))
     judged = cross_validate(asked, folds, setup.opinions() if args.should_save else {}) if folds else None
     if setup.tune.search:
-        search.improve(setup, given)
+        hyperparameter_search.improve(setup, given)
 
     def make_trainer(batch: int, accumulation: int) -> ImageTrainer:
         trainer = setup.trainer(batch, accumulation)
@@ -90,10 +90,12 @@ def run(
         return trainer
 
     trained = fit.fit(make_trainer, setup.args, folder, setup.speed.compile)
-    from imgcls import results  # what only its pages need, 100 MB and a second, is not there while training
+    from imgcls.experiment import (
+        run_results,  # what only its pages need, 100 MB and a second, is not there while training
+    )
 
-    selected = selection.keep_best(trained, setup.tune.keep, setup.expected)
-    results.write(trained, division, folder, selected, judged, setup.sources(), setup.kept, page=page)
+    selected = weight_selection.keep_best(trained, setup.tune.keep, setup.expected)
+    run_results.write(trained, division, folder, selected, judged, setup.sources(), setup.kept, page=page)
 
 
 def cross_validate(asked: Setup, divisions: Sequence[Division], opinions: Mapping[str, np.ndarray]) -> dict | None:

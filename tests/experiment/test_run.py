@@ -5,10 +5,10 @@ import csv
 import numpy as np
 import pytest
 
-from imgcls import experiment
 from imgcls.config.data_options import DataOptions
 from imgcls.data import dataset
 from imgcls.errors import FolderError
+from imgcls.experiment import run
 from imgcls.storage.run_folder import RunFolder
 from imgcls.training.trainer import ImageTrainer
 
@@ -59,16 +59,16 @@ def test_folds_judge_every_image_by_a_run_that_never_saw_it(train, command, shap
 
 
 def test_a_stopped_cross_validation_goes_on(train, command, monkeypatch):
-    kept = experiment.selection.keep_best
+    kept = run.selection.keep_best
 
     def stop_in_the_second(trainer, *wanted):
         if trainer.run.path.name == "2":
             raise KeyboardInterrupt
         return kept(trainer, *wanted)
 
-    monkeypatch.setattr(experiment.selection, "keep_best", stop_in_the_second)
+    monkeypatch.setattr(run.selection, "keep_best", stop_in_the_second)
     assert train(*command, "--folds", 2).returncode == 130
-    monkeypatch.setattr(experiment.selection, "keep_best", kept)
+    monkeypatch.setattr(run.selection, "keep_best", kept)
     other = train(*command, "--folds", 2, "--lr", 0.1)
     assert other.returncode == 1  # the first fold is not thrown away by another command
     again = train(*command, "--folds", 2)

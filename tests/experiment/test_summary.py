@@ -2,8 +2,8 @@
 
 import pytest
 
-from imgcls import summary
 from imgcls.evaluation.metrics import ImageClassification
+from imgcls.experiment import summary
 from imgcls.storage import run_folder
 
 CLASSES = ["cat", "dog", "eel"]

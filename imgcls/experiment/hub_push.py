@@ -40,10 +40,12 @@ class Destination:
 
     def callbacks(self, trainer: ImageTrainer) -> list[TrainerCallback]:
         """What takes part in a training for this destination."""
-        from imgcls import results  # with what only its pages need: not for those who do not push
+        from imgcls.experiment import run_results  # with what only its pages need: not for those who do not push
 
         return (
-            [PushEverySave(self.repo, lambda folder: results.write_model(trainer, folder))] if self.every_save else []
+            [PushEverySave(self.repo, lambda folder: run_results.write_model(trainer, folder))]
+            if self.every_save
+            else []
         )
 
 
