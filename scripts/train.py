@@ -28,9 +28,11 @@ def main() -> int:
     from imgcls.audit import screening
     from imgcls.data import dataset
     from imgcls.dataloading import image_datasets
-    from imgcls.experiment import hub_push, run, setup, summary
+    from imgcls.experiment import hub_push, run, summary
+    from imgcls.experiment.setup import Setup, fit_aspect, mode_of
     from imgcls.models.source import fetch_to_train, locate
-    from imgcls.storage import pixel_location, run_folder
+    from imgcls.storage import pixel_location
+    from imgcls.storage.run_folder import RunFolder
     from imgcls.system import hardware
     from imgcls.training.checkpointing import disk_bytes
 
@@ -49,9 +51,9 @@ def main() -> int:
     kept = pixel_location.opened(speed.cache, speed.cache_gb)
     if "output_dir" not in given:
         args.output_dir = f"runs/{images.name}-{origin.short_name if origin else 'auto'}"
-    run = run_folder.RunFolder(args.output_dir)
-    shared = hub_push.before_training(args, run.path.resolve().name)
-    run.check_writable(needed_bytes=disk_bytes(origin, args.save_total_limit) if origin else 0)
+    folder = RunFolder(args.output_dir)
+    shared = hub_push.before_training(args, folder.path.resolve().name)
+    folder.check_writable(needed_bytes=disk_bytes(origin, args.save_total_limit) if origin else 0)
 
     # The images: those that are sound, each in one split.
     with args.main_process_first():
@@ -62,42 +64,42 @@ def main() -> int:
 
     # The model's files, and every option that was not given.
     if origin is None:
-        wanted.model = measured_best(division, run, args, command.fresh)
+        wanted.model = measured_best(division, folder, args, command.fresh)
         origin = locate(wanted.model)
-        run.check_writable(needed_bytes=disk_bytes(origin, args.save_total_limit))
+        folder.check_writable(needed_bytes=disk_bytes(origin, args.save_total_limit))
     with args.main_process_first():
         origin = fetch_to_train(origin, wanted, images.is_demo)
     if images.is_demo and wanted.image_px is None:
         wanted.image_px = dataset.DEMO_PX
-    mode = setup.mode_of(tune, wanted, origin, len(division.rows["train"]))
-    setup.fit_aspect(mode, tune, wanted, origin, screened.cut_share)
+    mode = mode_of(tune, wanted, origin, len(division.rows["train"]))
+    fit_aspect(mode, tune, wanted, origin, screened.cut_share)
     follow_recipe(given, args, wanted, tune, augment, origin, division, mode, images.is_demo)
 
     # The run: new, gone on with, or finished.
-    setup = setup.Setup(mode, origin, data, wanted, tune, augment, args, division, run, images.is_demo, speed, kept)
+    setup = Setup(mode, origin, data, wanted, tune, augment, args, division, folder, images.is_demo, speed, kept)
     run.run(
         setup, screened.as_files(images.listing.files), given=given, fresh=command.fresh,
         callbacks=shared.callbacks if shared else lambda trainer: [],
     )  # fmt: skip
     if args.should_log:
-        print(summary.in_words(run))
+        print(summary.in_words(folder))
     hardware.leave(args.distributed_state)
     if shared:
-        print(f"pushed to {hub_push.after_training(run, shared)}")
+        print(f"pushed to {hub_push.after_training(folder, shared)}")
     return parser.DONE
 
 
-def measured_best(division, run, args, fresh: bool) -> str:
+def measured_best(division, folder, args, fresh: bool) -> str:
     """The model that --model auto picks; what measuring imports, other trainings do not need."""
     from imgcls.probing import model_choice
 
-    return model_choice.best_model(division, run, args.device, args.seed, fresh=fresh)
+    return model_choice.best_model(division, folder, args.device, args.seed, fresh=fresh)
 
 
 def follow_recipe(given, args, wanted, tune, augment, origin, division, mode: str, is_demo: bool) -> None:
     """Set every hyper-parameter that was not given, and say why."""
     from imgcls.config import recipes
-    from imgcls.experiment import setup
+    from imgcls.experiment.setup import shown_smaller
     from imgcls.models import model_config
     from imgcls.system import hardware
 
@@ -111,7 +113,7 @@ def follow_recipe(given, args, wanted, tune, augment, origin, division, mode: st
         is_demo=is_demo,
         processes=args.world_size,
         balanced_draws=args.sampler == "balanced",
-        shown_smaller=setup.shown_smaller(mode, tune, wanted, origin, division, args.seed),
+        shown_smaller=shown_smaller(mode, tune, wanted, origin, division, args.seed),
     )
     for line in recipes.fill(recipes.choose(facts, tune.recipe), given, args, tune, augment):
         parser.log.info(line)

@@ -1,65 +1,61 @@
-"""The floors: a module of imgcls imports only from lower floors, inside functions too."""
+"""Packages of imgcls import only from lower floors, inside functions too; inside a package there is no circle."""
 
 import ast
+import graphlib
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = [
-    {"errors", "cpu", "deadline", "upload", "markdown", "privacy"},
-    {
-        "options", "cli", "checkpoints", "artifacts", "images", "listing", "splits", "intervals", "losses", "machine",
-        "digits", "rehearsal", "layers", "inputs", "averaging", "scores", "explanation", "charts", "corruptions",
-        "space",
-        "levels", "capturing",
-    },
-    {
-        "folder", "table", "cache", "inspection", "groups", "shortcut", "augmentation", "recipes", "source", "progress",
-        "training_options", "run_options", "speed_options", "probe", "metrics", "pitfalls", "page", "calibration",
-        "intake", "ledger", "sorting", "suspects", "made", "onnx_file", "hub", "profile", "resident",
-    },
-    {"pixels", "model_settings", "draws"},
-    {
-        "lookup", "duplicates", "hub_rows", "transforms", "model", "diagnosis", "answers", "confusion", "card_numbers",
-        "checkpointing", "pixel_folder",
-    },
-    {"preprocessing"},
-    {"views"},
-    {"resident_view"},
-    {"report", "audit", "dataset", "prediction", "trainer", "lora", "overlay", "card"},
-    {"trials", "problems", "selection", "features", "labelled", "exhibit", "release"},
-    {
-        "summary", "demo", "file_rules", "picture_rules", "check_page", "start", "fitting", "recommendation",
-        "validation", "export",
-    },
-    {"screening", "reporting", "comparison", "tuning"},
-    {"search", "results"},
-    {"experiment", "sharing"},
-]  # fmt: skip
-FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
+    {"errors"},
+    {"config", "system"},
+    {"storage"},
+    {"data", "models"},
+    {"audit", "dataloading"},
+    {"evaluation"},
+    {"probing", "training", "report", "hub"},
+    {"experiment", "deploy"},
+]
+FLOOR = {package: number for number, packages in enumerate(FLOORS) for package in packages}
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts): path
+    for path in (ROOT / "imgcls").rglob("*.py")
+    if path.name != "__init__.py"
+}
 
 
 def imported(path):
-    """Names of imgcls modules (or packages, for scripts) that a file imports anywhere."""
+    """Full names of the imgcls modules that a file imports anywhere."""
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            if node.module == "imgcls":
-                yield from (alias.name for alias in node.names)
-            elif node.module.startswith("imgcls."):
-                yield node.module.split(".")[1]
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "imgcls":
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                yield full if full in MODULES else node.module
         elif isinstance(node, ast.Import):
-            yield from (a.name.split(".")[1] for a in node.names if a.name.startswith("imgcls."))
+            yield from (alias.name for alias in node.names if alias.name.startswith("imgcls."))
 
 
-def test_every_module_has_a_floor():
-    assert {p.stem for p in (ROOT / "imgcls").glob("*.py")} - {"__init__"} == set(FLOOR)
+def package_of(module):
+    return module.split(".")[1]
 
 
-@pytest.mark.parametrize("name", sorted(FLOOR))
-def test_imports_go_down(name):
-    wrong = [other for other in imported(ROOT / "imgcls" / f"{name}.py") if FLOOR[other] >= FLOOR[name]]
-    assert not wrong
+def test_every_package_has_a_floor():
+    entries = [path for path in (ROOT / "imgcls").iterdir() if path.name not in ("__init__.py", "__pycache__")]
+    assert {path.stem for path in entries if path.suffix == ".py" or path.is_dir()} == set(FLOOR)
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_imports_go_down(module):
+    package = package_of(module)
+    others = {other for other in imported(MODULES[module]) if other != "imgcls" and package_of(other) != package}
+    assert not [other for other in others if FLOOR[package_of(other)] >= FLOOR[package]]
+
+
+@pytest.mark.parametrize("package", sorted(FLOOR))
+def test_a_package_has_no_circle(package):
+    members = {module for module in MODULES if package_of(module) == package}
+    graphlib.TopologicalSorter({module: set(imported(MODULES[module])) & members for module in members}).prepare()
 
 
 def test_scripts_do_not_import_scripts():

@@ -203,7 +203,8 @@ def answer_text(shown: demo_model.Exhibit, path: str) -> str:
     )
     best, share = named[0]
     return (
-        f'<div role="status"><p class="said"><b>{html_page.text(best)}</b> {demo_model.percent(share)}</p>{unsure}</div>'
+        f'<div role="status"><p class="said"><b>{html_page.text(best)}</b> '
+        f"{demo_model.percent(share)}</p>{unsure}</div>"
         f"<table><tr><th>class</th><th class='n'>confidence</th><th></th></tr>{bars}</table>{_heat_text(heat, best)}"
     )
 

@@ -31,7 +31,8 @@ def drawn(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> str:
     for i, name in enumerate(classes):
         cells = "".join(
             f'<td style="background:rgb({_HIT if i == j else _MISS} / {shares[i, j]:.2f})" '
-            f'title="{html_page.visible(name)} called {html_page.visible(classes[j])}: {counts[i, j]} of {counts[i].sum()}">'
+            f'title="{html_page.visible(name)} called {html_page.visible(classes[j])}: '
+            f'{counts[i, j]} of {counts[i].sum()}">'
             f"{counts[i, j] or ''}</td>"
             for j in range(len(classes))
         )

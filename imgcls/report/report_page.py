@@ -220,7 +220,8 @@ def _suspects(suspects: Sequence[Mapping], source: Callable[[str], str | bytes])
     if not suspects:
         return ""
     figures = "".join(
-        f"<figure>{html_page.picture(html_page.thumbnail(source(row['path']), PICTURE_PX))}<figcaption>{text(row['label'])}, or "
+        f"<figure>{html_page.picture(html_page.thumbnail(source(row['path']), PICTURE_PX))}"
+        f"<figcaption>{text(row['label'])}, or "
         f"<b>{text(row['suggested'])}</b>?<br>{text(row['path'])}</figcaption></figure>"
         for row in suspects[:SUSPECTS]
     )
