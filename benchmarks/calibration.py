@@ -61,7 +61,9 @@ def main() -> None:
                 temperatures.append(calibration.fit_temperature(*split_of(fold, "validation")))
                 logits, labels = split_of(fold, "test")
                 for seen, t in ((before, 1.0), (after, temperatures[-1])):
-                    seen.append(np.stack(calibration.answers(calibration.probabilities(logits, t), labels), 1))
+                    seen.append(
+                        np.stack(calibration.confidence_and_correct(calibration.probabilities(logits, t), labels), 1)
+                    )
     rows = np.concatenate([np.concatenate(before), np.concatenate(after)], axis=1)  # confidence, correct, twice
 
     def error(some: np.ndarray, at: int) -> float:

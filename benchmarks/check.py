@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON file")
     options = parser.parse_args()
     found = []
-    print(f"{cpu.cores()} cores; seconds and peak MB")
+    print(f"{cpu.available_cores()} cores; seconds and peak MB")
     print("    files   imagefolder + decode      first check     second check    first/  second/ imagefolder")
     for count in options.files:
         with tempfile.TemporaryDirectory() as folder:

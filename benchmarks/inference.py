@@ -53,16 +53,16 @@ def run(command: list[str]) -> tuple[float, float]:
 
 def ceilings(folder: Path, files: list[Path]) -> dict[str, float]:
     """Images a second of the threads of predict.py when they only decode and prepare, and when they only compute."""
-    network, processor = inference.load(folder, torch.device("cpu"))
+    network, processor = inference.load_model(folder, torch.device("cpu"))
     sample = crops.evaluation_pixels(str(files[0]), processor)
 
     def rate(forward, items, pixels) -> float:
         start = time.perf_counter()
-        for _ in inference.stream(forward, items, pixels, batch=16, device=torch.device("cpu")):
+        for _ in inference.stream_outputs(forward, items, pixels, batch=16, device=torch.device("cpu")):
             pass
         return len(items) / (time.perf_counter() - start)
 
-    logits, compute_items = inference.logits(network), [None] * 600
+    logits, compute_items = inference.logits_function(network), [None] * 600
     rate(logits, compute_items[:64], lambda _: sample)
     found = {"network": rate(logits, compute_items, lambda _: sample)}
     found["decode"] = rate(lambda p: p[:, :1, 0, 0], files, lambda f: crops.evaluation_pixels(str(f), processor))
@@ -108,12 +108,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, help="JSON file")
     options = parser.parse_args()
-    hardware.prepare()
-    results = {"model": options.model, "machine": hardware.name(), "cores": cpu.cores()}
-    print(f"{options.model}, {results['machine']}, {cpu.cores()} cores; images a second, median of {options.rounds}")
+    hardware.configure_process()
+    results = {"model": options.model, "machine": hardware.device_name(), "cores": cpu.available_cores()}
+    print(
+        f"{options.model}, {results['machine']}, {results['cores']} cores; images a second, median of {options.rounds}"
+    )
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
-        built = classifier.build(source.locate(options.model), [f"class {i}" for i in range(10)], from_scratch=True)
+        built = classifier.build_classifier(
+            source.resolve_model(options.model), [f"class {i}" for i in range(10)], from_scratch=True
+        )
         built.network.save_pretrained(scratch / "model")
         if not hasattr(built.processor, "data_config"):
             built.processor.save_pretrained(scratch / "model")

@@ -20,14 +20,14 @@ import tempfile
 from pathlib import Path
 
 from imgcls.data import decoding
-from imgcls.data.image_folder import scan
+from imgcls.data.image_folder import scan_image_folder
 
 TRAIN = Path(__file__).parent.parent / "scripts" / "train.py"
 
 
 def as_png(folder: Path, target: Path) -> Path:
     """The photos of class folders, as PNG: decoded in full whatever is asked for."""
-    for file in scan(folder).paths():
+    for file in scan_image_folder(folder).paths():
         place = target / Path(file).parent.name / f"{Path(file).stem}.png"
         place.parent.mkdir(parents=True, exist_ok=True)
         decoding.load_rgb(file).save(place, compress_level=1)

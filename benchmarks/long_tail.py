@@ -23,7 +23,7 @@ def main() -> None:
     """Write the folders and the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    root = demo_digits.class_folders(parser.parse_args().folder)
+    root = demo_digits.write_demo_digits(parser.parse_args().folder)
     with open(root.parent / "long_tail.csv", "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["path", "label", "split"])

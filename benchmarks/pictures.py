@@ -31,7 +31,7 @@ def write(folder: Path, count: int, width: int, height: int, seed: int = 0, qual
         pixels = np.roll(drawn[number % len(drawn)], shift, axis=(0, 1))[:, ::way]
         Image.fromarray(pixels).save(files[number], quality=quality)
 
-    with ThreadPoolExecutor(cpu.cores()) as pool:
+    with ThreadPoolExecutor(cpu.available_cores()) as pool:
         list(pool.map(save, range(count)))
     return files
 

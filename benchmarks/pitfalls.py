@@ -153,7 +153,7 @@ def main() -> None:
     finished = []
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        numbers = Tables(str(demo_digits.class_folders(place)), place)
+        numbers = Tables(str(demo_digits.write_demo_digits(place)), place)
         every = cases(Tables(options.data, place), numbers, str(Path(options.model).resolve()), place)
         for i, case in enumerate(every):
             if options.only and options.only not in case.name:

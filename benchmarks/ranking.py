@@ -70,7 +70,7 @@ def main() -> None:
             print(f"  {Path(model).name:<44} probe {probe[model]:.3f}  fine-tuned {tuned[model]:.3f}", flush=True)
     rank = float(spearmanr([probe[m] for m in options.models], [tuned[m] for m in options.models]).statistic)
     lost = max(tuned.values()) - tuned[found["pick"]]
-    print(f"{len(learned)} images, {len(tested)} tested, seeds {options.seeds}, {hardware.name()}")
+    print(f"{len(learned)} images, {len(tested)} tested, seeds {options.seeds}, {hardware.device_name()}")
     print(f"  rank correlation {rank:.2f}; pick {Path(found['pick']).name}, accuracy lost by it {lost:.3f}")
     print(f"  measuring {measuring_s:.0f} s, fine-tuning all {tuning_s:.0f} s")
     if options.out:

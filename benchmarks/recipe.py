@@ -58,7 +58,7 @@ def train(table: Path, checkpoint: str, seed: int, flags: str, run: Path) -> dic
 def built(checkpoint: str, classes: list[str], seed: int) -> classifier.Classifier:
     """The pretrained network with a fresh head."""
     set_seed(seed)
-    return classifier.build(source.fetch(source.locate(checkpoint)), classes)
+    return classifier.build_classifier(source.fetch_model(source.resolve_model(checkpoint)), classes)
 
 
 def probe(checkpoint: str, classes: list[str], seed: int, pixels: dict, learned: list, tested: list) -> dict:
@@ -108,7 +108,7 @@ def main() -> None:
     parser.add_argument("--only_arms", action="store_true", help="leave probe and stock settings out")
     parser.add_argument("--out", type=Path, help="JSON file")
     options = parser.parse_args()
-    hardware.prepare()
+    hardware.configure_process()
 
     listing = location.read_listing(Path(options.data))
     files = [str(listing.absolute(f)) for f in listing.files]
@@ -174,7 +174,7 @@ def report(correct: dict[str, list[dict[str, float]]], seconds: dict, label_of: 
     mean = {name: np.array([np.mean([r[p] for r in runs if p in r]) for p in paths]) for name, runs in correct.items()}
     label = np.array([label_of[p] for p in paths])
     result = {"images": len(label_of), "tested": len(paths), "folds": options.folds, "seeds": options.seeds}
-    result["machine"] = hardware.name()
+    result["machine"] = hardware.device_name()
     print(f"{len(label_of)} images, {len(paths)} tested, seeds {options.seeds}, {result['machine']}")
     for name, values in mean.items():
         row = {

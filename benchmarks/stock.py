@@ -19,7 +19,7 @@ from transformers import Trainer, TrainingArguments, set_seed
 from imgcls.data import decoding
 from imgcls.dataloading import augmentation, crops
 from imgcls.models import source
-from imgcls.models.classifier import build
+from imgcls.models.classifier import build_classifier
 from imgcls.system import hardware
 
 
@@ -31,28 +31,31 @@ def main() -> None:
     parser.add_argument("out")
     parser.add_argument("--seed", type=int, default=42)
     options = parser.parse_args()
-    hardware.prepare()
+    hardware.configure_process()
     with open(options.table, newline="") as file:
         rows = list(csv.DictReader(file))
     learned = [(r["path"], r["label"]) for r in rows if r["split"] == "train"]
     tested = [r["path"] for r in rows if r["split"] == "test"]
     classes = sorted({label for _, label in learned})
     set_seed(options.seed)
-    classifier = build(source.fetch(source.locate(options.model)), classes)
+    classifier = build_classifier(source.fetch_model(source.resolve_model(options.model)), classes)
     network, px = classifier.network, classifier.image_px
-    half = augmentation.DeviceHalf(classifier.processor, augmentation.Plan(), px)  # only normalises
+    half = augmentation.DeviceAugmentation(classifier.processor, augmentation.AugmentationPlan(), px)  # only normalises
     vary = v2.Compose([v2.RandomResizedCrop(px), v2.RandomHorizontalFlip(), v2.PILToTensor()])
 
     def collate(samples: list) -> dict:
         cropped = torch.stack([vary(decoding.load_rgb(path)) for path, _ in samples])
         labels = torch.tensor([classes.index(label) for _, label in samples])
-        return {"pixel_values": half(cropped, torch.zeros(len(samples), augmentation.DRAWS)), "labels": labels}
+        return {
+            "pixel_values": half(cropped, torch.zeros(len(samples), augmentation.PARAMS_PER_IMAGE)),
+            "labels": labels,
+        }
 
     with tempfile.TemporaryDirectory() as folder:
         args = TrainingArguments(
             output_dir=folder, seed=options.seed, learning_rate=5e-5, num_train_epochs=3,
             per_device_train_batch_size=8, save_strategy="no", report_to="none", remove_unused_columns=False,
-            disable_tqdm=True, **hardware.defaults(),
+            disable_tqdm=True, **hardware.training_defaults(),
         )  # fmt: skip
         Trainer(network, args, data_collator=collate, train_dataset=learned).train()
     network.eval().cpu()

@@ -65,14 +65,14 @@ def one(listing, model: str, share: float, seed: int, flags: list[str], scratch:
     temperature = run.read_json(run_folder.CALIBRATION)["temperature"]
     opinions = [calibration.probabilities(kept["out_of_fold"], temperature)]
     opinions += [calibration.probabilities(kept["probes"][:, m]) for m in range(kept["probes"].shape[1])]
-    network, processor = inference.load(folder, torch.device("cpu"))
-    stream = inference.stream(
-        inference.logits(network), [files[i] for i in at], lambda f: crops.evaluation_pixels(f, processor),
+    network, processor = inference.load_model(folder, torch.device("cpu"))
+    stream = inference.stream_outputs(
+        inference.logits_function(network), [files[i] for i in at], lambda f: crops.evaluation_pixels(f, processor),
         batch=16, device=torch.device("cpu"),
     )  # fmt: skip
     learned = np.concatenate([logits for _, logits, _ in stream])
     orders = {
-        "suspects": label_errors.rank(given[at], opinions)[1],
+        "suspects": label_errors.rank_label_errors(given[at], opinions)[1],
         "loss of the fold models": np.argsort(-losses(kept["out_of_fold"], given[at]), kind="stable"),
         "loss of the trained model": np.argsort(-losses(learned, given[at]), kind="stable"),
     }

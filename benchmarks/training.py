@@ -57,7 +57,7 @@ class Bench:
         """A folder with random weights of a model of the table."""
         folder = self.place / name
         if not folder.exists():
-            built = classifier.build(source.locate(name), list(CLASSES), from_scratch=True)
+            built = classifier.build_classifier(source.resolve_model(name), list(CLASSES), from_scratch=True)
             built.network.save_pretrained(folder)
             if not hasattr(built.processor, "data_config"):
                 built.processor.save_pretrained(folder)
@@ -264,7 +264,7 @@ def main() -> None:
     parser.add_argument("--place", type=Path, help="folder for photos and caches, kept (default: a temporary one)")
     parser.add_argument("--out", type=Path, help="JSON file")
     options = parser.parse_args()
-    results = {"machine": hardware.name(), "cores": cpu.cores(), "torch": torch.__version__}
+    results = {"machine": hardware.device_name(), "cores": cpu.available_cores(), "torch": torch.__version__}
     print(", ".join(map(str, results.values())))
     with tempfile.TemporaryDirectory() as name:
         bench = Bench(options.place or Path(name))

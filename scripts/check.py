@@ -18,7 +18,7 @@ exit codes: 0 nothing is wrong, 1 an error that you can mend, 2 wrong usage, 3 p
 def main() -> int:
     kinds = (SourceOptions, CheckOptions)
     given = parser.parse(kinds, description=__doc__, examples=EXAMPLES)
-    parser.start_logging()
+    parser.configure_logging()
 
     from imgcls.audit import audit, issues, screening
     from imgcls.data import location
@@ -35,21 +35,21 @@ def main() -> int:
         images = dataset.open_images(wanted)
         listing, keys, source = images.listing, images.keys, images.source
     else:
-        listing = location.read(wanted, strict=False)
+        listing = location.resolve_listing(wanted, strict=False)
         keys = listing.paths()
         source = keys.__getitem__
     out.check_writable(needed_bytes=0)  # after the scan: it makes a folder, maybe below the data
-    audited = audit.examine(listing.files, keys, source, show_progress=True)
-    found = screening.find_problems(listing, audited)
+    audited = audit.run_audit(listing.files, keys, source, show_progress=True)
+    found = screening.find_issues(listing, audited)
 
     out.write_json(run_folder.CHECK, [problem.row() for problem in found])
     excluded = ((listing.files[i].path, reason) for i, reason in audited.excluded.items())
     out.write_csv(run_folder.EXCLUDE, run_folder.EXCLUDE_COLUMNS, excluded)
-    out.write_text(run_folder.CHECK_PAGE, audit_page.render(name, listing, audited, found, source))
+    out.write_text(run_folder.CHECK_PAGE, audit_page.render_audit_page(name, listing, audited, found, source))
     print(issues.verdict(listing, audited, found))
     print(f"see {out / run_folder.CHECK_PAGE}")
-    return parser.PROBLEMS if any(problem.severity != "info" for problem in found) else parser.DONE
+    return parser.EXIT_PROBLEMS if any(problem.severity != "info" for problem in found) else parser.EXIT_OK
 
 
 if __name__ == "__main__":
-    sys.exit(parser.exit_code(main))
+    sys.exit(parser.run_main(main))

@@ -20,7 +20,7 @@ def main() -> int:
     given = parser.parse(
         (CompareOptions,), description=__doc__, examples=EXAMPLES, words=("run", "run folders of finished trainings")
     )
-    parser.start_logging()
+    parser.configure_logging()
     asked = given.make(CompareOptions)
 
     import torch
@@ -30,13 +30,13 @@ def main() -> int:
     from imgcls.storage import run_folder
     from imgcls.system import hardware
 
-    hardware.prepare()
+    hardware.configure_process()
     device = torch.device(hardware.accelerator() or "cpu")
     found = []
     for name in given.values.get("run", []):
         run = run_folder.RunFolder(name)
         try:
-            found.append((comparison.row(run, device), run))
+            found.append((comparison.comparison_row(run, device), run))
         except (RunError, ModelError) as error:
             parser.log.warning("left out: %s", error)
     if not found:
@@ -47,12 +47,12 @@ def main() -> int:
     if asked.json:
         print(json.dumps({"runs": rows, "differing_options": differing, "judged_by_the_same_images": same}, indent=2))
     else:
-        print(comparison.table(rows, differing, same))
+        print(comparison.comparison_table(rows, differing, same))
     if asked.out:
-        run_folder.RunFolder(".").write_text(asked.out, comparison.render(rows, differing, same))
+        run_folder.RunFolder(".").write_text(asked.out, comparison.render_comparison(rows, differing, same))
         print(f"see {asked.out}", file=sys.stderr)
-    return parser.DONE
+    return parser.EXIT_OK
 
 
 if __name__ == "__main__":
-    sys.exit(parser.exit_code(main))
+    sys.exit(parser.run_main(main))

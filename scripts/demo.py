@@ -21,13 +21,13 @@ exit codes: 0 stopped with Ctrl-C, 1 an error that you can mend, 2 wrong usage""
 
 def main() -> int:
     given = parser.parse((DemoOptions,), description=__doc__, examples=EXAMPLES)
-    parser.start_logging()
+    parser.configure_logging()
     asked = given.make(DemoOptions)
 
     from imgcls.deploy import demo_app, demo_model
 
     into = None if asked.flag_into == "none" else asked.flag_into or demo_model.flagged(asked.run)
-    page = demo_app.app(asked.run, flag_into=into, min_precision=asked.min_precision, batch_size=asked.batch_size)
+    page = demo_app.build_app(asked.run, flag_into=into, min_precision=asked.min_precision, batch_size=asked.batch_size)
     print(demo_app.serve(page, asked.host, asked.port, asked.share), flush=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # or what was uploaded would stay behind
     try:
@@ -35,8 +35,8 @@ def main() -> int:
     except KeyboardInterrupt:
         parser.log.info("stopped")
         demo_app.stop(page)
-    return parser.DONE
+    return parser.EXIT_OK
 
 
 if __name__ == "__main__":
-    sys.exit(parser.exit_code(main))
+    sys.exit(parser.run_main(main))

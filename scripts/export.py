@@ -17,7 +17,7 @@ exit codes: 0 done, 1 an error that you can mend, 2 wrong usage"""
 
 def main() -> int:
     given = parser.parse((ExportOptions,), description=__doc__, examples=EXAMPLES)
-    parser.start_logging()
+    parser.configure_logging()
     asked = given.make(ExportOptions)
 
     from imgcls.deploy import onnx_export, onnx_model
@@ -25,14 +25,14 @@ def main() -> int:
     from imgcls.storage import run_folder
     from imgcls.system import hardware
 
-    hardware.prepare()
+    hardware.configure_process()
     onnx_model.check_packages()
-    folder = source.trained(asked.run)
-    run = run_folder.RunFolder(source.locate(asked.run).folder or f"runs/{asked.run.replace('/', '-')}")
-    record = onnx_export.export(folder, run)
+    folder = source.fetch_trained_model(asked.run)
+    run = run_folder.RunFolder(source.resolve_model(asked.run).folder or f"runs/{asked.run.replace('/', '-')}")
+    record = onnx_export.export_onnx(folder, run)
     print(onnx_export.in_words(record, run / run_folder.EXPORT))
-    return parser.DONE
+    return parser.EXIT_OK
 
 
 if __name__ == "__main__":
-    sys.exit(parser.exit_code(main))
+    sys.exit(parser.run_main(main))

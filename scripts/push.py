@@ -21,7 +21,7 @@ exit codes: 0 done, 1 an error that you can mend, 2 wrong usage"""
 
 def main() -> int:
     given = parser.parse((PushOptions,), description=__doc__, examples=EXAMPLES)
-    parser.start_logging()
+    parser.configure_logging()
     asked = given.make(PushOptions)
 
     from imgcls.hub import publish, repository
@@ -29,17 +29,17 @@ def main() -> int:
 
     run = run_folder.RunFolder(asked.run)
     include = asked.include or []
-    publish.check(run, include)
+    publish.check_pushable(run, include)
     again = shlex.join(["python", *sys.argv])
     private = asked.private or publish.is_private(run)
-    repo = repository.claim(asked.repo or run.path.resolve().name, private=private, again=again)
-    space = asked.space and repository.claim(asked.space, private=repo.private, kind="space", again=again)
+    repo = repository.claim_repository(asked.repo or run.path.resolve().name, private=private, again=again)
+    space = asked.space and repository.claim_repository(asked.space, private=repo.private, kind="space", again=again)
     page = space.repo_id if space else None
-    print(f"model  {publish.push(run, repo, again=again, license=asked.license, include=include, space=page)}")
+    print(f"model  {publish.push_run(run, repo, again=again, license=asked.license, include=include, space=page)}")
     if space:
         print(f"page   {publish.push_space(space, repo.repo_id, private=repo.private, again=again)}")
-    return parser.DONE
+    return parser.EXIT_OK
 
 
 if __name__ == "__main__":
-    sys.exit(parser.exit_code(main))
+    sys.exit(parser.run_main(main))

@@ -21,7 +21,7 @@ SHOWN = 3  # of the models by rule: those after them have little for them
 def main() -> int:
     kinds = (DataOptions, RecommendOptions)
     given = parser.parse(kinds, description=__doc__, examples=EXAMPLES)
-    parser.start_logging()
+    parser.configure_logging()
 
     import torch
 
@@ -32,25 +32,25 @@ def main() -> int:
     from imgcls.system import hardware
 
     data, asked = (given.make(kind) for kind in kinds)
-    hardware.prepare()
+    hardware.configure_process()
     device = torch.device(hardware.accelerator() or "cpu")
     kind = asked.device if asked.device != "auto" else "cpu" if device.type == "cpu" else "gpu"
-    wish = model_choice.Wish(asked.priority, asked.use_case, kind)
+    wish = model_choice.ModelRequest(asked.priority, asked.use_case, kind)
 
     images = dataset.open_images(data)
-    screened = screening.screen(images, data, show_progress=True)
-    division = dataset.divide(images, screened.excluded, data, asked.seed, screened.groups)
+    screened = screening.screen_images(images, data, show_progress=True)
+    division = dataset.make_splits(images, screened.excluded, data, asked.seed, screened.groups)
     if asked.measure is None:
-        advice = model_choice.prior(wish, len(division.rows["train"]))[:SHOWN]
-        rows = [model_choice.in_full(entry, division, device) for entry in advice]
+        advice = model_choice.recommend_by_rules(wish, len(division.rows["train"]))[:SHOWN]
+        rows = [model_choice.recommendation_text(entry, division, device) for entry in advice]
         found = {"pick": rows[0]["model"], "models": rows}
     else:
         names = asked.measure or list(registry.CHECKPOINTS)
-        measured = model_choice.measure(names, division, device, asked.seed)
-        found = {"pick": model_choice.pick(measured, asked.priority).model, "models": [m.row() for m in measured]}
-    print(json.dumps(found, indent=2) if asked.json else model_choice.table(found))
-    return parser.DONE
+        measured = model_choice.measure_models(names, division, device, asked.seed)
+        found = {"pick": model_choice.pick_model(measured, asked.priority).model, "models": [m.row() for m in measured]}
+    print(json.dumps(found, indent=2) if asked.json else model_choice.measurement_table(found))
+    return parser.EXIT_OK
 
 
 if __name__ == "__main__":
-    sys.exit(parser.exit_code(main))
+    sys.exit(parser.run_main(main))

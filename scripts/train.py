@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 
 from imgcls.config import parser
-from imgcls.config.data_options import RARE, AugmentOptions, DataOptions, ModelOptions, RunOptions, TuneOptions
-from imgcls.config.performance_options import SpeedOptions
+from imgcls.config.data_options import RARE_OPTIONS, AugmentOptions, DataOptions, ModelOptions, RunOptions, TuneOptions
+from imgcls.config.performance_options import PerformanceOptions
 
 EXAMPLES = """\
 examples:
@@ -19,74 +19,76 @@ exit codes: 0 done, 1 an error that you can mend, 2 wrong usage"""
 
 
 def main() -> int:
-    from imgcls.config.training_options import SHOWN, TrainOptions
+    from imgcls.config.training_options import SHORT_HELP, TrainingOptions
 
-    kinds = (DataOptions, ModelOptions, TuneOptions, AugmentOptions, SpeedOptions, TrainOptions, RunOptions)
-    given = parser.parse(kinds, description=__doc__, examples=EXAMPLES, shown=SHOWN, rare=RARE)
-    parser.start_logging()
+    kinds = (DataOptions, ModelOptions, TuneOptions, AugmentOptions, PerformanceOptions, TrainingOptions, RunOptions)
+    given = parser.parse(kinds, description=__doc__, examples=EXAMPLES, shown=SHORT_HELP, rare=RARE_OPTIONS)
+    parser.configure_logging()
 
     from imgcls.audit import screening
     from imgcls.data import dataset
     from imgcls.dataloading import image_datasets
     from imgcls.experiment import hub_push, run, summary
-    from imgcls.experiment.setup import Setup, fit_aspect, mode_of
-    from imgcls.models.source import fetch_to_train, locate
+    from imgcls.experiment.setup import TrainingSetup, choose_aspect, resolve_mode
+    from imgcls.models.source import fetch_for_training, resolve_model
     from imgcls.storage import pixel_location
     from imgcls.storage.run_folder import RunFolder
     from imgcls.system import hardware
-    from imgcls.training.checkpointing import disk_bytes
+    from imgcls.training.checkpointing import needed_disk_bytes
 
-    data, wanted, tune, augment, speed, command = (given.make(k) for k in kinds if k is not TrainOptions)
-    hardware.prepare()
-    args = given.make(TrainOptions, **hardware.defaults())
+    data, wanted, tune, augment, speed, command = (given.make(k) for k in kinds if k is not TrainingOptions)
+    hardware.configure_process()
+    args = given.make(TrainingOptions, **hardware.training_defaults())
     hardware.check_launch(args.world_size)
-    run.check(data, wanted, tune, augment, args, given)
+    run.check_options(data, wanted, tune, augment, args, given)
 
     # What is asked for: cheap checks first, before anything is decoded or downloaded.
-    origin = None if wanted.model == "auto" else locate(wanted.model)
+    origin = None if wanted.model == "auto" else resolve_model(wanted.model)
     with args.main_process_first():
         if speed.clear_cache and args.should_save:
-            pixel_location.clear()
+            pixel_location.clear_cache()
         images = dataset.open_images(data)
-    kept = pixel_location.opened(speed.cache, speed.cache_gb)
+    kept = pixel_location.open_pixel_cache(speed.cache, speed.cache_gb)
     if "output_dir" not in given:
         args.output_dir = f"runs/{images.name}-{origin.short_name if origin else 'auto'}"
     folder = RunFolder(args.output_dir)
-    shared = hub_push.before_training(args, folder.path.resolve().name)
-    folder.check_writable(needed_bytes=disk_bytes(origin, args.save_total_limit) if origin else 0)
+    shared = hub_push.prepare_push(args, folder.path.resolve().name)
+    folder.check_writable(needed_bytes=needed_disk_bytes(origin, args.save_total_limit) if origin else 0)
 
     # The images: those that are sound, each in one split.
     with args.main_process_first():
-        screened = screening.screen(
-            images, data, image_datasets.keeping(kept, images.keys), show_progress=args.should_log
+        screened = screening.screen_images(
+            images, data, image_datasets.caching_thumbnails(kept, images.keys), show_progress=args.should_log
         )
-    division = dataset.divide(images, screened.excluded, data, args.seed, screened.groups)
+    division = dataset.make_splits(images, screened.excluded, data, args.seed, screened.groups)
 
     # The model's files, and every option that was not given.
     if origin is None:
         wanted.model = measured_best(division, folder, args, command.fresh)
-        origin = locate(wanted.model)
-        folder.check_writable(needed_bytes=disk_bytes(origin, args.save_total_limit))
+        origin = resolve_model(wanted.model)
+        folder.check_writable(needed_bytes=needed_disk_bytes(origin, args.save_total_limit))
     with args.main_process_first():
-        origin = fetch_to_train(origin, wanted, images.is_demo)
+        origin = fetch_for_training(origin, wanted, images.is_demo)
     if images.is_demo and wanted.image_px is None:
-        wanted.image_px = dataset.DEMO_PX
-    mode = mode_of(tune, wanted, origin, len(division.rows["train"]))
-    fit_aspect(mode, tune, wanted, origin, screened.cut_share)
+        wanted.image_px = dataset.DEMO_INPUT_PX
+    mode = resolve_mode(tune, wanted, origin, len(division.rows["train"]))
+    choose_aspect(mode, tune, wanted, origin, screened.cut_share)
     follow_recipe(given, args, wanted, tune, augment, origin, division, mode, images.is_demo)
 
     # The run: new, gone on with, or finished.
-    setup = Setup(mode, origin, data, wanted, tune, augment, args, division, folder, images.is_demo, speed, kept)
-    run.run(
+    setup = TrainingSetup(
+        mode, origin, data, wanted, tune, augment, args, division, folder, images.is_demo, speed, kept
+    )
+    run.run_training(
         setup, screened.as_files(images.listing.files), given=given, fresh=command.fresh,
         callbacks=shared.callbacks if shared else lambda trainer: [],
     )  # fmt: skip
     if args.should_log:
-        print(summary.in_words(folder))
-    hardware.leave(args.distributed_state)
+        print(summary.summary_text(folder))
+    hardware.shutdown(args.distributed_state)
     if shared:
-        print(f"pushed to {hub_push.after_training(folder, shared)}")
-    return parser.DONE
+        print(f"pushed to {hub_push.push_finished_run(folder, shared)}")
+    return parser.EXIT_OK
 
 
 def measured_best(division, folder, args, fresh: bool) -> str:
@@ -99,7 +101,7 @@ def measured_best(division, folder, args, fresh: bool) -> str:
 def follow_recipe(given, args, wanted, tune, augment, origin, division, mode: str, is_demo: bool) -> None:
     """Set every hyper-parameter that was not given, and say why."""
     from imgcls.config import recipes
-    from imgcls.experiment.setup import shown_smaller
+    from imgcls.experiment.setup import uses_smaller_input
     from imgcls.models import model_config
     from imgcls.system import hardware
 
@@ -113,18 +115,18 @@ def follow_recipe(given, args, wanted, tune, augment, origin, division, mode: st
         is_demo=is_demo,
         processes=args.world_size,
         balanced_draws=args.sampler == "balanced",
-        shown_smaller=shown_smaller(mode, tune, wanted, origin, division, args.seed),
+        shown_smaller=uses_smaller_input(mode, tune, wanted, origin, division, args.seed),
     )
-    for line in recipes.fill(recipes.choose(facts, tune.recipe), given, args, tune, augment):
+    for line in recipes.apply_choices(recipes.choose_options(facts, tune.recipe), given, args, tune, augment):
         parser.log.info(line)
-    warning = recipes.undertrains(facts, args.learning_rate)
+    warning = recipes.undertraining_warning(facts, args.learning_rate)
     if warning:
         parser.log.warning("warning: %s", warning)
     if "dataloader_num_workers" not in given:
-        args.dataloader_num_workers = hardware.loader_workers()
+        args.dataloader_num_workers = hardware.default_loader_workers()
     if "dataloader_persistent_workers" not in given:
         args.dataloader_persistent_workers = args.dataloader_num_workers > 0
 
 
 if __name__ == "__main__":
-    sys.exit(parser.exit_code(main))
+    sys.exit(parser.run_main(main))

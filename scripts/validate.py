@@ -21,7 +21,7 @@ DATA = "labelled images: class folders, a CSV or a Hub data set id, as of train.
 def main() -> int:
     kinds = (SourceOptions, ValidateOptions)
     given = parser.parse(kinds, description=__doc__, examples=EXAMPLES, shown={"data": DATA})
-    parser.start_logging()
+    parser.configure_logging()
     data, asked = (given.make(kind) for kind in kinds)
 
     import torch
@@ -33,21 +33,21 @@ def main() -> int:
     from imgcls.storage import run_folder
     from imgcls.system import hardware
 
-    hardware.prepare()
+    hardware.configure_process()
     device = torch.device(hardware.accelerator() or "cpu")
 
-    def load(name: str) -> evaluate.Model:
-        folder = source.trained(name)
-        return evaluate.Model(folder, *inference.load(folder, device), device, asked.batch_size)
+    def load(name: str) -> evaluate.EvaluatedModel:
+        folder = source.fetch_trained_model(name)
+        return evaluate.EvaluatedModel(folder, *inference.load_model(folder, device), device, asked.batch_size)
 
     model, other = load(asked.run), load(asked.compare) if asked.compare else None
     if other:
         evaluate.check_comparable(model, other)
-    on_disk = source.locate(asked.run).folder
+    on_disk = source.resolve_model(asked.run).folder
     run = run_folder.RunFolder(on_disk or f"runs/{asked.run.replace('/', '-')}")
-    of = evaluation_set.find(asked, data, run, model.classes)
+    of = evaluation_set.open_evaluation_set(asked, data, run, model.classes)
     folder = run_folder.RunFolder(run / run_folder.VALIDATION / of.name)
-    evaluate.check_free(folder, of)
+    evaluate.check_not_other_evaluation(folder, of)
     folder.check_writable()
 
     logits, broken = model.logits(of)
@@ -56,22 +56,22 @@ def main() -> int:
     of = of.without(list(broken))
     if not len(logits):
         raise FolderError(f"Expected images that can be read in {data.data}, got none.")
-    brought = calibration.of_run(run_folder.RunFolder(model.folder), asked.min_precision)
-    trust = brought or calibration.unfitted(asked.min_precision)
+    brought = calibration.load_calibration(run_folder.RunFolder(model.folder), asked.min_precision)
+    trust = brought or calibration.uncalibrated(asked.min_precision)
     metrics = {"model": asked.run, "data": of.name, "images_of": of.place}
-    metrics |= evaluate.numbers(logits, of, model.classes, trust)
+    metrics |= evaluate.evaluation_metrics(logits, of, model.classes, trust)
     if asked.tta:
-        metrics["tta"] = evaluate.tta(model, of, logits, run, trust["temperature"])
+        metrics["tta"] = evaluate.evaluate_with_tta(model, of, logits, run, trust["temperature"])
     if asked.corruptions:
-        metrics["corruptions"] = evaluate.robustness(model, of)
+        metrics["corruptions"] = evaluate.evaluate_corruptions(model, of)
     if other:
-        metrics["comparison"] = evaluate.compare(model, other, of, logits, folder)
-    metrics = evaluate.write(folder, metrics, of, logits, model.classes)
-    report_data.validation(folder, run, metrics, of, logits, model)
+        metrics["comparison"] = evaluate.compare_models(model, other, of, logits, folder)
+    metrics = evaluate.write_evaluation(folder, metrics, of, logits, model.classes)
+    report_data.write_evaluation_report(folder, run, metrics, of, logits, model)
     print(evaluate.in_words(metrics, of, asked.compare))
     print(f"see {folder / run_folder.REPORT}")
-    return parser.DONE
+    return parser.EXIT_OK
 
 
 if __name__ == "__main__":
-    sys.exit(parser.exit_code(main))
+    sys.exit(parser.run_main(main))

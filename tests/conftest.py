@@ -50,7 +50,7 @@ def train(monkeypatch):
         out, err = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             try:
-                code = parser.exit_code(main)
+                code = parser.run_main(main)
             except SystemExit as left:
                 code = left.code
         return SimpleNamespace(returncode=code, stdout=out.getvalue(), stderr=err.getvalue())
@@ -70,7 +70,7 @@ def shared(tmp_path_factory, resnet):
             "--test_fraction", 0.2, "--hub_token", "hf_secret", "--traceback"]  # fmt: skip
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
         patch.setattr(sys, "argv", [*map(str, argv)])
-        assert parser.exit_code(main_of(TRAIN)) == 0
+        assert parser.run_main(main_of(TRAIN)) == 0
     return RunFolder(root / "run")
 
 

@@ -91,7 +91,7 @@ def run(command):
             torch.save = save_half
         if "fsdp" in command:
             AcceleratorState.__init__ = spread
-        return parser.exit_code(main_of(TRAIN))
+        return parser.run_main(main_of(TRAIN))
     finally:
         ImageTrainer.__init__, torch.save, AcceleratorState.__init__ = make, save, prepare
 

@@ -28,8 +28,8 @@ from imgcls.config.inference_options import (
     PushOptions,
     ValidateOptions,
 )
-from imgcls.config.performance_options import SpeedOptions
-from imgcls.config.training_options import TrainOptions
+from imgcls.config.performance_options import PerformanceOptions
+from imgcls.config.training_options import TrainingOptions
 from imgcls.models.registry import CHECKPOINTS
 
 ALONE = (PredictOptions, CompareOptions, PushOptions, DemoOptions, ExportOptions)
@@ -38,7 +38,7 @@ README = (ROOT / "README.md").read_text()
 
 
 def test_every_flag_named_exists(capsys):
-    kinds = (DataOptions, ModelOptions, TuneOptions, AugmentOptions, SpeedOptions, TrainOptions, RunOptions)
+    kinds = (DataOptions, ModelOptions, TuneOptions, AugmentOptions, PerformanceOptions, TrainingOptions, RunOptions)
     others = ((DataOptions, RecommendOptions), (SourceOptions, CheckOptions), (SourceOptions, ValidateOptions))
     for options in (kinds, *others, *((kind,) for kind in ALONE)):
         with pytest.raises(SystemExit):

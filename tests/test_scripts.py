@@ -98,7 +98,7 @@ def test_a_run_can_be_gone_on_from_with_a_new_class(train, shapes, resnet, tmp_p
     first, second = tmp_path / "first", tmp_path / "second"
     assert train("--model", resnet, "--data", shapes, "--max_steps", 2, "--output_dir", first).returncode == 0
     more = class_folders(tmp_path / "more", classes=("bars", "circle", "cross", "square"), per_class=4)
-    built = classifier.build(source.locate(str(first)), sorted(p.name for p in more.iterdir()))
+    built = classifier.build_classifier(source.resolve_model(str(first)), sorted(p.name for p in more.iterdir()))
     before = load_file(first / "model.safetensors")
     assert torch.equal(built.network.state_dict()["classifier.1.weight"][1:], before["classifier.1.weight"])
     done = train("--model", first, "--data", more, "--max_steps", 2, "--output_dir", second)

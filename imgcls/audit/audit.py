@@ -15,7 +15,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from imgcls.audit import grouping, near_duplicates
-from imgcls.audit.image_stats import RECORD, THUMB_PX, VERSION, inspect
+from imgcls.audit.image_stats import RECORD, THUMB_PX, VERSION, inspect_images
 from imgcls.data.listing import ImageFile
 from imgcls.storage import array_cache
 from imgcls.system import cpu
@@ -56,9 +56,9 @@ class Audit:
     @cached_property
     def exact(self) -> list[np.ndarray]:
         """Positions of each group of files that are the same byte for byte."""
-        found = near_duplicates.exact(self.records["digest"])
+        found = near_duplicates.find_exact_duplicates(self.records["digest"])
         found[list(self.dropped)] = -1
-        return grouping.members(found)
+        return grouping.group_members(found)
 
     @cached_property
     def near(self) -> np.ndarray:
@@ -75,22 +75,22 @@ class Audit:
         at = np.flatnonzero(large & self.sound & first)
         key = hashlib.blake2b(self.records["digest"][at].tobytes()).hexdigest()
         views = (self.records[name] for name in ("thumb", "colour"))
-        found = array_cache.array(
+        found = array_cache.cached_array(
             "copies",
             [VERSION, near_duplicates.SETTINGS, key],
-            lambda: np.searchsorted(at, near_duplicates.near(*views, at)),
+            lambda: np.searchsorted(at, near_duplicates.find_near_duplicates(*views, at)),
         )
         return at[found].reshape(-1, 2)
 
     @cached_property
     def copies(self) -> list[np.ndarray]:
         """Positions of each group of images that show the same picture."""
-        return grouping.members(grouping.joined(len(self), self._same_file(), self.near))
+        return grouping.group_members(grouping.merge_groups(len(self), self._same_file(), self.near))
 
     def together(self, rule: str = "none") -> np.ndarray:
         """Number of the group of each image: copies, and what a rule of --group_by ties together."""
-        tied = grouping.by_rule(rule, self.files, self.records["taken"])
-        return grouping.joined(len(self), self._same_file(), self.near, tied)
+        tied = grouping.group_by_rule(rule, self.files, self.records["taken"])
+        return grouping.merge_groups(len(self), self._same_file(), self.near, tied)
 
     def _same_file(self) -> np.ndarray:
         pairs = [np.stack([same[:-1], same[1:]], 1) for same in self.exact]
@@ -126,7 +126,7 @@ class Audit:
             yield from ((i, judge) for i in rank if rank[i] < rank[judge])
 
 
-def examine(
+def run_audit(
     files: Sequence[ImageFile],
     keys: Sequence[str],
     source: Callable[[int], str | bytes],
@@ -137,10 +137,10 @@ def examine(
     """Inspect the images that were not inspected before or have changed since, with a thread a core.
 
     keys: what each inspection is kept under; a file's absolute path. source: position -> path or encoded bytes.
-    dropped: as of `Audit`. seen: as of `inspect`, with the image's position. What the operating system refused (too
+    dropped: see `Audit`. seen: see `inspect`, with the image's position. What the operating system refused (too
     many open files, no permission) is not kept: it may be over.
     """
-    kept = array_cache.Inspections(f"{VERSION} {hashlib.sha256(repr(RECORD).encode()).hexdigest()[:8]}")
+    kept = array_cache.InspectionCache(f"{VERSION} {hashlib.sha256(repr(RECORD).encode()).hexdigest()[:8]}")
     records = np.zeros(len(keys), RECORD)
     reasons: list[str | None] = [None] * len(keys)
     known = np.zeros(len(keys), bool)
@@ -153,10 +153,10 @@ def examine(
 
     def look(at: np.ndarray) -> tuple[np.ndarray, list[str | None]]:
         told = None if seen is None else lambda place, *of_it: seen(int(at[place]), *of_it)
-        return inspect([source(int(i)) for i in at], told)
+        return inspect_images([source(int(i)) for i in at], told)
 
     bar = tqdm(total=len(todo), desc="checking images", unit="img", leave=False, disable=_silent(show_progress, todo))
-    with ThreadPoolExecutor(cpu.cores()) as pool, bar:
+    with ThreadPoolExecutor(cpu.available_cores()) as pool, bar:
         for start in range(0, len(chunks), KEPT_CHUNKS):  # so that a kill loses, and memory holds, no more than these
             window = chunks[start : start + KEPT_CHUNKS]
             inspected = pool.map(look, window)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from imgcls.audit.audit import Audit
-from imgcls.audit.issues import Problem, counted, named, plain, where
+from imgcls.audit.issues import Issue, counted, file_issue, named, where
 from imgcls.data import decoding
 from imgcls.data.listing import (
     EMPTY,
@@ -54,7 +54,7 @@ _SUFFIXES = {
 # Files that are no training images.
 
 
-def _unreadable(listing: Listing, audit: Audit) -> Iterator[Problem]:
+def _unreadable(listing: Listing, audit: Audit) -> Iterator[Issue]:
     broken = [i for i, reason in enumerate(audit.reasons) if reason is not None and reason not in decoding.TOO_LARGE]
     if broken or listing.skipped[FORBIDDEN]:
         reasons = Counter(audit.reasons[i] for i in broken)
@@ -66,23 +66,23 @@ def _unreadable(listing: Listing, audit: Audit) -> Iterator[Problem]:
         advice = "Replace files; training leaves them out."
         if folders:
             advice += " Change the permissions of folders; training refuses to start on them."
-        yield Problem("unreadable", "error", len(files), files, message, advice)
+        yield Issue("unreadable", "error", len(files), files, message, advice)
 
 
-def _huge(listing: Listing, audit: Audit) -> Iterator[Problem]:
+def _huge(listing: Listing, audit: Audit) -> Iterator[Issue]:
     refused = [i for i, reason in enumerate(audit.reasons) if reason in decoding.TOO_LARGE]
-    yield from plain(
+    yield from file_issue(
         "huge_image", "error", named(audit, refused), "refused as larger than any photo",
         "Shrink or remove them; training leaves them out.",
     )  # fmt: skip
     pixels = audit.records["width"].astype(np.int64) * audit.records["height"]
-    yield from plain(
+    yield from file_issue(
         "huge_image", "info", where(audit, pixels > HUGE_PX), "of over 50 million px",
         "Store them smaller: the network sees a fraction of it, and decoding takes a second each.",
     )  # fmt: skip
 
 
-def _wrong_extension(listing: Listing, audit: Audit) -> Iterator[Problem]:
+def _wrong_extension(listing: Listing, audit: Audit) -> Iterator[Issue]:
     wrong = []
     for i in np.flatnonzero(audit.sound):
         suffix = os.path.splitext(audit.files[i].path)[1].lower()
@@ -93,10 +93,10 @@ def _wrong_extension(listing: Listing, audit: Audit) -> Iterator[Problem]:
         shown = shorten(text for _, text in wrong)
         message = f"{counted(len(wrong), 'image')} of another format than the name says: {shown}"
         advice = "Rename them; they are read by what they hold, but other programs may refuse them."
-        yield Problem("wrong_extension", "warning", len(wrong), named(audit, (i for i, _ in wrong)), message, advice)
+        yield Issue("wrong_extension", "warning", len(wrong), named(audit, (i for i, _ in wrong)), message, advice)
 
 
-def _unsupported(listing: Listing, audit: Audit) -> Iterator[Problem]:
+def _unsupported(listing: Listing, audit: Audit) -> Iterator[Issue]:
     known = _PLUGINS | _CONVERT
     cures = defaultdict(list)
     for path in listing.skipped[NO_IMAGE]:
@@ -104,7 +104,7 @@ def _unsupported(listing: Listing, audit: Audit) -> Iterator[Problem]:
         if suffix in known:
             cures[f"{suffix}: {known[suffix]}"].append(path)
     files = [path for paths in cures.values() for path in paths]
-    yield from plain(
+    yield from file_issue(
         "unsupported",
         "warning",
         files,
@@ -114,7 +114,7 @@ def _unsupported(listing: Listing, audit: Audit) -> Iterator[Problem]:
     )
 
 
-def _stray(listing: Listing, audit: Audit) -> Iterator[Problem]:
+def _stray(listing: Listing, audit: Audit) -> Iterator[Issue]:
     known = {*_PLUGINS, *_CONVERT}
     lost = listing.skipped[LOOSE] + listing.skipped[OUTSIDE]
     other = [p for p in listing.skipped[NO_IMAGE] if os.path.splitext(p)[1].lower() not in known]
@@ -124,25 +124,27 @@ def _stray(listing: Listing, audit: Audit) -> Iterator[Problem]:
         parts += [f"{counted(len(other), 'other entry', 'other entries')}"] if other else []
         message = f"{' and '.join(parts)}: {shorten(lost + other)}"
         advice = "Move images into the folder of their class; the rest is left out."
-        yield Problem("stray_file", "warning" if lost else "info", len(lost + other), lost + other, message, advice)
+        yield Issue("stray_file", "warning" if lost else "info", len(lost + other), lost + other, message, advice)
 
 
-def _hidden(listing: Listing, audit: Audit) -> Iterator[Problem]:
-    yield from plain("hidden", "info", listing.skipped[HIDDEN], "", "They are left out.", noun="hidden or system file")
+def _hidden(listing: Listing, audit: Audit) -> Iterator[Issue]:
+    yield from file_issue(
+        "hidden", "info", listing.skipped[HIDDEN], "", "They are left out.", noun="hidden or system file"
+    )
 
 
 # Classes.
 
 
-def _classes(listing: Listing, audit: Audit) -> Iterator[Problem]:
-    yield from plain(
+def _classes(listing: Listing, audit: Audit) -> Iterator[Issue]:
+    yield from file_issue(
         "empty_class", "warning", [f"{name}/" for name in listing.skipped[EMPTY]], "without an image",
         "Add images or remove the folder; it is no class.", noun="class folder",
     )  # fmt: skip
     names = sorted(name for name, count in _usable(audit).items() if count)
     if len(names) < 2:
         message = f"two classes or more are needed, with images that can be used in: {shorten(names) or 'none'}"
-        yield Problem("single_class", "error", 1, [], message, single_class_cure(listing))
+        yield Issue("single_class", "error", 1, [], message, single_class_cure(listing))
 
 
 def _usable(audit: Audit) -> Counter:
@@ -153,7 +155,7 @@ def _usable(audit: Audit) -> Counter:
     return counts
 
 
-def _sizes(listing: Listing, audit: Audit) -> Iterator[Problem]:
+def _sizes(listing: Listing, audit: Audit) -> Iterator[Issue]:
     counts = _usable(audit)
     least = 1 if any(file.split == "validation" for file in audit.files) else 2
     tiny = {name: count for name, count in counts.items() if count < TINY_CLASS}
@@ -163,14 +165,14 @@ def _sizes(listing: Listing, audit: Audit) -> Iterator[Problem]:
         advice = "Add images; of so few, nothing certain can be learned or said. --folds 5 judges small sets better."
         if refused:
             advice = f"Training needs {least} of each at least, sound and not left out: add images or remove the class."
-        yield Problem(
+        yield Issue(
             "tiny_class", "error" if refused else "warning", len(tiny), [f"{name}/" for name in sorted(tiny)],
             f"classes with fewer than {TINY_CLASS} images to train on: {shown}", advice,
         )  # fmt: skip
     counts = +counts
     if len(counts) > 1 and max(counts.values()) > SKEWED * min(counts.values()):
         (large, most), (small, fewest) = counts.most_common()[0], counts.most_common()[-1]
-        yield Problem(
+        yield Issue(
             "imbalance", "warning", 1, [f"{large}/", f"{small}/"],
             f"{most / fewest:.1f} : 1 between the classes {large} ({most} images) and {small} ({fewest})",
             "Training weighs the classes by itself (--class_weights balanced; or try --sampler balanced). Judge by "
@@ -178,12 +180,12 @@ def _sizes(listing: Listing, audit: Audit) -> Iterator[Problem]:
         )  # fmt: skip
 
 
-def _class_names(listing: Listing, audit: Audit) -> Iterator[Problem]:
+def _class_names(listing: Listing, audit: Audit) -> Iterator[Issue]:
     alike = _alike(listing.classes)
     if alike:
         files = [f"{name}/" for group in alike for name in group]
         shown = shorten(" = ".join(group) for group in alike)
-        yield Problem(
+        yield Issue(
             "likely_same_class", "warning", len(files), files, f"names that may mean the same class: {shown}",
             "Merge the folders if they do.", alike,
         )  # fmt: skip
@@ -196,7 +198,7 @@ def _class_names(listing: Listing, audit: Audit) -> Iterator[Problem]:
         if odd:
             parts = [f"{shorten(found - train)} only in {split}"] if found - train else []
             parts += [f"{shorten(train - found)} missing in {split}"] if train - found else []
-            yield Problem(
+            yield Issue(
                 "class_mismatch", "error" if found - train or split == "validation" else "warning", len(odd),
                 [f"{name}/" for name in odd], f"train and {split} have different classes: {'; '.join(parts)}",
                 "Name the folders alike, or move images.",

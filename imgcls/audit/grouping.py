@@ -9,14 +9,14 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from imgcls.config.data_options import REGEX
+from imgcls.config.data_options import REGEX_PREFIX
 from imgcls.data.listing import ImageFile
 from imgcls.errors import OptionError
 
 BURST_S = 10  # pictures taken within so many seconds of the one before belong together
 
 
-def by_rule(rule: str, files: Sequence[ImageFile], taken: np.ndarray) -> np.ndarray:
+def group_by_rule(rule: str, files: Sequence[ImageFile], taken: np.ndarray) -> np.ndarray:
     """Pairs of positions, int (P, 2), that tie together what a rule of --group_by finds together.
 
     folder: images in one folder below their class folder; folders of the same name below several classes are one (a
@@ -54,11 +54,11 @@ def _name(rule: str, file: ImageFile) -> str | None:
     below = file.path if at is None else "/".join(parts[at + 1 :])
     if rule == "folder":
         return None if at is None else below.rpartition("/")[0] or None
-    found = re.search(rule.removeprefix(REGEX), below)
+    found = re.search(rule.removeprefix(REGEX_PREFIX), below)
     return None if found is None else next(iter(found.groups()), found.group())
 
 
-def joined(count: int, *pairs: np.ndarray) -> np.ndarray:
+def merge_groups(count: int, *pairs: np.ndarray) -> np.ndarray:
     """Number of the group of each of `count` images, when each pair of positions belongs together."""
     first, second = np.concatenate([np.zeros((0, 2), int), *pairs]).T
     return connected_components(
@@ -66,7 +66,7 @@ def joined(count: int, *pairs: np.ndarray) -> np.ndarray:
     )[1]
 
 
-def members(numbers: np.ndarray) -> list[np.ndarray]:
+def group_members(numbers: np.ndarray) -> list[np.ndarray]:
     """Positions of each group of two or more; negative numbers are no group."""
     order = np.argsort(numbers, kind="stable")
     found = np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1)

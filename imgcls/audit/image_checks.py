@@ -8,7 +8,7 @@ import numpy as np
 
 from imgcls.audit import shortcuts
 from imgcls.audit.audit import Audit
-from imgcls.audit.issues import Problem, grouped, plain, where
+from imgcls.audit.issues import Issue, file_issue, group_issue, where
 from imgcls.data.listing import Listing
 from imgcls.errors import shorten
 
@@ -24,9 +24,9 @@ BLURRED = 1.75  # of `sharpness`
 # Copies.
 
 
-def _exact(listing: Listing, audit: Audit) -> Iterator[Problem]:
+def _exact(listing: Listing, audit: Audit) -> Iterator[Issue]:
     alone = [same for same in audit.exact if _of_one_kind(audit, same)]
-    yield from grouped(
+    yield from group_issue(
         "exact_duplicate", "warning", audit, alone, "are the same file byte for byte",
         "Training keeps one of each.",
     )  # fmt: skip
@@ -37,26 +37,26 @@ def _of_one_kind(audit: Audit, group: Iterable[int]) -> bool:
     return len({(audit.files[i].label, audit.files[i].split or "train") for i in group}) == 1
 
 
-def _conflict(listing: Listing, audit: Audit) -> Iterator[Problem]:
+def _conflict(listing: Listing, audit: Audit) -> Iterator[Issue]:
     torn = [group for group in audit.copies if len({audit.files[i].label for i in group}) > 1]
-    yield from grouped(
+    yield from group_issue(
         "label_conflict", "error", audit, torn, "show the same picture under several classes",
         "Decide which class is right and remove the others; training leaves out those that are the same file.",
     )  # fmt: skip
 
 
-def _leak(listing: Listing, audit: Audit) -> Iterator[Problem]:
+def _leak(listing: Listing, audit: Audit) -> Iterator[Issue]:
     leaks = list(audit.leaks())
-    yield from grouped(
+    yield from group_issue(
         "leak", "error", audit, leaks, "show the same picture in two splits",
         "Accuracy would be too good; training leaves out the copy in the split that is not judged by.",
     )  # fmt: skip
 
 
-def _near(listing: Listing, audit: Audit) -> Iterator[Problem]:
+def _near(listing: Listing, audit: Audit) -> Iterator[Issue]:
     exact = {tuple(same) for same in audit.exact}
     groups = [group for group in audit.copies if tuple(group) not in exact and _of_one_kind(audit, group)]
-    yield from grouped(
+    yield from group_issue(
         "near_duplicate", "warning", audit, groups, "are copies of one picture each (re-encoded, "
         "resized, brightened, cropped a little, mirrored or taken in a burst)",
         "They land on one side of every split, so that accuracy stays honest; keep one of each if they crowd the set.",
@@ -66,14 +66,14 @@ def _near(listing: Listing, audit: Audit) -> Iterator[Problem]:
 # Pictures.
 
 
-def _rotated(listing: Listing, audit: Audit) -> Iterator[Problem]:
-    yield from plain(
+def _rotated(listing: Listing, audit: Audit) -> Iterator[Issue]:
+    yield from file_issue(
         "exif_rotated", "info", where(audit, audit.records["orientation"] > 1), "stored turned",
         "They are turned upright here; programs that ignore EXIF see them lying.",
     )  # fmt: skip
 
 
-def _modes(listing: Listing, audit: Audit) -> Iterator[Problem]:
+def _modes(listing: Listing, audit: Audit) -> Iterator[Issue]:
     records = audit.records
     mode = records["mode"]
     gray = np.isin(mode, [b"1", b"L", b"LA"]) | (~records["alpha"] & (records["chroma"] <= GRAY_CHROMA))
@@ -90,28 +90,28 @@ def _modes(listing: Listing, audit: Audit) -> Iterator[Problem]:
     if files:
         parts = ", ".join(f"{len(paths)} {kind}" for kind, paths in found.items() if paths)
         advice = "All are read as RGB. Look whether a class is told by it: the model would learn that."
-        yield Problem("odd_mode", "info", len(files), files, f"{parts}: {shorten(files)}", advice)
+        yield Issue("odd_mode", "info", len(files), files, f"{parts}: {shorten(files)}", advice)
 
 
-def _dimensions(listing: Listing, audit: Audit) -> Iterator[Problem]:
+def _dimensions(listing: Listing, audit: Audit) -> Iterator[Issue]:
     width, height = (audit.records[side].astype(float) for side in ("width", "height"))
     short, long = np.minimum(width, height), np.maximum(width, height)
     tiny = where(audit, short < TINY_PX)
     all_tiny = len(tiny) > audit.sound.sum() / 2
-    yield from plain(
+    yield from file_issue(
         "tiny_image", "info" if all_tiny else "warning", tiny, f"smaller than {TINY_PX} px on a side",
         "Take a small --image_px, such as 64." if all_tiny else "Thumbnails by mistake? Replace or remove them.",
     )  # fmt: skip
     stretched = audit.sound & (long > STRETCHED * np.maximum(short, 1))
     lost = 1 - np.median((short / np.maximum(long, 1))[stretched]) if stretched.any() else 0
-    yield from plain(
+    yield from file_issue(
         "extreme_aspect", "warning", where(audit, stretched),
         f"over {STRETCHED:.0f} times as long as wide (a square from the middle loses {lost:.0%})",
         "Give --aspect squash or --aspect pad to show the network all of them, or cut them to the object.",
     )  # fmt: skip
 
 
-def _statistics(listing: Listing, audit: Audit) -> Iterator[Problem]:
+def _statistics(listing: Listing, audit: Audit) -> Iterator[Issue]:
     records = audit.records
     flat = records["entropy"] < LOW_ENTROPY
     dark, bright = records["dark"] < DARK, records["bright"] > BRIGHT
@@ -125,15 +125,15 @@ def _statistics(listing: Listing, audit: Audit) -> Iterator[Problem]:
         ),
     )  # fmt: skip
     for code, wanted, message, advice in rules:
-        yield from plain(code, "warning", where(audit, wanted), message, advice)
-    yield from plain(
+        yield from file_issue(code, "warning", where(audit, wanted), message, advice)
+    yield from file_issue(
         "constant_border", "info", where(audit, (records["border"] >= BORDER) & ~flat),
         f"with bars of one colour over {BORDER:.0%} of the area or more",
         "Cut the bars off if they come from a screen or a scanner.",
     )  # fmt: skip
 
 
-def _shortcut(listing: Listing, audit: Audit) -> Iterator[Problem]:
+def _shortcut(listing: Listing, audit: Audit) -> Iterator[Issue]:
     width, height = (audit.records[side][audit.sound].astype(float) for side in ("width", "height"))
     facts = {
         "width": width,
@@ -144,10 +144,10 @@ def _shortcut(listing: Listing, audit: Audit) -> Iterator[Problem]:
         "file type": np.unique(audit.records["format"][audit.sound], return_inverse=True)[1],
     }
     labels = np.array([audit.files[i].label for i in np.flatnonzero(audit.sound)])
-    found = shortcuts.find(labels, facts) if len(labels) else []
+    found = shortcuts.find_shortcuts(labels, facts) if len(labels) else []
     if found:
         shown = shorten(f"{one.label} by {one.fact} ({one.balanced_accuracy:.2f})" for one in found)
-        yield Problem(
+        yield Issue(
             "shortcut", "warning", len(found), [f"{one.label}/" for one in found],
             f"classes told apart by how their files were made (balanced accuracy; chance is 0.5): {shown}",
             "A model learns that instead. Make the files of all classes in the same way: same size, format, source.",

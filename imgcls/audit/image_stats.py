@@ -42,7 +42,7 @@ RECORD = np.dtype([
 ])  # fmt: skip
 
 
-def inspect(
+def inspect_images(
     sources: Sequence[str | bytes], seen: Callable[[int, Image.Image, tuple[int, int]], None] | None = None
 ) -> tuple[np.ndarray, list[str | None]]:
     """Records of some images, and the reason why each cannot be decoded (None: it can).

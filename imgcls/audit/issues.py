@@ -16,7 +16,7 @@ MOST_FILES = 1_000  # of a problem that are named; `count` counts all
 
 
 @dataclass
-class Problem:
+class Issue:
     """One entry of check.json. groups: files that belong together, where the problem is about several at once."""
 
     code: str
@@ -36,7 +36,7 @@ class Problem:
         return f"{self.severity}: {self.code}: {self.message}. {self.advice}"
 
 
-def verdict(listing: Listing, audit: Audit, problems: Sequence[Problem]) -> str:
+def verdict(listing: Listing, audit: Audit, problems: Sequence[Issue]) -> str:
     """What a person wants to know, some lines."""
     classes = counted(len(listing.classes), "class", "classes")
     lines = [f"{counted(len(audit), 'image')} in {classes}, {int(audit.sound.sum()):,} of them sound"]
@@ -65,17 +65,19 @@ def where(audit: Audit, wanted: np.ndarray) -> list[str]:
     return named(audit, np.flatnonzero(wanted & audit.sound))
 
 
-def plain(code: str, severity: str, files: list[str], what: str, advice: str, noun: str = "image") -> Iterator[Problem]:
+def file_issue(
+    code: str, severity: str, files: list[str], what: str, advice: str, noun: str = "image"
+) -> Iterator[Issue]:
     """The problem of some files, if there are any. what: said of them after their number and noun, "almost black"."""
     if files:
         message = f"{counted(len(files), noun)} {what}".rstrip() + f": {shorten(files)}"
-        yield Problem(code, severity, len(files), files, message, advice)
+        yield Issue(code, severity, len(files), files, message, advice)
 
 
-def grouped(code: str, severity: str, audit: Audit, groups: Sequence, what: str, advice: str) -> Iterator[Problem]:
+def group_issue(code: str, severity: str, audit: Audit, groups: Sequence, what: str, advice: str) -> Iterator[Issue]:
     """The problem of some groups of positions, if there are any. what: said of them after their number of images."""
     if groups:
         paths = [named(audit, group) for group in groups]
         files = list(dict.fromkeys(path for group in paths for path in group))
         message = f"{counted(len(files), 'image')} in {counted(len(paths), 'group')} {what}"
-        yield Problem(code, severity, len(files), files, message, advice, paths)
+        yield Issue(code, severity, len(files), files, message, advice, paths)

@@ -19,7 +19,7 @@ import numpy as np
 from scipy.fft import dctn
 from scipy.ndimage import uniform_filter
 
-from imgcls.audit.grouping import joined
+from imgcls.audit.grouping import merge_groups
 from imgcls.audit.image_stats import THUMB_PX
 from imgcls.system import cpu
 
@@ -44,14 +44,14 @@ SETTINGS = [
 ]  # fmt: skip
 
 
-def exact(digests: np.ndarray) -> np.ndarray:
+def find_exact_duplicates(digests: np.ndarray) -> np.ndarray:
     """Group number of each image, -1 for those without a copy; digests: (N, 2), all zeros where unknown."""
     _, inverse, counts = np.unique(digests, axis=0, return_inverse=True, return_counts=True)
     inverse = inverse.ravel()
     return np.where((counts[inverse] > 1) & digests.any(1), inverse, -1)
 
 
-def near(thumbs: np.ndarray, colours: np.ndarray, among: np.ndarray | None = None) -> np.ndarray:
+def find_near_duplicates(thumbs: np.ndarray, colours: np.ndarray, among: np.ndarray | None = None) -> np.ndarray:
     """Pairs of copies that are not the same file: int (P, 2), i < j.
 
     thumbs: gray uint8 (N, 32, 32). colours: uint8 (N, 4, 4, 3), mean of each part of the pictures. among: positions
@@ -74,7 +74,7 @@ def near(thumbs: np.ndarray, colours: np.ndarray, among: np.ndarray | None = Non
     # a mirrored picture's coefficients differ in the sign of the odd horizontal ones
     flip = np.tile((-1.0) ** np.arange(COEFFICIENTS), COEFFICIENTS)[1:].astype(np.float32)
     found = []
-    with ThreadPoolExecutor(cpu.cores()) as pool:
+    with ThreadPoolExecutor(cpu.available_cores()) as pool:
         for mirrored, signs in ((False, np.ones_like(flip)), (True, flip)):
             blocks = _candidates(described, signs)
             while window := list(islice(blocks, WINDOW)):  # so that no more than these wait in memory
@@ -163,11 +163,13 @@ def _agreeing(thumbs: np.ndarray, pairs: np.ndarray, mirrored: bool) -> np.ndarr
         for one, other in ((first, second), (second, first)):  # the cropped one may be either
             left, window = np.arange(len(part)), np.zeros((len(part), 4), np.float32)
             for times, least in COARSE.items():  # most are told apart on a few pixels
-                coarse, window, _ = _lay_over(*(_shrunk(of[left], times) for of in (one, other)), 3, window)
+                coarse, window, _ = _align_by_gauss_newton(
+                    *(_shrunk(of[left], times) for of in (one, other)), 3, window
+                )
                 left, window = left[coarse > least], 2 * window[coarse > least]
             if len(left):
                 smooth = (uniform_filter(of[left], (0, 3, 3), mode="nearest") for of in (one, other))
-                whole, window, seen = _lay_over(*smooth, 3, window)
+                whole, window, seen = _align_by_gauss_newton(*smooth, 3, window)
                 same = (whole > SAME) & _within_each_other(window)
                 agreed[left] = np.maximum(agreed[left], np.where(same, _detail(*seen), 0))
         keep = agreed > SAME_DETAIL
@@ -195,7 +197,8 @@ def _same_colours(colours: np.ndarray, pairs: np.ndarray, mirrored: bool) -> np.
 def _within_each_other(window: np.ndarray) -> np.ndarray:
     """Whether a window of the whole thumbnail is a crop of the picture, or the picture one of it, up to a small shift.
 
-    window: (N, 4) as in `_lay_over`. Two pictures of one thing in different places agree too, but only side by side.
+    window: (N, 4) as in `_align_by_gauss_newton`. Two pictures of one thing in different places agree too, but only
+    side by side.
     """
     scale, shift = window[:, ::2] / THUMB_PX, window[:, 1::2] / THUMB_PX
     edges = np.concatenate([shift - scale, -shift - scale], 1)  # how far inside each edge lies
@@ -206,7 +209,7 @@ def _shrunk(thumbs: np.ndarray, times: int) -> np.ndarray:
     return sum(thumbs[:, y::times, x::times] for y in range(times) for x in range(times)) / times**2
 
 
-def _lay_over(first: np.ndarray, second: np.ndarray, steps: int, window: np.ndarray):
+def _align_by_gauss_newton(first: np.ndarray, second: np.ndarray, steps: int, window: np.ndarray):
     """How well `second` agrees with a window of `first`, the best that some Gauss-Newton steps find.
 
     first, second: float32 (N, n, n). window: where to start, (N, 4): horizontal scale and shift, vertical scale and
@@ -287,7 +290,7 @@ def _detail(first: np.ndarray, second: np.ndarray, weights: np.ndarray) -> np.nd
 def _without_crowds(pairs: np.ndarray, detail: np.ndarray, count: int) -> np.ndarray:
     """Leave out the weaker pairs of groups that are larger than CROWD and a twentieth of all images."""
     for least in STRICTER:
-        group = joined(count, pairs)
+        group = merge_groups(count, pairs)
         crowded = np.bincount(group)[group] > max(CROWD, count / 20)
         keep = ~crowded[pairs[:, 0]] | (detail > least)
         pairs, detail = pairs[keep], detail[keep]

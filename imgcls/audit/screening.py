@@ -13,9 +13,9 @@ from PIL import Image
 
 from imgcls.audit import audit, file_checks, image_checks
 from imgcls.audit.audit import Audit
-from imgcls.audit.issues import SEVERITIES, Problem
+from imgcls.audit.issues import SEVERITIES, Issue
 from imgcls.config.data_options import DataOptions
-from imgcls.data.dataset import Images
+from imgcls.data.dataset import ImageCollection
 from imgcls.data.listing import ImageFile, Listing
 from imgcls.errors import FolderError, OptionError, nearest, shorten
 from imgcls.storage import run_folder
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass
-class Screened:
+class ScreeningResult:
     """excluded: position -> reason. groups: number of the group of each image, None where each stands alone.
 
     cut_share: share of the images of which the middle square shows less than two thirds.
@@ -32,7 +32,7 @@ class Screened:
 
     excluded: dict[int, str] = field(default_factory=dict)
     groups: np.ndarray | None = None
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[Issue] = field(default_factory=list)
     cut_share: float = 0.0
 
     def as_files(self, files: Sequence[ImageFile]) -> dict[str, object]:
@@ -43,31 +43,31 @@ class Screened:
         }
 
 
-def screen(
-    images: Images,
+def screen_images(
+    images: ImageCollection,
     options: DataOptions,
     seen: Callable[[int, Image.Image, tuple[int, int]], None] | None = None,
     *,
     show_progress: bool,
-) -> Screened:
-    """Look at all images as --check says, and say in a line each what is wrong. seen: as of `audit.examine`.
+) -> ScreeningResult:
+    """Look at all images as --check says, and say in a line each what is wrong. seen: see `audit.run_audit`.
 
     Raises FolderError for broken images with --bad_images error, OptionError for an --exclude or --group_by that fits
     none of them.
     """
     excluded = _by_person(options.exclude, images.listing.files) if options.exclude else {}
     if options.check == "off":
-        return Screened(excluded)
-    audited = audit.examine(images.listing.files, images.keys, images.source, show_progress, excluded, seen)
+        return ScreeningResult(excluded)
+    audited = audit.run_audit(images.listing.files, images.keys, images.source, show_progress, excluded, seen)
     _refuse(audited, options.bad_images)
-    found = find_problems(images.listing, audited, full=options.check == "full")
+    found = find_issues(images.listing, audited, full=options.check == "full")
     for problem in found:
         if problem.severity != "info" and problem.code != "imbalance":  # which the diagnosis says of what is trained on
             log.info("data: %s", problem.in_words())
-    return Screened(audited.excluded | excluded, audited.together(options.group_by), found, audited.cut_share)
+    return ScreeningResult(audited.excluded | excluded, audited.together(options.group_by), found, audited.cut_share)
 
 
-def find_problems(listing: Listing, audited: Audit, *, full: bool = True) -> list[Problem]:
+def find_issues(listing: Listing, audited: Audit, *, full: bool = True) -> list[Issue]:
     """All that is wrong, errors first. Not full: without near duplicates and picture statistics."""
     rules = [*file_checks.RULES, *image_checks.RULES, *(image_checks.FULL_RULES if full else ())]
     found = [problem for rule in rules for problem in rule(listing, audited)]

@@ -23,7 +23,7 @@ class Shortcut:
     balanced_accuracy: float
 
 
-def find(labels: np.ndarray, facts: dict[str, np.ndarray], seed: int = 0) -> list[Shortcut]:
+def find_shortcuts(labels: np.ndarray, facts: dict[str, np.ndarray], seed: int = 0) -> list[Shortcut]:
     """Classes that a small decision tree on some facts tells from all others, each with the fact that tells most.
 
     labels: class of each image, (N,). facts: name -> one number an image, (N,). Worst first.

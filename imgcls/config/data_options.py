@@ -8,10 +8,10 @@ from typing import Literal
 
 from imgcls.errors import OptionError
 
-REGEX = "regex:"  # begins a --group_by that is a regular expression
+REGEX_PREFIX = "regex:"  # begins a --group_by that is a regular expression
 
 # Options that only the long help lists.
-RARE = frozenset((
+RARE_OPTIONS = frozenset((
     "image_column", "label_column", "keep", "lora_rank", "drop_path", "layer_decay", "head_factor", "batch_norm", "ema",
     "views",
     "trivialaugment", "randaugment", "erase", "mixup", "cutmix", "train_px", "traceback", "cache_px", "cache_gb",
@@ -80,15 +80,17 @@ class DataOptions(SourceOptions):
                 "Expected --val_fraction and --test_fraction to leave images to train on, got "
                 f"{self.val_fraction} + {self.test_fraction}. Lower one of them."
             )
-        if self.group_by.startswith(REGEX):
+        if self.group_by.startswith(REGEX_PREFIX):
             try:
-                re.compile(self.group_by.removeprefix(REGEX))
+                re.compile(self.group_by.removeprefix(REGEX_PREFIX))
             except re.error as error:
                 raise OptionError(
-                    f"Expected a regular expression after --group_by {REGEX}, got {self.group_by}: {error}."
+                    f"Expected a regular expression after --group_by {REGEX_PREFIX}, got {self.group_by}: {error}."
                 ) from error
         elif self.group_by not in ("none", "folder", "exif_time"):
-            raise OptionError(f"Expected --group_by none, folder, exif_time or {REGEX}PATTERN, got {self.group_by}.")
+            raise OptionError(
+                f"Expected --group_by none, folder, exif_time or {REGEX_PREFIX}PATTERN, got {self.group_by}."
+            )
         if self.check == "off" and (self.group_by != "none" or self.bad_images == "error"):
             asked = "--bad_images error" if self.bad_images == "error" else f"--group_by {self.group_by}"
             raise OptionError(f"Expected {asked} with --check quick or full, got --check off: no image is looked at.")

@@ -8,7 +8,7 @@ from typing import Literal
 from imgcls.config.data_options import option
 from imgcls.errors import OptionError, shorten
 
-INCLUDE = ("export", "report")  # what of a run goes to the Hub only when asked for
+OPTIONAL_FILES = ("export", "report")  # what of a run goes to the Hub only when asked for
 
 
 def _check_run(run: str) -> None:
@@ -17,7 +17,7 @@ def _check_run(run: str) -> None:
 
 
 @dataclass
-class AskOptions:
+class InferenceOptions:
     """Which trained model is asked, and how."""
 
     _argument_group_name = "model"
@@ -41,7 +41,7 @@ class AskOptions:
 
 
 @dataclass
-class PredictOptions(AskOptions):
+class PredictOptions(InferenceOptions):
     """Where the answers go, and how much is said."""
 
     _argument_group_name = "prediction"
@@ -67,7 +67,7 @@ class PredictOptions(AskOptions):
 
 
 @dataclass
-class ValidateOptions(AskOptions):
+class ValidateOptions(InferenceOptions):
     """What a trained model is judged by."""
 
     _argument_group_name = "validation"
@@ -87,7 +87,7 @@ class ValidateOptions(AskOptions):
 
 
 @dataclass
-class DemoOptions(AskOptions):
+class DemoOptions(InferenceOptions):
     """Where the page is shown, and where pictures go whose answer is wrong."""
 
     _argument_group_name = "page"
@@ -150,6 +150,6 @@ class PushOptions:
 
     def __post_init__(self):
         _check_run(self.run)
-        unknown = set(self.include or ()) - set(INCLUDE)
+        unknown = set(self.include or ()) - set(OPTIONAL_FILES)
         if unknown:
-            raise OptionError(f"Expected --include {' or '.join(INCLUDE)}, got {shorten(unknown)}.")
+            raise OptionError(f"Expected --include {' or '.join(OPTIONAL_FILES)}, got {shorten(unknown)}.")

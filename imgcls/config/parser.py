@@ -17,7 +17,7 @@ from transformers import HfArgumentParser
 
 from imgcls.errors import ImgclsError, OptionError, nearest
 
-DONE, FAILED, WRONG_USAGE, PROBLEMS, INTERRUPTED = 0, 1, 2, 3, 130
+EXIT_OK, EXIT_ERROR, EXIT_USAGE, EXIT_PROBLEMS, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
 # The operating system's refusals that a user can mend: shown as one line, like errors of our own.
 _MENDABLE = {
     errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EMFILE, errno.EEXIST, errno.ENOTDIR,
@@ -51,11 +51,11 @@ class _Parser(HfArgumentParser):
     """HfArgumentParser that leaves out what was not given and answers mistakes with one line."""
 
     def error(self, message: str):
-        self.exit(WRONG_USAGE, f"error: {message}. See --help.\n")
+        self.exit(EXIT_USAGE, f"error: {message}. See --help.\n")
 
 
 @dataclasses.dataclass(frozen=True)
-class Given:
+class ParsedOptions:
     """Options that the user gave, on the command line or in the YAML file; all others are ours to choose."""
 
     values: dict
@@ -64,7 +64,7 @@ class Given:
         return name in self.values
 
     def make(self, options: type, **unset):
-        """An instance of the dataclass `options`; `unset` holds values for options that were not given."""
+        """An instance of the dataclass `data_options`; `unset` holds values for options that were not given."""
         names = {f.name for f in dataclasses.fields(options) if f.init}
         values = {k: v for k, v in {**unset, **self.values}.items() if k in names}
         try:
@@ -82,7 +82,7 @@ def parse(
     shown: Mapping[str, str] | None = None,
     rare: Container[str] = (),
     words: tuple[str, str] | None = None,
-) -> Given:
+) -> ParsedOptions:
     """Parse `argv` (default: sys.argv) against several option dataclasses.
 
     shown: options that the short `--help` lists of a dataclass that inherits from another, with their text ("": its
@@ -109,7 +109,7 @@ def parse(
         name = unknown[0].split("=")[0]
         close = ", ".join(nearest(name, [s for s in parser._option_string_actions if "_" in s or "-" not in s[2:]]))
         parser.error(f"unknown option {name}; nearest: {close}" if name.startswith("-") else f"stray word {name!r}")
-    return Given(vars(known))
+    return ParsedOptions(vars(known))
 
 
 def _shorten_help(
@@ -158,7 +158,7 @@ def _yaml_arguments(parser: _Parser, argv: list[str]) -> list[str]:
     return arguments
 
 
-def start_logging() -> None:
+def configure_logging() -> None:
     """Our messages, plain, to stderr, from rank 0 only; of the libraries only errors."""
     from transformers.utils import logging as transformers_logging
 
@@ -180,7 +180,7 @@ def start_logging() -> None:
         datasets_logging.disable_progress_bar()
 
 
-def exit_code(main: Callable[[], int]) -> int:
+def run_main(main: Callable[[], int]) -> int:
     """Run a script's main; an error that the user can mend becomes one line on stderr and exit code 1."""
     if "--traceback" in sys.argv:
         return main()
@@ -191,12 +191,12 @@ def exit_code(main: Callable[[], int]) -> int:
         print(f"{where}error: {error}", file=sys.stderr)
     except KeyboardInterrupt:
         print(f"{where}stopped; the same command goes on where it was", file=sys.stderr)
-        return INTERRUPTED
+        return EXIT_INTERRUPTED
     except BrokenPipeError:  # of `| head`, which has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the last flush would say it again
-        return DONE
+        return EXIT_OK
     except OSError as error:
         if error.errno not in _MENDABLE:
             raise
         print(f"{where}error: {error.strerror}: {error.filename or 'while writing'}", file=sys.stderr)
-    return FAILED
+    return EXIT_ERROR

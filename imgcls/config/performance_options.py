@@ -10,7 +10,7 @@ from imgcls.errors import OptionError
 
 
 @dataclass
-class SpeedOptions:
+class PerformanceOptions:
     """How images are kept decoded, and how a step is computed."""
 
     _argument_group_name = "speed"

@@ -6,11 +6,11 @@ import math
 from dataclasses import dataclass
 
 MIN_STEPS = 150  # below 100-150 optimizer steps a fresh head is not trained, whatever the learning rate
-SMALL, MEDIUM = 1_000, 10_000  # images: the guide's borders between small, medium and large sets
+SMALL_DATASET, MEDIUM_DATASET = 1_000, 10_000  # images: the guide's borders between small, medium and large sets
 LARGER = 9 / 7
 ENLARGED_PX = 256  # from here a checkpoint's own size is taken for the larger one already
 MOST_BLOWN_UP, LEAST_PX = 5, 160
-SKEWED = 5.0  # largest class over smallest: from here accuracy hides the rare classes
+SKEWED_RATIO = 5.0  # largest class over smallest: from here accuracy hides the rare classes
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,11 @@ class Facts:
     largest_over_smallest: float
     family: str  # "vit" or "cnn"
     pretrained: bool
-    mode: str = "full"  # as of `tuning.mode_of`
+    mode: str = "full"  # see `setup.resolve_mode`
     is_demo: bool = False
     processes: int = 1
     balanced_draws: bool = False  # --sampler balanced was given
-    shown_smaller: bool = False  # than the checkpoint's own input, as of `input_px`
+    shown_smaller: bool = False  # than the checkpoint's own input, see `input_px`
 
 
 @dataclass(frozen=True)
@@ -38,21 +38,21 @@ class Choice:
     reason: str
 
 
-def size_of(images: int) -> str:
+def dataset_size(images: int) -> str:
     """ "small", "medium" or "large": the guide's word for a set of so many images to train on."""
-    return "small" if images < SMALL else "medium" if images < MEDIUM else "large"
+    return "small" if images < SMALL_DATASET else "medium" if images < MEDIUM_DATASET else "large"
 
 
-def auto_mode(family: str, images: int) -> str:
+def auto_tuning_mode(family: str, images: int) -> str:
     """The mode of --tune auto for a pretrained network: "probe_then_full" or "probe_and_full".
 
     On 243 photos going on from a probe's head won by 0.063 (0.017 to 0.109) over a fresh one; on 1,221 digits, which
     look like nothing in ImageNet, it lost.
     """
-    return "probe_and_full" if family == "cnn" and images >= SMALL else "probe_then_full"
+    return "probe_and_full" if family == "cnn" and images >= SMALL_DATASET else "probe_then_full"
 
 
-def choose(facts: Facts, recipe: str = "measured") -> list[Choice]:
+def choose_options(facts: Facts, recipe: str = "measured") -> list[Choice]:
     """A value and a reason for every hyper-parameter that depends on the facts. recipe: "measured" or "guide"."""
     if recipe == "guide":
         return _guide(facts)
@@ -74,7 +74,7 @@ _GUIDE = {"small": (1e-5, 15.0, "heavy"), "medium": (5e-5, 8.0, "standard"), "la
 
 
 def _guide(facts: Facts) -> list[Choice]:
-    size = size_of(facts.images)
+    size = dataset_size(facts.images)
     rate, epochs, strength = _GUIDE[size]
     why = f"guide, {size} set"
     return [
@@ -92,7 +92,7 @@ def _guide(facts: Facts) -> list[Choice]:
     ]
 
 
-def undertrains(facts: Facts, learning_rate: float) -> str | None:
+def undertraining_warning(facts: Facts, learning_rate: float) -> str | None:
     """A warning when a pretrained network's rate is far below what measured best, as the guide's often is."""
     measured = _learning_rate(facts).value
     if not facts.pretrained or learning_rate >= measured / 10:
@@ -104,7 +104,7 @@ def undertrains(facts: Facts, learning_rate: float) -> str | None:
 
 
 def _batch(facts: Facts) -> int:
-    batch = 16 if facts.images < SMALL else 32
+    batch = 16 if facts.images < SMALL_DATASET else 32
     while batch > 4 and facts.images < 4 * batch * facts.processes:
         batch //= 2
     return batch
@@ -139,16 +139,16 @@ def _epochs(facts: Facts, batch: int) -> Choice:
         return Choice("num_train_epochs", 4.0, "close to eight, in the time that --tune auto may take")
     if facts.mode != "full":
         reason = "the probe is a start that needs no more"
-        short = facts.mode == "probe_then_full" or facts.images >= MEDIUM
+        short = facts.mode == "probe_then_full" or facts.images >= MEDIUM_DATASET
         return Choice("num_train_epochs", 4.0 if short else 5.0, reason)
     if facts.pretrained:
-        base = 10 if facts.images < SMALL else 8 if facts.images < MEDIUM else 5
+        base = 10 if facts.images < SMALL_DATASET else 8 if facts.images < MEDIUM_DATASET else 5
     elif facts.is_demo:
         base = 10  # 20 give the same accuracy in twice the time
     else:
-        base = 60 if facts.images < MEDIUM else 30
+        base = 60 if facts.images < MEDIUM_DATASET else 30
     epochs = max(base, math.ceil(MIN_STEPS / steps))
-    reason = f"{size_of(facts.images)} set" if facts.pretrained else "from random weights"
+    reason = f"{dataset_size(facts.images)} set" if facts.pretrained else "from random weights"
     if epochs > base:
         reason += f", and at least {MIN_STEPS} steps"
     return Choice("num_train_epochs", float(epochs), reason)
@@ -180,7 +180,7 @@ def _augmentation(facts: Facts) -> list[Choice]:
             Choice("flip", "none", "a mirrored digit is another sign"),
         ]
     strength = Choice("augment", "standard", "crops keep at least a third of the photo")
-    if facts.pretrained and facts.images >= MEDIUM:
+    if facts.pretrained and facts.images >= MEDIUM_DATASET:
         strength = Choice("augment", "light", "large set")
     return [strength, Choice("flip", "horizontal", "photos; give --flip none where left and right matter")]
 
@@ -224,8 +224,8 @@ def cache_px(image_px: int, train_px: int, least_share: float) -> Choice:
 
 def _balance(facts: Facts) -> list[Choice]:
     ratio = facts.largest_over_smallest
-    if ratio <= SKEWED:
-        return [Choice("metric_for_best_model", "accuracy", f"classes are within {SKEWED:.0f} : 1 of each other")]
+    if ratio <= SKEWED_RATIO:
+        return [Choice("metric_for_best_model", "accuracy", f"classes are within {SKEWED_RATIO:.0f} : 1 of each other")]
     reason = f"the largest class has {ratio:.1f} times the images of the smallest: accuracy would hide it"
     found = [Choice("metric_for_best_model", "macro_f1", reason)]
     if not facts.balanced_draws:
@@ -234,7 +234,7 @@ def _balance(facts: Facts) -> list[Choice]:
     return found
 
 
-def fill(choices: list[Choice], given, *options) -> list[str]:
+def apply_choices(choices: list[Choice], given, *options) -> list[str]:
     """Set each choice on the options object that has it, unless the user gave it; returns lines for people.
 
     given: names that the user gave, tested with `in`. An option that was given is never overruled.

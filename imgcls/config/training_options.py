@@ -16,7 +16,7 @@ from imgcls.config.data_options import option
 from imgcls.errors import OptionError, nearest
 
 # Training options that the short help lists, in our words where transformers' own are long.
-SHOWN = {
+SHORT_HELP = {
     "output_dir": "",
     "num_train_epochs": "",
     "per_device_train_batch_size": "",
@@ -51,7 +51,7 @@ METRICS = {
 
 
 @dataclass
-class TrainOptions(TrainingArguments):
+class TrainingOptions(TrainingArguments):
     """TrainingArguments with users' words as aliases, three options more, and defaults that suit images."""
 
     _argument_group_name = "training"

@@ -21,12 +21,12 @@ from imgcls.errors import FolderError, shorten
 
 log = logging.getLogger(__name__)
 
-DEMO_PX = demo_digits.IMAGE_PX
+DEMO_INPUT_PX = demo_digits.DEMO_IMAGE_PX
 _UNDECODED = datasets.Image(decode=False)
 
 
 @dataclass
-class Images:
+class ImageCollection:
     """All images of a task in one order, before they are divided.
 
     listing: path, label and split of each, and what was left out. rows: `datasets.Dataset` with the column "image"
@@ -41,33 +41,33 @@ class Images:
 
     def source(self, i: int) -> str | bytes:
         """Path or encoded bytes of image i."""
-        return source_of(self.rows[i])
+        return image_source(self.rows[i])
 
 
-def source_of(row: Mapping) -> str | bytes:
+def image_source(row: Mapping) -> str | bytes:
     """Path or encoded bytes of a row's image."""
     image = row["image"] or {"bytes": b"", "path": None}  # a data set of the Hub may hold nothing
     return image["bytes"] or image["path"] or b""
 
 
-def open_images(options: SourceOptions) -> Images:
+def open_images(options: SourceOptions) -> ImageCollection:
     """The images that `--data` names; the demo when nothing is named and ./train_images is not there.
 
     Raises FolderError when they are not one label an image in at least two classes.
     """
     hub_id = location.hub_id(options)
     if hub_id:
-        return from_hub(hub_id, options.image_column, options.label_column)
-    listing = location.read(options)
+        return load_from_hub(hub_id, options.image_column, options.label_column)
+    listing = location.resolve_listing(options)
     left_out = listing.summary()
     if left_out:
         log.info("data: %s", left_out)
-    images = from_listing(listing, location.name(options))
+    images = load_listing(listing, location.name(options))
     images.is_demo = location.is_demo(options)
     return images
 
 
-def from_listing(listing: Listing, name: str) -> Images:
+def load_listing(listing: Listing, name: str) -> ImageCollection:
     """Rows for files on disk, loaded through `datasets` imagefolder.
 
     The builder is handed the resolved files, because `load_dataset(data_files=...)` looks each one up as a
@@ -85,7 +85,7 @@ def from_listing(listing: Listing, name: str) -> Images:
         rows = datasets.concatenate_datasets([rows, _rows(sorted(set(files) - set(usual)))])
     at = {path: i for i, path in enumerate(row["path"] for row in rows["image"][:])}
     order = [at[f] for f in files]
-    return Images(
+    return ImageCollection(
         name,
         listing,
         rows if order == list(range(len(order))) else rows.select(np.array(order)),
@@ -115,19 +115,19 @@ def _rows(files: list[str]) -> datasets.Dataset:
     return datasets.Dataset.from_dict({"image": images}, features=datasets.Features({"image": _UNDECODED}))
 
 
-def from_hub(hub_id: str, image_column: str | None, label_column: str | None) -> Images:
+def load_from_hub(hub_id: str, image_column: str | None, label_column: str | None) -> ImageCollection:
     """Rows of a data set on the Hub; its splits are kept, images without a label (-1) are left out."""
-    rows, paths, labels, found = hub_dataset.load(hub_id, image_column, label_column)
+    rows, paths, labels, found = hub_dataset.load_hub_dataset(hub_id, image_column, label_column)
     keys = [f"{hub_id}@{rows._fingerprint}/{path}" for path in paths]
     listing = Listing(Path(hub_id), [ImageFile(*image) for image in zip(paths, labels, found, strict=True)])
-    return Images(hub_id.split("/")[1], listing, rows, keys)
+    return ImageCollection(hub_id.split("/")[1], listing, rows, keys)
 
 
 @dataclass
-class Division:
+class DatasetSplits:
     """The images that are used, each in one split. rows[split] has the columns "image" and "label" (int).
 
-    keys: as of `Images`. groups: number of the group of each image, as of `splits`.
+    keys: see `ImageCollection`. groups: number of the group of each image, see `stratified_split`.
     """
 
     classes: list[str]
@@ -154,7 +154,7 @@ class Division:
             for path, label, group in zip(self.paths[split], self.labels(split), self.groups[split], strict=True)
         ]
 
-    def folds(self, count: int, val_fraction: float, seed: int) -> Iterator[Division]:
+    def folds(self, count: int, val_fraction: float, seed: int) -> Iterator[DatasetSplits]:
         """`count` divisions of the training and validation images; each image is in the "test" of exactly one.
 
         Of what a fold leaves, each class gives its share to validation; groups stay whole. Raises FolderError for a
@@ -173,11 +173,13 @@ class Division:
                 f"Expected at least 2 images in each class for --folds, got 1 in {shorten(lone)} (images that belong "
                 "together count as one). Add images, or leave --folds out."
             )
-        fold = stratified_split.folds(names, count, seed, groups)
+        fold = stratified_split.stratified_group_folds(names, count, seed, groups)
         for k in range(count):
             rest = [i for i, of in enumerate(fold) if of != k]
             of_rest = [groups[i] for i in rest]
-            chosen = stratified_split.stratified([names[i] for i in rest], {"validation": val_fraction}, seed, of_rest)
+            chosen = stratified_split.stratified_group_split(
+                [names[i] for i in rest], {"validation": val_fraction}, seed, of_rest
+            )
             at = {"test": [i for i, of in enumerate(fold) if of == k]}
             for split in ("train", "validation"):
                 at[split] = [i for i, of in zip(rest, chosen, strict=True) if of == split]
@@ -187,7 +189,7 @@ class Division:
                     f"{len(self.classes)} classes. Add images, or leave --folds out."
                 )
             at = {split: at[split] for split in ("train", "validation", "test")}
-            yield Division(
+            yield DatasetSplits(
                 self.classes,
                 {split: rows.select(np.array(some)) for split, some in at.items()},
                 *({split: [of[i] for i in some] for split, some in at.items()} for of in (paths, keys, groups)),
@@ -199,13 +201,13 @@ class Division:
         return max(counts) / min(counts)
 
 
-def divide(
-    images: Images,
+def make_splits(
+    images: ImageCollection,
     excluded: Mapping[int, str],
     options: DataOptions,
     seed: int,
     groups: Sequence[int] | None = None,
-) -> Division:
+) -> DatasetSplits:
     """Leave the excluded positions (with their reasons) out and give every other image its split.
 
     Splits that the data came with are kept; without a validation split each class gives its share, seeded. groups:
@@ -225,7 +227,9 @@ def divide(
     free = [j for j, split in enumerate(chosen) if split in (None, "train")]
     if open_fractions:
         labels, of_free = zip(*((files[kept[j]].label, numbers[kept[j]]) for j in free), strict=True)
-        for j, split in zip(free, stratified_split.stratified(labels, open_fractions, seed, of_free), strict=True):
+        for j, split in zip(
+            free, stratified_split.stratified_group_split(labels, open_fractions, seed, of_free), strict=True
+        ):
             chosen[j] = split
     if options.group_by != "none":
         _warn_of_torn([(numbers[i], split or "train") for i, split in zip(kept, chosen, strict=True)])
@@ -244,14 +248,14 @@ def divide(
         paths[split] = [files[i].path for i in at]
         keys[split] = [images.keys[i] for i in at]
         of_split[split] = [numbers[i] for i in at]
-    return Division(classes, rows, paths, keys, of_split)
+    return DatasetSplits(classes, rows, paths, keys, of_split)
 
 
-def _left_out(images: Images, excluded: Mapping[int, str]) -> str:
+def _left_out(images: ImageCollection, excluded: Mapping[int, str]) -> str:
     return shorten(f"{images.listing.files[i].path} ({why})" for i, why in excluded.items())
 
 
-def _check_enough(images: Images, kept: list[int]) -> None:
+def _check_enough(images: ImageCollection, kept: list[int]) -> None:
     files = images.listing.files
     counts = Counter(files[i].label for i in kept if files[i].split in (None, "train"))
     least = 1 if any(file.split == "validation" for file in files) else 2

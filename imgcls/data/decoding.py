@@ -32,7 +32,7 @@ _FORMATS = (
     *(("JXL",) if _HAS_JXL else ()),
 )  # fmt: skip
 
-ENOUGH = (
+SCALED_DECODE_MARGIN = (
     0.97  # of the pixels that are wanted: 375 of 384, so that a 12 MP photo need not be decoded at four times as many
 )
 
@@ -140,7 +140,7 @@ def load_shrunk(source: str | Path | bytes, short_px: int, eighth: np.ndarray | 
     with open_image(source) as image:
         size = displayed_size(image)
         scale = min(1.0, short_px / min(size))
-        least = scale * ENOUGH
+        least = scale * SCALED_DECODE_MARGIN
         if eighth is not None and least <= 1 / 8:  # which to_rgb would decode as well
             pixels = Image.fromarray(eighth)
         else:

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-IMAGE_PX = 64
-COUNT = 1797
+DEMO_IMAGE_PX = 64
+DEMO_IMAGES = 1797
 
 
-def class_folders(parent: Path) -> Path:
+def write_demo_digits(parent: Path) -> Path:
     """Folder 0/ to 9/ of grayscale PNGs, 10 x 10 px, written once into `parent`.
 
     The digits fill their 8 x 8 px; a margin of one keeps a processor's centre crop (12.5 %) from cutting them.

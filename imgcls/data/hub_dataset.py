@@ -14,7 +14,7 @@ from imgcls.system.network import file_metadata
 log = logging.getLogger(__name__)
 
 
-def load(
+def load_hub_dataset(
     hub_id: str, image_column: str | None, label_column: str | None
 ) -> tuple[datasets.Dataset, list[str], list[str], list[str]]:
     """(rows with the column "image", not decoded; path, label and split of each); images without a label are left out.

@@ -25,7 +25,7 @@ from imgcls.errors import FolderError, nearest, shorten
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
 
 
-def scan(root: str | Path, *, strict: bool = True) -> Listing:
+def scan_image_folder(root: str | Path, *, strict: bool = True) -> Listing:
     """Class folders below `root`, in sorted order: one folder a class, whatever lies below it belongs to it.
 
     With a `train` folder that itself holds class folders, its siblings named like splits are splits; any other

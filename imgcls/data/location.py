@@ -36,15 +36,17 @@ def name(options: SourceOptions) -> str:
     return hub_id(options).split("/")[1] if hub_id(options) else place.stem if place.is_file() else place.name
 
 
-def read(options: SourceOptions, *, strict: bool = True) -> Listing:
+def resolve_listing(options: SourceOptions, *, strict: bool = True) -> Listing:
     """The images on this disk that --data means; the demo is written there first.
 
     Raises FolderError when they are not one label an image in at least two classes; not strict: only when there is no
     such folder or table.
     """
     if is_demo(options):
-        log.info("data: no --data and no ./%s: the demo of %d handwritten digits", DEFAULT_FOLDER, demo_digits.COUNT)
-        return image_folder.scan(demo_digits.class_folders(array_cache.folder()))
+        log.info(
+            "data: no --data and no ./%s: the demo of %d handwritten digits", DEFAULT_FOLDER, demo_digits.DEMO_IMAGES
+        )
+        return image_folder.scan_image_folder(demo_digits.write_demo_digits(array_cache.cache_folder()))
     return read_listing(Path(options.data or DEFAULT_FOLDER).expanduser(), strict=strict)
 
 
@@ -52,4 +54,4 @@ def read_listing(path: str | Path, *, strict: bool = True) -> Listing:
     """A folder of class folders, or a .csv or .tsv with a path and a label column."""
     path = Path(path)
     is_table = path.is_file() and path.suffix.lower() in (".csv", ".tsv")
-    return csv_table.read_csv(path, strict=strict) if is_table else image_folder.scan(path, strict=strict)
+    return csv_table.read_csv(path, strict=strict) if is_table else image_folder.scan_image_folder(path, strict=strict)

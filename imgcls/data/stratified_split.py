@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from imgcls.errors import OptionError
 
 
-def stratified(
+def stratified_group_split(
     labels: Sequence[str], fractions: dict[str, float], seed: int, groups: Sequence[int] | None = None
 ) -> list[str]:
     """The split of each item: each class gives its share to each split of `fractions`, the rest is "train".
@@ -53,15 +53,17 @@ def _fill(members: Sequence[Sequence[int]], share: int, most: int) -> set[int]:
     return chosen
 
 
-def sample(labels: Sequence[str], most: int, seed: int) -> list[int]:
+def stratified_sample(labels: Sequence[str], most: int, seed: int) -> list[int]:
     """Positions of about `most` items at most, in order: each class's share, at least one where it has two."""
     if len(labels) <= most:
         return list(range(len(labels)))
-    chosen = stratified(labels, {"sample": most / len(labels)}, seed)
+    chosen = stratified_group_split(labels, {"sample": most / len(labels)}, seed)
     return [i for i, split in enumerate(chosen) if split == "sample"]
 
 
-def folds(labels: Sequence[str], count: int, seed: int, groups: Sequence[int] | None = None) -> list[int]:
+def stratified_group_folds(
+    labels: Sequence[str], count: int, seed: int, groups: Sequence[int] | None = None
+) -> list[int]:
     """The fold of each item, 0 <= fold < count, each class spread evenly.
 
     groups: number of the group of each item; a group lands in one fold. Items that stand alone are dealt so that fold

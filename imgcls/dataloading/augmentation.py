@@ -1,4 +1,5 @@
-"""How training images are varied, and what that does to a batch on the device; `draws` has the random numbers."""
+"""How training images are varied, and what that does to a batch on the device; `random_params` has the random
+numbers."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from imgcls.errors import OptionError
 
 
 @dataclass(frozen=True)
-class Plan:
+class AugmentationPlan:
     """How training images are varied; ranges from which each image draws its own values."""
 
     crop_share: tuple[float, float] | None = None  # area of the random crop; None: the processor's own pixels
@@ -31,16 +32,16 @@ class Plan:
 # Crop shares: 0.08 (Inception's, the common default) cuts away the object in sets of hundreds of photos;
 # 0.35 was best there with the pretrained MobileNetV3-Small.
 PLANS = {
-    "none": Plan(),
-    "light": Plan(crop_share=(0.6, 1.0)),
-    "standard": Plan(crop_share=(0.35, 1.0), degrees=10, colour=0.1),
-    "heavy": Plan(crop_share=(0.2, 1.0), degrees=20, colour=0.4, erase=0.25),
+    "none": AugmentationPlan(),
+    "light": AugmentationPlan(crop_share=(0.6, 1.0)),
+    "standard": AugmentationPlan(crop_share=(0.35, 1.0), degrees=10, colour=0.1),
+    "heavy": AugmentationPlan(crop_share=(0.2, 1.0), degrees=20, colour=0.4, erase=0.25),
 }
 LUMA = (0.299, 0.587, 0.114)  # gray of red, green and blue: ITU-R BT.601, as Pillow's "L"
-DRAWS = 10  # of an image: mirror left-right, upside down, degrees, three colour factors, erased box in 0..1
+PARAMS_PER_IMAGE = 10  # of an image: mirror left-right, upside down, degrees, three colour factors, erased box in 0..1
 
 
-def plan_of(options: AugmentOptions) -> Plan:
+def make_augmentation_plan(options: AugmentOptions) -> AugmentationPlan:
     """The plan that the options name. Raises OptionError for a policy without crops: it works on the cropped pixels."""
     plan = replace(PLANS[options.augment], flip=options.flip)
     if options.erase is not None:
@@ -51,7 +52,7 @@ def plan_of(options: AugmentOptions) -> Plan:
     return replace(plan, policy=policy)
 
 
-def mixing(mixup: float, cutmix: float) -> v2.Transform | None:
+def make_batch_mixing(mixup: float, cutmix: float) -> v2.Transform | None:
     """What blends a batch's images and class shares: MixUp (Zhang et al. 2018), CutMix (Yun et al. 2019), or by turns.
 
     None when both are 0. Draws come from torch's generator, which a checkpoint keeps.
@@ -60,14 +61,16 @@ def mixing(mixup: float, cutmix: float) -> v2.Transform | None:
     return v2.RandomChoice(chosen) if chosen else None
 
 
-class DeviceHalf:
+class DeviceAugmentation:
     """What happens to a training batch on the device: rotate, colour, normalise, erase; it comes mirrored.
 
     The normalisation (out = in * scale + shift, a channel) is read off the processor itself, by showing it plain
     black and plain white pictures, because image_mean and image_std do not tell it for every checkpoint.
     """
 
-    def __init__(self, processor, plan: Plan, px: int, layout: torch.memory_format = torch.contiguous_format):
+    def __init__(
+        self, processor, plan: AugmentationPlan, px: int, layout: torch.memory_format = torch.contiguous_format
+    ):
         self.plan, self.layout = plan, layout
         black, white = (
             processor(images=Image.new("RGB", (px, px), (v, v, v)), return_tensors="pt")["pixel_values"][0]

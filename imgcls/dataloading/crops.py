@@ -77,12 +77,12 @@ def crop(
         picture = Image.fromarray(pixels).resize((px, px), Image.Resampling(resample), box=scaled)
         return _planes(np.asarray(picture), mirrored)
     scaled = np.array([[box[0] * sx, box[1] * sy, box[2] * sx, box[3] * sy]])
-    left, top, right, bottom = whole_boxes(scaled, np.array([[columns, rows]]))[0]
-    seen = resized(pixels[top:bottom, left:right], (px, px), name)
+    left, top, right, bottom = integer_boxes(scaled, np.array([[columns, rows]]))[0]
+    seen = resize(pixels[top:bottom, left:right], (px, px), name)
     return _planes(seen.permute(1, 2, 0).numpy(), mirrored)
 
 
-def resized(pixels: np.ndarray, size: tuple[int, int], name: str) -> torch.Tensor:
+def resize(pixels: np.ndarray, size: tuple[int, int], name: str) -> torch.Tensor:
     """A photo, uint8 (rows, columns, 3), at another size (rows, columns), antialiased: uint8 (3, rows, columns).
 
     name: a filter of FILTERS. The batch of one comes first, so that torch sees the layout of photos, which it resizes
@@ -98,7 +98,7 @@ def _planes(pixels: np.ndarray, mirrored: Sequence[bool]) -> np.ndarray:
     return np.ascontiguousarray(pixels[::down, ::right].transpose(2, 0, 1))
 
 
-def whole_boxes(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+def integer_boxes(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """Boxes (B, 4) in whole px, at least one each way, within photos of these widths and heights (B, 2)."""
     rounded = boxes.round().astype(int)
     corners = np.minimum(rounded[:, :2], sizes - 1)

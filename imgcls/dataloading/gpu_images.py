@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-REACH = {Image.Resampling.BILINEAR: 1.0, Image.Resampling.BICUBIC: 2.0}  # of each filter, in px of the result
+FILTER_SUPPORT = {Image.Resampling.BILINEAR: 1.0, Image.Resampling.BICUBIC: 2.0}  # of each filter, in px of the result
 
 
-class Resident:
+class GpuImageStore:
     """Photos, uint8 (rows, columns, 3) each, in the corner of a canvas each, in the memory of `device`.
 
     canvas: rows and columns of the largest. Whole canvases are picked ten times as fast as photos that lie one after
@@ -37,7 +37,7 @@ class Resident:
     def crops(
         self, indices: torch.Tensor, boxes: torch.Tensor, mirrored: torch.Tensor, px: int, resample: int
     ) -> torch.Tensor:
-        """Parts of photos, resized, antialiased: 0..255, (B, 3, px, px), within a level of `transforms.crop`; half
+        """Parts of photos, resized, antialiased: 0..255, (B, 3, px, px), within a level of `crops.crop`; half
         precision on accelerators.
 
         indices: (B,). boxes: int (B, 4), left, top, right, bottom of each part in px of its photo. mirrored: (B, 2),
@@ -45,10 +45,10 @@ class Resident:
         either side, which accelerators do best.
         """
         kind = torch.float16 if indices.device.type != "cpu" else torch.float32
-        reach = REACH[Image.Resampling(resample)]
+        reach = FILTER_SUPPORT[Image.Resampling(resample)]
         rows, columns = self.photos.shape[1], self.photos.shape[3]
-        over = weights(boxes[:, 1], boxes[:, 3], mirrored[:, 1], rows, px, reach, kind)
-        beside = weights(boxes[:, 0], boxes[:, 2], mirrored[:, 0], columns, px, reach, kind)
+        over = resize_weights(boxes[:, 1], boxes[:, 3], mirrored[:, 1], rows, px, reach, kind)
+        beside = resize_weights(boxes[:, 0], boxes[:, 2], mirrored[:, 0], columns, px, reach, kind)
         wide = torch.bmm(self._picked(indices, kind).view(-1, rows * 3, columns), beside.transpose(1, 2))
         if reach > 1:  # as Pillow and torch, whose pictures between are uint8
             wide.clamp_(0, 255)
@@ -68,7 +68,7 @@ def _aligned(columns: int) -> int:
     return -(-columns // 8) * 8
 
 
-def weights(
+def resize_weights(
     low: torch.Tensor,
     high: torch.Tensor,
     mirrored: torch.Tensor,

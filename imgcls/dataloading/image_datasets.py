@@ -15,11 +15,11 @@ from torch.utils.data import Dataset
 
 from imgcls.data import decoding
 from imgcls.dataloading import processor_spec, random_params
-from imgcls.dataloading.augmentation import Plan
+from imgcls.dataloading.augmentation import AugmentationPlan
 from imgcls.dataloading.crops import crop, evaluation_pixels, fast_pixels, read_crop, resample_filter
-from imgcls.dataloading.levels import Levels
+from imgcls.dataloading.levels import LevelTable
 from imgcls.models.losses import PADDING_LABEL
-from imgcls.storage.pixel_cache import Pixels, Wanted, key_of
+from imgcls.storage.pixel_cache import CacheRequest, PixelCache, cache_key
 
 if TYPE_CHECKING:
     import datasets  # half a second, which prediction does not need
@@ -36,8 +36,8 @@ class _View(Dataset):
     keys: a file's path or an image's name, for each row (None: as the rows have it).
     """
 
-    def __init__(self, rows: datasets.Dataset, keys: Sequence[str] | None, kept: Pixels | None):
-        self.rows, self.keys, self.kept = rows, keys, kept or Pixels()
+    def __init__(self, rows: datasets.Dataset, keys: Sequence[str] | None, kept: PixelCache | None):
+        self.rows, self.keys, self.kept = rows, keys, kept or PixelCache()
         self.labels: list[int] = rows["label"][:]
         self._key_of: dict[tuple, bytes] = {}
 
@@ -58,11 +58,13 @@ class _View(Dataset):
         found = self._key_of.get((index, settings))
         if found is None:
             name = self.keys[index] if self.keys is not None else self.rows[index]["image"]["path"]
-            found = self._key_of[index, settings] = key_of(name or f"row {index} of {self.rows._fingerprint}", settings)
+            found = self._key_of[index, settings] = cache_key(
+                name or f"row {index} of {self.rows._fingerprint}", settings
+            )
         return found
 
     def shrunk(self, indices: Sequence[int], short_px: int) -> list[np.ndarray]:
-        """Photos as `images.load_shrunk` makes them, uint8 (rows, columns, 3); kept."""
+        """Photos as `decoding.load_shrunk` makes them, uint8 (rows, columns, 3); kept."""
 
         def make(index: int):
             return lambda: np.array(
@@ -70,10 +72,10 @@ class _View(Dataset):
             )
 
         settings = shrunk_settings(short_px)
-        return self.kept.read([Wanted(self.key(i, settings), make(i)) for i in indices])
+        return self.kept.read([CacheRequest(self.key(i, settings), make(i)) for i in indices])
 
 
-class TrainingView(_View):
+class TrainingDataset(_View):
     """Rows as training samples; its keys are (epoch, index, counted), as EpochSampler deals them.
 
     short_px: photos are shrunk to this shorter side before they are cropped, and kept so; None decodes each crop anew.
@@ -83,13 +85,13 @@ class TrainingView(_View):
         self,
         rows: datasets.Dataset,
         processor,
-        plan: Plan,
+        plan: AugmentationPlan,
         px: int,
         seed: int,
         *,
         padded: bool = False,
         keys: Sequence[str] | None = None,
-        kept: Pixels | None = None,
+        kept: PixelCache | None = None,
         short_px: int | None = None,
     ):
         super().__init__(rows, keys, kept)
@@ -97,15 +99,15 @@ class TrainingView(_View):
         self.processor, self.plan, self.px, self.seed = processor, plan, px, seed
         self.resample = resample_filter(processor)
         self._missing: tuple[int, int] | None = None  # photos added, and photos missing, when first asked
-        self.plain = EvaluationView(rows, processor, keys=keys, kept=kept) if plan.crop_share is None else None
+        self.plain = EvaluationDataset(rows, processor, keys=keys, kept=kept) if plan.crop_share is None else None
 
     def __getitems__(self, keys: Sequence[tuple[int, int, bool]]) -> list[dict]:
         """{"pixel_values": uint8 (3, px, px), or float when nothing is cropped; "labels": int; "draws": (DRAWS,)}.
 
-        The pixels are mirrored as drawn; `DeviceHalf` does the rest.
+        The pixels are mirrored as drawn; `DeviceAugmentation` does the rest.
         """
         numbers = random_params.uniform(self.seed, [key[:2] for key in keys])
-        varied = random_params.variations(numbers, self.plan)
+        varied = random_params.augmentation_params(numbers, self.plan)
         shown = self._pixels([index for _, index, _ in keys], numbers, varied[:, :2] != 0)
         return [
             {"pixel_values": pixels, "labels": self.labels[index] if counted else PADDING_LABEL, "draws": drawn}
@@ -165,7 +167,7 @@ class TrainingView(_View):
             return self.plan.policy(pixels)
 
 
-class EvaluationView(_View):
+class EvaluationDataset(_View):
     """Rows as evaluation samples: exactly the values that the checkpoint's image processor gives.
 
     What the processor gives is kept as uint8, where that says all of it. short_px: the processor is shown the shrunk
@@ -179,14 +181,14 @@ class EvaluationView(_View):
         processor,
         *,
         keys: Sequence[str] | None = None,
-        kept: Pixels | None = None,
+        kept: PixelCache | None = None,
         short_px: int | None = None,
         is_fast: bool = False,
     ):
         super().__init__(rows, keys, kept)
         self.processor, self.short_px = processor, short_px
-        self._fast = fast_pixels(processor, processor_spec.quick(processor)) if is_fast else None
-        self._levels: Levels | None = None
+        self._fast = fast_pixels(processor, processor_spec.fast_preprocess(processor)) if is_fast else None
+        self._levels: LevelTable | None = None
         self._settings = ""
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict]:
@@ -213,8 +215,8 @@ class EvaluationView(_View):
     def _exact(self, indices: Sequence[int]) -> list[torch.Tensor]:
         if self._levels is None:
             first = self._processed(Image.new("RGB", (64, 64)))
-            self._settings = settings_of(self.processor)
-            self._levels = Levels(self.processor, first.shape[-1])  # last: other threads go by it
+            self._settings = processor_settings(self.processor)
+            self._levels = LevelTable(self.processor, first.shape[-1])  # last: other threads go by it
         levels = self._levels
 
         def make(index: int):
@@ -226,7 +228,7 @@ class EvaluationView(_View):
 
             return packed
 
-        kept = self.kept.read([Wanted(self.key(i, self._settings), make(i)) for i in indices])
+        kept = self.kept.read([CacheRequest(self.key(i, self._settings), make(i)) for i in indices])
         return [
             levels.to_float(torch.from_numpy(p))
             if len(p) == 3
@@ -235,8 +237,10 @@ class EvaluationView(_View):
         ]
 
 
-def keeping(kept: Pixels, keys: Sequence[str]) -> Callable[[int, Image.Image, tuple[int, int]], None] | None:
-    """What keeps photos that `audit.examine` has decoded, at an eighth of their size, for `shrunk` to start from.
+def caching_thumbnails(
+    kept: PixelCache, keys: Sequence[str]
+) -> Callable[[int, Image.Image, tuple[int, int]], None] | None:
+    """What keeps photos that `audit.run_audit` has decoded, at an eighth of their size, for `shrunk` to start from.
 
     keys: of the images. None where nothing is kept. They take a share of the room at most: training needs the rest.
     """
@@ -249,17 +253,17 @@ def keeping(kept: Pixels, keys: Sequence[str]) -> Callable[[int, Image.Image, tu
         is_eighth = pixels.size == tuple(math.ceil(side / 8) for side in size)
         if is_eighth and EIGHTHS[0] <= min(pixels.size) <= EIGHTHS[1] and room > 0:
             room -= 3 * math.prod(pixels.size)
-            kept.keep(key_of(keys[position], EIGHTH), np.asarray(pixels))
+            kept.keep(cache_key(keys[position], EIGHTH), np.asarray(pixels))
 
     return keep
 
 
 def shrunk_settings(short_px: int) -> str:
     """All that a shrunk photo depends on beside the photo."""
-    return f"shrunk {short_px} {decoding.ENOUGH} pillow {PIL.__version__}"
+    return f"shrunk {short_px} {decoding.SCALED_DECODE_MARGIN} pillow {PIL.__version__}"
 
 
-def settings_of(processor) -> str:
+def processor_settings(processor) -> str:
     """All that an image processor's values depend on beside the image."""
     versions = [f"{name} {version(name)}" for name in ("pillow", "timm", "torch", "torchvision", "transformers")]
     return f"{processor!r} {versions}"

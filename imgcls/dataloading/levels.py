@@ -9,7 +9,7 @@ from PIL import Image
 SIDE = 4  # patches of a colour along each side of a picture that the processor is shown
 
 
-class Levels:
+class LevelTable:
     """values: float32 (3, 256), what the processor makes of level 0 to 255 in each channel.
 
     Read off the processor itself, by showing it patches of all levels, because image_mean and image_std do not tell it

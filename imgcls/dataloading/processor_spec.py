@@ -16,7 +16,7 @@ BOTH, SHORTER, LONGER = "both sides", "shorter side", "longer side"
 LEVELS = 1.0  # of 255, by which the steps may miss the processor: a border's rounded colour costs 0.1, another crop 10
 
 
-def steps(processor, picture: Image.Image, px: int) -> dict:
+def preprocessing_steps(processor, picture: Image.Image, px: int) -> dict:
     """{"in_words", "image_px", "resize", "resize_px", "filter", "crop", "pad", "rounding", "rescale_factor",
     "mean", "std", "levels_missed", "processor"}, checked by doing it to a wide `picture`, with Pillow alone.
 
@@ -24,13 +24,19 @@ def steps(processor, picture: Image.Image, px: int) -> dict:
     whose geometry these words cannot say has "in_words", the colours and its own settings only.
     """
     square = (px, px)
-    black, white = (pixels(Image.new("RGB", square, (v,) * 3), processor).astype(float).mean((1, 2)) for v in (0, 255))
+    black, white = (
+        preprocess(Image.new("RGB", square, (v,) * 3), processor).astype(float).mean((1, 2)) for v in (0, 255)
+    )
     std = 1 / (white - black)
     colours = {"rescale_factor": 1 / 255, "mean": (-black * std).round(6).tolist(), "std": std.round(6).tolist()}
     settings = json.loads(processor.to_json_string())
     way = _way(processor, settings, px)
     found = way and {"image_px": px, **way, **colours}
-    missed = np.abs(done(found, picture) - pixels(picture, processor)).mean((1, 2)) @ std * 255 / 3 if way else math.inf
+    missed = (
+        np.abs(apply_steps(found, picture) - preprocess(picture, processor)).mean((1, 2)) @ std * 255 / 3
+        if way
+        else math.inf
+    )
     if not missed <= LEVELS:
         own = f"{type(processor).__name__} of transformers with the settings below, which has a way of its own"
         return {"in_words": own, **colours, "processor": settings}
@@ -46,7 +52,7 @@ def steps(processor, picture: Image.Image, px: int) -> dict:
 _MORE = " (mean and std as they act in all: this processor does more than its image_mean and image_std say)"
 
 
-def done(steps: Mapping, picture: Image.Image) -> np.ndarray:
+def apply_steps(steps: Mapping, picture: Image.Image) -> np.ndarray:
     """An RGB photo as these steps make it: float32 (3, px, px)."""
     px, mean = steps["image_px"], np.array(steps["mean"])
     size = _resized_to(steps, picture.size)
@@ -58,7 +64,7 @@ def done(steps: Mapping, picture: Image.Image) -> np.ndarray:
     return ((values - mean) / np.array(steps["std"])).astype(np.float32).transpose(2, 0, 1)
 
 
-def quick(processor) -> Callable[[Image.Image], torch.Tensor]:
+def fast_preprocess(processor) -> Callable[[Image.Image], torch.Tensor]:
     """What gives float32 (3, px, px) of an RGB photo within a level of 255 of the processor, in a third of its time.
 
     It resizes as training crops are resized. The processor itself where it has a way of its own, or pads, or has a
@@ -66,12 +72,12 @@ def quick(processor) -> Callable[[Image.Image], torch.Tensor]:
     """
 
     def own(picture: Image.Image) -> torch.Tensor:
-        return torch.from_numpy(pixels(picture, processor))
+        return torch.from_numpy(preprocess(picture, processor))
 
     noise = np.random.default_rng(0).integers(0, 256, (192, 256, 3), np.uint8)  # fine enough to tell filters apart
     drawn = Image.fromarray(noise).resize((512, 384), Image.Resampling.BICUBIC)
     rows, px = own(drawn).shape[1:]
-    found = steps(processor, drawn, px) if rows == px else {}
+    found = preprocessing_steps(processor, drawn, px) if rows == px else {}
     name = crops.FILTERS.get(Image.Resampling[found["filter"].upper()]) if "filter" in found else None
     if name is None or found["resize_px"] < px or found["pad"]:
         return own
@@ -80,7 +86,7 @@ def quick(processor) -> Callable[[Image.Image], torch.Tensor]:
 
     def resized(picture: Image.Image) -> torch.Tensor:
         columns, rows = _resized_to(found, picture.size)
-        levels = crops.resized(np.array(picture), (rows, columns), name)
+        levels = crops.resize(np.array(picture), (rows, columns), name)
         top, left = _cut(found, rows), _cut(found, columns)
         return torch.addcmul(shift, levels[:, top : top + px, left : left + px].float(), scale)
 
@@ -99,7 +105,7 @@ def _cut(steps: Mapping, length: int) -> int:
     return (round if steps["rounding"] == "nearest" else int)((length - steps["image_px"]) / 2)
 
 
-def pixels(picture: Image.Image, processor) -> np.ndarray:
+def preprocess(picture: Image.Image, processor) -> np.ndarray:
     """What a network is shown of a picture: float32 (3, height, width)."""
     return processor(images=picture, return_tensors="pt")["pixel_values"][0].numpy()
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from imgcls.dataloading.augmentation import DRAWS, Plan
+from imgcls.dataloading.augmentation import PARAMS_PER_IMAGE, AugmentationPlan
 
 CROP_ASPECT = (3 / 4, 4 / 3)  # Szegedy et al. 2015, section 6
 TRIES = 10  # boxes that a crop is picked from: the first that lies in the photo
@@ -65,10 +65,11 @@ def crop_boxes(numbers: np.ndarray, sizes: np.ndarray, share: tuple[float, float
     return np.hstack([corners, corners + sides])
 
 
-def variations(numbers: np.ndarray, plan: Plan) -> np.ndarray:
-    """What else is done to each image, float32 (B, DRAWS): as `augmentation.DRAWS` has it. numbers: (B, NUMBERS)."""
+def augmentation_params(numbers: np.ndarray, plan: AugmentationPlan) -> np.ndarray:
+    """What else is done to each image, float32 (B, DRAWS): as `augmentation.PARAMS_PER_IMAGE` has it. numbers: (B,
+    NUMBERS)."""
     mirror, upside, rotates, angle, *colour, erases, area, aspect, left, top = numbers[:, VARIATION].T
-    found = np.zeros((len(numbers), DRAWS), np.float32)
+    found = np.zeros((len(numbers), PARAMS_PER_IMAGE), np.float32)
     found[:, 0] = (mirror < 0.5) & (plan.flip != "none")
     found[:, 1] = (upside < 0.5) & (plan.flip == "both")
     found[:, 2] = np.where(rotates < 0.5, _between((-plan.degrees, plan.degrees), angle), 0)

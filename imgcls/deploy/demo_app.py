@@ -59,7 +59,7 @@ element.addEventListener("click", event => {
 _html = functools.partial(gr.HTML, css_template=STYLE, apply_default_css=False)
 
 
-def app(
+def build_app(
     run: str,
     *,
     flag_into: str | Path | None = None,
@@ -68,9 +68,10 @@ def app(
 ) -> gr.Blocks:
     """The page of a run folder, a model folder or a Hub id; its `launch` shows it.
 
-    flag_into: folder for pictures whose answer is called wrong; None leaves that out. Raises what `exhibit.load` does.
+    flag_into: folder for pictures whose answer is called wrong; None leaves that out. Raises what
+    `demo_model.load_demo_model` does.
     """
-    shown = demo_model.load(run, min_precision, batch_size)
+    shown = demo_model.load_demo_model(run, min_precision, batch_size)
     with gr.Blocks(title=shown.name, delete_cache=(HOUR, DAY)) as blocks:
         _html(heading(shown))
         with gr.Tab("One picture"):
@@ -110,7 +111,7 @@ def _free(host: str, port: int | None) -> int:
     raise OptionError(f"Expected a free port, got {port or 'none of 100'}, which is taken. Give another --port.")
 
 
-def _one(shown: demo_model.Exhibit, examples: Sequence[tuple[str, str]], flag_into: str | Path | None) -> None:
+def _one(shown: demo_model.DemoModel, examples: Sequence[tuple[str, str]], flag_into: str | Path | None) -> None:
     with gr.Row():
         with gr.Column():
             picture = gr.Image(type="filepath", label="Picture", height=320, buttons=[])
@@ -126,13 +127,13 @@ def _one(shown: demo_model.Exhibit, examples: Sequence[tuple[str, str]], flag_in
     def answer(path: str | None) -> str:
         return answer_text(shown, path) if path else ""
 
-    picture.change(answer, picture, said, concurrency_limit=cpu.cores())
+    picture.change(answer, picture, said, concurrency_limit=cpu.available_cores())
 
 
 def _examples(examples: Sequence[tuple[str, str]], picture: gr.Image) -> None:
     thumbnails = [(at, html_page.thumbnail(path), name) for at, (path, name) in enumerate(examples)]
     buttons = "".join(
-        f'<button type="button" data-at="{at}">{html_page.picture(encoded)}{html_page.text(name)}</button>'
+        f'<button type="button" data-at="{at}">{html_page.picture(encoded)}{html_page.escape(name)}</button>'
         for at, encoded, name in thumbnails
         if encoded
     )
@@ -144,7 +145,7 @@ def _examples(examples: Sequence[tuple[str, str]], picture: gr.Image) -> None:
     row.select(choose, None, picture, queue=False, api_visibility="private")
 
 
-def _flag(shown: demo_model.Exhibit, picture: gr.Image, root: str | Path) -> None:
+def _flag(shown: demo_model.DemoModel, picture: gr.Image, root: str | Path) -> None:
     with gr.Accordion("Wrong answer?", open=False):
         known = [name.encode(errors="backslashreplace").decode() for name in shown.said.classes]  # some are no Unicode
         name = gr.Dropdown(known, value=None, label="Right class, or a new one", allow_custom_value=True)
@@ -158,7 +159,7 @@ def _flag(shown: demo_model.Exhibit, picture: gr.Image, root: str | Path) -> Non
     picture.change(lambda: ("", None), None, [note, name], queue=False, api_visibility="private")
 
 
-def _many(shown: demo_model.Exhibit) -> None:
+def _many(shown: demo_model.DemoModel) -> None:
     files = gr.File(file_count="multiple", label="Pictures", height=200)
     # gradio's own leaves an empty file behind for each, and forgets what they were called
     files.preprocess = lambda given: [(file.path, file.orig_name or Path(file.path).name) for file in given or ()]
@@ -176,16 +177,16 @@ def _many(shown: demo_model.Exhibit) -> None:
     button.click(answer_many, files, [found, csv], concurrency_limit=1)  # each takes all cores
 
 
-def heading(shown: demo_model.Exhibit) -> str:
+def heading(shown: demo_model.DemoModel) -> str:
     """HTML: which model this is, what it knows, and how far it can be trusted."""
-    classes = ", ".join(html_page.text(name) for name in shown.said.classes)
+    classes = ", ".join(html_page.escape(name) for name in shown.said.classes)
     return (
-        f"<h1>{html_page.text(shown.name)}</h1><details><summary>{len(shown.said.classes)} classes</summary>"
+        f"<h1>{html_page.escape(shown.name)}</h1><details><summary>{len(shown.said.classes)} classes</summary>"
         f"<p>{classes}</p></details><p>An answer is called unsure {shown.doubt}.</p>"
     )
 
 
-def answer_text(shown: demo_model.Exhibit, path: str) -> str:
+def answer_text(shown: demo_model.DemoModel, path: str) -> str:
     """HTML: the likeliest classes of a picture, whether that is sure enough, and what spoke for the first."""
     try:
         row, heat = shown.answer(path)
@@ -197,13 +198,13 @@ def answer_text(shown: demo_model.Exhibit, path: str) -> str:
     named = [(row["predicted"], row["confidence"])]
     named += [(row[f"predicted_{k}"], row[f"confidence_{k}"]) for k in range(2, shown.said.top_k + 1)]
     bars = "".join(
-        f'<tr><td>{html_page.text(name)}</td><td class="n">{demo_model.percent(share)}</td>'
+        f'<tr><td>{html_page.escape(name)}</td><td class="n">{demo_model.percent(share)}</td>'
         f'<td class="bar"><i style="width: {100 * share:.1f}%"></i></td></tr>'
         for name, share in named
     )
     best, share = named[0]
     return (
-        f'<div role="status"><p class="said"><b>{html_page.text(best)}</b> '
+        f'<div role="status"><p class="said"><b>{html_page.escape(best)}</b> '
         f"{demo_model.percent(share)}</p>{unsure}</div>"
         f"<table><tr><th>class</th><th class='n'>confidence</th><th></th></tr>{bars}</table>{_heat_text(heat, best)}"
     )
@@ -214,13 +215,13 @@ def _heat_text(heat: str | None, name: str) -> str:
         return "<p>What spoke for it cannot be shown for this kind of network.</p>"
     return (
         f'<figure><img src="data:image/jpeg;base64,{heat}" alt="The picture as the model sees it">'
-        f"<figcaption>Bright: what spoke for {html_page.text(name)}</figcaption></figure>"
+        f"<figcaption>Bright: what spoke for {html_page.escape(name)}</figcaption></figure>"
     )
 
 
 def rows_text(rows: Sequence[dict]) -> str:
     """HTML: what is said of many pictures, the error of those without an answer; of very many the first."""
-    shown = "".join(f"<tr><td>{html_page.text(row['path'])}</td>{_cells(row)}</tr>" for row in rows[:MOST_ROWS])
+    shown = "".join(f"<tr><td>{html_page.escape(row['path'])}</td>{_cells(row)}</tr>" for row in rows[:MOST_ROWS])
     more = f"<p>The first {MOST_ROWS:,} of {len(rows):,}; all are in the CSV.</p>" if len(rows) > MOST_ROWS else ""
     head = "<tr><th>file</th><th>class</th><th class='n'>confidence</th><th>unsure</th></tr>"
     return f'<div class="wide"><table>{head}{shown}</table></div>{more}'
@@ -228,8 +229,8 @@ def rows_text(rows: Sequence[dict]) -> str:
 
 def _cells(row: dict) -> str:
     if row["error"]:
-        return f'<td colspan="3">{html_page.text(row["error"])}</td>'
-    said = f'<td>{html_page.text(row["predicted"])}</td><td class="n">{demo_model.percent(row["confidence"])}</td>'
+        return f'<td colspan="3">{html_page.escape(row["error"])}</td>'
+    said = f'<td>{html_page.escape(row["predicted"])}</td><td class="n">{demo_model.percent(row["confidence"])}</td>'
     return f"{said}<td>{'unsure' if row['unsure'] else ''}</td>"
 
 
@@ -238,16 +239,16 @@ def flagged_text(path: str | None, right: str | None, root: str | Path) -> str:
     if not path:
         return refusal("Expected a picture, got none. Give one first.")
     try:
-        folder = demo_model.keep(path, right or "", root)
+        folder = demo_model.save_flagged(path, right or "", root)
     except ImageError as error:
         return refusal(f"Not kept: {decoding.short_reason(error)}.")
     except OptionError as error:
         return refusal(f"Not kept. {error}")
     except OSError as error:
         return refusal(f"Not kept in {root}: {error.strerror}.")
-    return f'<p role="status">Kept in {html_page.text(str(folder))}</p>'
+    return f'<p role="status">Kept in {html_page.escape(str(folder))}</p>'
 
 
 def refusal(words: str) -> str:
     """HTML for what cannot be done."""
-    return f'<p class="problem" role="alert">{html_page.text(words)}</p>'
+    return f'<p class="problem" role="alert">{html_page.escape(words)}</p>'

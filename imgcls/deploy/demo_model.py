@@ -29,13 +29,14 @@ _COPYING = threading.Lock()  # or two at a time would find the same name free
 
 
 @dataclass
-class Exhibit:
-    """A model that many may ask at once. said: how its logits are put into words; trust: as of `calibration.of_run`."""
+class DemoModel:
+    """A model that many may ask at once. said: how its logits are put into words; trust: see
+    `calibration.load_calibration`."""
 
     name: str
     network: nn.Module
     processor: object
-    said: predictions.Answers
+    said: predictions.PredictionFormatter
     trust: dict | None
     batch_size: int
     threads: int = field(default_factory=torch.get_num_threads)
@@ -54,16 +55,16 @@ class Exhibit:
         return crops.evaluation_pixels(path, self.processor)
 
     def answer(self, path: str) -> tuple[dict, str | None]:
-        """The row of `answers` for one picture, and a JPEG in base64 of what spoke for its first class; None where
+        """The row of `predictions` for one picture, and a JPEG in base64 of what spoke for its first class; None where
         that cannot be told. Raises ImageError."""
         pixels = self.pixels(path)
         with torch.inference_mode():
-            logits = inference.logits(self.network)(pixels[None].to(self.device)).float().cpu().numpy()
+            logits = inference.logits_function(self.network)(pixels[None].to(self.device)).float().cpu().numpy()
         (row,) = self.said.rows([path], logits, {})
         if row["error"]:
             return row, None
         with self.explaining:
-            heat = heatmaps.pictures(self.explained, self.processor, [path], [int(logits.argmax())])
+            heat = heatmaps.heatmap_pictures(self.explained, self.processor, [path], [int(logits.argmax())])
         return row, heat and heat[0]
 
     def answer_all(
@@ -76,15 +77,15 @@ class Exhibit:
         """
         said = replace(self.said, top_k=1)
         torch.set_num_threads(self.threads)  # a thread that first computed beside another batch was left with one
-        stream = inference.stream(
-            inference.logits(self.network),
+        stream = inference.stream_outputs(
+            inference.logits_function(self.network),
             itertools.takewhile(lambda _: not self.closing.is_set(), files),
             lambda file: self.pixels(file[0]),
             batch=self.batch_size,
             device=self.device,
         )
         found = []
-        with resumable_table.Ledger(out, said.columns, ()) as table:
+        with resumable_table.ResumableTable(out, said.columns, ()) as table:
             for some, logits, broken in stream:
                 rows = said.rows([name for _, name in some], logits, broken)
                 table.write(rows)
@@ -107,18 +108,20 @@ class Exhibit:
         return f"below {percent(found['confidence'])}, from where on {wanted} to validation images were right"
 
 
-def load(run: str, min_precision: float, batch_size: int) -> Exhibit:
+def load_demo_model(run: str, min_precision: float, batch_size: int) -> DemoModel:
     """A run folder, a model folder or a Hub id, on the accelerator if there is one.
 
-    Raises what `source.trained` and `prediction.load` raise.
+    Raises what `source.fetch_trained_model` and `inference.load_model` raise.
     """
-    hardware.prepare()
-    folder = source.trained(run)
-    network, processor = inference.load(folder, torch.device(hardware.accelerator() or "cpu"))
+    hardware.configure_process()
+    folder = source.fetch_trained_model(run)
+    network, processor = inference.load_model(folder, torch.device(hardware.accelerator() or "cpu"))
     classes = [network.config.id2label[i] for i in range(network.config.num_labels)]
-    trust = calibration.of_run(run_folder.RunFolder(folder), min_precision)
-    said = predictions.Answers(classes, *calibration.in_use(trust, None), min(TOP_K, len(classes)))
-    return Exhibit(Path(run).resolve().name, network, processor, said, trust, batch_size)
+    trust = calibration.load_calibration(run_folder.RunFolder(folder), min_precision)
+    said = predictions.PredictionFormatter(
+        classes, *calibration.temperature_and_threshold(trust, None), min(TOP_K, len(classes))
+    )
+    return DemoModel(Path(run).resolve().name, network, processor, said, trust, batch_size)
 
 
 def check(path: str) -> None:
@@ -132,7 +135,7 @@ def check(path: str) -> None:
 
 def examples(run: str) -> list[tuple[str, str]]:
     """(path, class) of validation images that are still there, one a class; none for a model that names none."""
-    here = source.locate(run).folder
+    here = source.resolve_model(run).folder
     if here is None:
         return []
     folder = run_folder.RunFolder(here)
@@ -148,11 +151,11 @@ def examples(run: str) -> list[tuple[str, str]]:
 
 def flagged(run: str) -> Path:
     """Where pictures go that a model got wrong: below its folder; for a model of the Hub, below runs."""
-    found = source.locate(run)
+    found = source.resolve_model(run)
     return (found.folder or Path("runs", found.short_name)) / "flagged"
 
 
-def keep(path: str, name: str, root: str | Path) -> Path:
+def save_flagged(path: str, name: str, root: str | Path) -> Path:
     """Copy a picture into the folder of its right class below `root`, as it is, and over no other; returns the folder.
 
     Raises ImageError for a file that is no image, OptionError for a name that none can have.
@@ -162,7 +165,7 @@ def keep(path: str, name: str, root: str | Path) -> Path:
         raise OptionError("Expected a file that is called like an image, such as photo.jpg. Rename it.")
     folder = _folder_name(name)
     with _COPYING:
-        sort_images.sort_into(root, [{"path": path, "predicted": folder, "unsure": 0, "error": ""}])
+        sort_images.copy_into_class_folders(root, [{"path": path, "predicted": folder, "unsure": 0, "error": ""}])
     return Path(root) / folder
 
 

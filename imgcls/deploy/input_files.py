@@ -19,7 +19,7 @@ LIST = "-"  # a list of files, a line each, on stdin
 URL_WAIT_S, URL_BYTES = 20, 100_000_000  # without a byte so long, or larger: it is not waited for
 
 
-def check(inputs: Sequence[str], allow_urls: bool) -> None:
+def check_inputs(inputs: Sequence[str], allow_urls: bool) -> None:
     """Raises OptionError for an input that is not there, and for URLs that were not allowed."""
     if not inputs:
         raise OptionError(f"Expected files, folders, patterns or {LIST} (a list on stdin), got nothing to look at.")
@@ -35,7 +35,7 @@ def check(inputs: Sequence[str], allow_urls: bool) -> None:
         raise OptionError(f"Expected a file, folder or pattern, got {name}, which is not there.{close}")
 
 
-def expand(inputs: Sequence[str], lines: Iterable[str] = ()) -> Iterator[str]:
+def expand_inputs(inputs: Sequence[str], lines: Iterable[str] = ()) -> Iterator[str]:
     """Paths and URLs in an order that is the same at every call. lines: of stdin, for the input "-".
 
     Folders give all images below them, hidden ones left out; a file that is named is taken whatever its suffix. Of a
@@ -55,7 +55,7 @@ def expand(inputs: Sequence[str], lines: Iterable[str] = ()) -> Iterator[str]:
                     yield from _below(found)
 
 
-def stdin() -> Iterable[str]:
+def read_stdin() -> Iterable[str]:
     """Lines of stdin; names on disk may be no UTF-8."""
     if hasattr(sys.stdin, "reconfigure"):
         sys.stdin.reconfigure(errors="surrogateescape")
@@ -94,8 +94,8 @@ def is_url(name: str) -> bool:
     return name.lower().startswith(("http://", "https://"))
 
 
-def source(name: str, allow_urls: bool) -> str | bytes:
-    """What `images` reads: the path itself, or what a URL holds. Raises ImageError when that is not to be had."""
+def read_input(name: str, allow_urls: bool) -> str | bytes:
+    """What `decoding` reads: the path itself, or what a URL holds. Raises ImageError when that is not to be had."""
     if not is_url(name):
         return name
     if not allow_urls:  # of a list

@@ -39,7 +39,7 @@ TIMED = 20
 Answer = Callable[[np.ndarray], np.ndarray]  # pixels float32 (n, 3, px, px) -> logits (n, K)
 
 
-def export(folder: Path, run: run_folder.RunFolder) -> dict:
+def export_onnx(folder: Path, run: run_folder.RunFolder) -> dict:
     """Write run/export/ for the model in `folder`, whole or not at all; returns what export.json says.
 
     Raises ModelError for a network that ONNX cannot hold or whose file answers otherwise, RunError when other files are
@@ -47,12 +47,14 @@ def export(folder: Path, run: run_folder.RunFolder) -> dict:
     """
     place = run / run_folder.EXPORT
     _check_free(place)
-    network, processor = inference.load(folder, torch.device("cpu"))
+    network, processor = inference.load_model(folder, torch.device("cpu"))
     classes = [network.config.id2label[i] for i in range(network.config.num_labels)]
-    trust = calibration.of_run(run_folder.RunFolder(folder), calibration.MIN_PRECISION) or calibration.unfitted(1.0)
+    trust = calibration.load_calibration(
+        run_folder.RunFolder(folder), calibration.MIN_PRECISION
+    ) or calibration.uncalibrated(1.0)
     pictures = _pictures(GENERATED_IMAGES)
     real = _validation_pixels(run, processor, classes)
-    pixels = _stacked(real or [processor_spec.pixels(picture, processor) for picture in pictures])
+    pixels = _stacked(real or [processor_spec.preprocess(picture, processor) for picture in pictures])
     px = pixels.shape[-1]
     record = {
         "file": FILE,
@@ -61,18 +63,20 @@ def export(folder: Path, run: run_folder.RunFolder) -> dict:
         "output": {"name": onnx_model.OUTPUT, "type": "float32", "shape": ["batch", len(classes)]},
         "image_px": px,
         "classes": classes,
-        "preprocessing": processor_spec.steps(processor, pictures[0], px),
+        "preprocessing": processor_spec.preprocessing_steps(processor, pictures[0], px),
         "temperature": trust["temperature"],
         "images": len(pixels),
         "source": "validation images" if real else "generated",
     }
     network.to(memory_format=torch.contiguous_format)  # another order costs the graph nodes that undo it
-    graph = onnx_model.program(network, pixels.shape[1:])
+    graph = onnx_model.to_onnx_program(network, pixels.shape[1:])
     with _whole_folder(place) as new:
         told = ("classes", "image_px", "preprocessing", "temperature")
-        onnx_model.save(graph, new / FILE, {name: record[name] for name in told})
+        onnx_model.save_onnx(graph, new / FILE, {name: record[name] for name in told})
         network.to(memory_format=classifier.memory_layout(network))  # as predict.py asks it
-        record |= proof(_torch_answer(network), onnx_model.answer(new / FILE, torch.get_num_threads()), pixels)
+        record |= parity_proof(
+            _torch_answer(network), onnx_model.onnx_function(new / FILE, torch.get_num_threads()), pixels
+        )
         record |= _measured(network, new, pixels[:1])
         run_folder.RunFolder(new).write_json(run_folder.EXPORT_RECORD, record)
     return record
@@ -97,7 +101,7 @@ def in_words(record: Mapping, folder: Path) -> str:
     ])  # fmt: skip
 
 
-def proof(torch_answer: Answer, onnx_answer: Answer, pixels: np.ndarray) -> dict:
+def parity_proof(torch_answer: Answer, onnx_answer: Answer, pixels: np.ndarray) -> dict:
     """{"max_probability_difference", "max_logit_difference", "labels_equal"} of two ways to the same logits.
 
     pixels: (n, 3, px, px), asked in batches of all BATCHES. Raises ModelError when a class differs that was no draw, or
@@ -142,11 +146,11 @@ def _torch_answer(network: nn.Module) -> Answer:
 def _measured(network: nn.Module, new: Path, pixels: np.ndarray) -> dict:
     """Size and speed of what was written, and where and with what that was found."""
     sizes = {file.name: file.stat().st_size for file in new.iterdir()}
-    threads, facts = torch.get_num_threads(), provenance.facts()
+    threads, facts = torch.get_num_threads(), provenance.collect_provenance()
     torch.set_num_threads(1)
     try:
         latency = _latency_ms(
-            {"onnxruntime": onnx_model.answer(new / FILE, 1), "torch": _torch_answer(network)}, pixels
+            {"onnxruntime": onnx_model.onnx_function(new / FILE, 1), "torch": _torch_answer(network)}, pixels
         )
     finally:
         torch.set_num_threads(threads)
@@ -154,7 +158,7 @@ def _measured(network: nn.Module, new: Path, pixels: np.ndarray) -> dict:
         "external_data": next((name for name in sizes if name != FILE), None),
         "megabytes": sum(sizes.values()) / 1e6,
         "latency_ms": latency,
-        "machine": cpu.name(),
+        "machine": cpu.cpu_name(),
         "date": facts["date"],
         "versions": facts["versions"] | {name: importlib.metadata.version(name) for name in onnx_model.PACKAGES},
     }
@@ -176,12 +180,14 @@ def _validation_pixels(run: run_folder.RunFolder, processor, classes: Sequence[s
     if not run.read_csv(run_folder.PREDICTIONS):
         return []
     try:
-        of = evaluation_set.find(ValidateOptions(run=str(run.path), split="validation"), SourceOptions(), run, classes)
+        of = evaluation_set.open_evaluation_set(
+            ValidateOptions(run=str(run.path), split="validation"), SourceOptions(), run, classes
+        )
     except (FolderError, OptionError, RunError):
         log.warning("proof: the validation images of %s are not to be had: generated ones instead", run.path)
         return []
     found = []
-    for i in stratified_split.sample([str(label) for label in of.labels], REAL_IMAGES, 0)[:REAL_IMAGES]:
+    for i in stratified_split.stratified_sample([str(label) for label in of.labels], REAL_IMAGES, 0)[:REAL_IMAGES]:
         with contextlib.suppress(ImageError):
             found.append(crops.evaluation_pixels(of.source(i), processor).numpy())
     return found

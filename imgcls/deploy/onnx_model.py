@@ -43,7 +43,7 @@ def check_packages() -> None:
         )
 
 
-def program(network: nn.Module, shape: Sequence[int]) -> torch.onnx.ONNXProgram:
+def to_onnx_program(network: nn.Module, shape: Sequence[int]) -> torch.onnx.ONNXProgram:
     """The network, float32 on the CPU, as an ONNX graph for any number of images of `shape` (3, px, px).
 
     Raises ModelError when torch cannot write it.
@@ -96,7 +96,7 @@ class _Logits(nn.Module):
         return self.network(pixel_values=pixel_values).logits
 
 
-def save(graph: torch.onnx.ONNXProgram, file: Path, told: Mapping) -> None:
+def save_onnx(graph: torch.onnx.ONNXProgram, file: Path, told: Mapping) -> None:
     """Write the graph, with `told` as its metadata (JSON); weights above ONE_FILE_BYTES go into a file beside it."""
     graph.model.metadata_props.update({name: json.dumps(value) for name, value in told.items()})
     weights = sum(value.const_value.nbytes for value in graph.model.graph.initializers.values())
@@ -104,7 +104,7 @@ def save(graph: torch.onnx.ONNXProgram, file: Path, told: Mapping) -> None:
         graph.save(file, external_data=weights > ONE_FILE_BYTES)
 
 
-def answer(file: Path, threads: int) -> Callable[[np.ndarray], np.ndarray]:
+def onnx_function(file: Path, threads: int) -> Callable[[np.ndarray], np.ndarray]:
     """What onnxruntime says on a CPU: pixels float32 (n, 3, px, px) -> logits (n, K)."""
     import onnxruntime
 

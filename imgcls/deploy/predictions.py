@@ -13,7 +13,7 @@ from imgcls.evaluation.calibration import probabilities
 
 
 @dataclass(frozen=True)
-class Answers:
+class PredictionFormatter:
     """How a model's logits are put into words.
 
     temperature: of `calibration`. threshold: confidence below which an answer is unsure. top_k: classes that are named.
@@ -66,7 +66,7 @@ def _rounded(p: float) -> float:
     return round(float(p), 6)
 
 
-def summary(counts: Mapping[str, int], known: int, out: str | None) -> str:
+def prediction_summary(counts: Mapping[str, int], known: int, out: str | None) -> str:
     """One line on what was said. counts: "sure", "unsure" and "broken" images; known: answered by earlier commands."""
     total = sum(counts.values())
     parts = [f"{total:,} image{'' if total == 1 else 's'}{f' more, after {known:,}' if known else ''}"]

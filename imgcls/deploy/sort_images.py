@@ -14,7 +14,7 @@ from imgcls.errors import OptionError
 UNSURE = "_unsure"
 
 
-def check(root: str, inputs: Iterable[str]) -> None:
+def check_sort_target(root: str, inputs: Iterable[str]) -> None:
     """Raises OptionError for a folder below one of the inputs: the copies would be read as images."""
     here = Path(root).resolve()
     for name in inputs:
@@ -22,8 +22,8 @@ def check(root: str, inputs: Iterable[str]) -> None:
             raise OptionError(f"Expected --sort_into outside of the images, got {root} in {name}. Give another folder.")
 
 
-def sort_into(root: str | Path, rows: Iterable[Mapping[str, object]]) -> None:
-    """Copy the images of some rows of `answers` below `root`: into the folder of their class, unsure ones into
+def copy_into_class_folders(root: str | Path, rows: Iterable[Mapping[str, object]]) -> None:
+    """Copy the images of some rows of `predictions` below `root`: into the folder of their class, unsure ones into
     `_unsure`. Broken images and URLs are not copied. A file of the same name with other content is kept, and the copy
     numbered; the same file again changes nothing, so that a stopped command can go on."""
     for row in rows:

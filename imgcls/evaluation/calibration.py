@@ -51,12 +51,12 @@ def probabilities(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
         return np.exp(log_softmax(np.asarray(logits, np.float64) / temperature))
 
 
-def crossfitted(logits: np.ndarray, labels: np.ndarray, seed: int = 0) -> np.ndarray:
+def cross_fitted_probabilities(logits: np.ndarray, labels: np.ndarray, seed: int = 0) -> np.ndarray:
     """Calibrated probabilities of each image by a temperature that was fitted on the others, float64 (N, K)."""
     labels = np.asarray(labels)
     if len(labels) < FOLDS:
         return probabilities(logits)
-    fold = np.asarray(stratified_split.folds([str(label) for label in labels], FOLDS, seed))
+    fold = np.asarray(stratified_split.stratified_group_folds([str(label) for label in labels], FOLDS, seed))
     found = np.empty(logits.shape, np.float64)
     for k in range(FOLDS):
         out = fold == k
@@ -64,13 +64,13 @@ def crossfitted(logits: np.ndarray, labels: np.ndarray, seed: int = 0) -> np.nda
     return found
 
 
-def reliability(p: np.ndarray, labels: np.ndarray) -> list[dict]:
+def reliability_bins(p: np.ndarray, labels: np.ndarray) -> list[dict]:
     """Confidence against accuracy: {"low", "high", "images", "confidence", "accuracy", "ci95"} of each filled bin.
 
     p: float (N, K). As many equally wide bins as `scores.expected_calibration_error` has, fewer for few images: else
     each would hold two or three, whose accuracy is chance.
     """
-    confidence, correct = answers(p, labels)
+    confidence, correct = confidence_and_correct(p, labels)
     bins = min(ECE_BINS, max(4, len(confidence) // 20))
     at = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     found = []
@@ -84,24 +84,24 @@ def reliability(p: np.ndarray, labels: np.ndarray) -> list[dict]:
     return found
 
 
-def answers(p: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def confidence_and_correct(p: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Confidence and correctness of each image whose probabilities are finite: float (n,), bool (n,)."""
     finite = np.isfinite(p).all(1)
     return p[finite].max(1), p[finite].argmax(1) == np.asarray(labels)[finite]
 
 
-def error(p: np.ndarray, labels: np.ndarray) -> float | None:
+def calibration_error(p: np.ndarray, labels: np.ndarray) -> float | None:
     """ECE; None when no image has finite probabilities."""
-    confidence, correct = answers(p, labels)
+    confidence, correct = confidence_and_correct(p, labels)
     return expected_calibration_error(confidence, correct) if len(confidence) else None
 
 
-def coverage(p: np.ndarray, labels: np.ndarray) -> list[tuple[float, float, float]]:
+def coverage_curve(p: np.ndarray, labels: np.ndarray) -> list[tuple[float, float, float]]:
     """(threshold, share of images at or above it, accuracy of these), from all images to the surest ones.
 
     One entry for each different confidence: images that are equally sure are kept or refused together.
     """
-    confidence, correct = answers(p, labels)
+    confidence, correct = confidence_and_correct(p, labels)
     if not len(confidence):
         return []
     order = np.argsort(-confidence, kind="stable")
@@ -111,14 +111,14 @@ def coverage(p: np.ndarray, labels: np.ndarray) -> list[tuple[float, float, floa
     return [tuple(map(float, entry)) for entry in entries][::-1]
 
 
-def threshold(p: np.ndarray, labels: np.ndarray, min_precision: float) -> dict:
+def precision_threshold(p: np.ndarray, labels: np.ndarray, min_precision: float) -> dict:
     """The lowest confidence from which on answers are right in a share of `min_precision` of these images.
 
     Returns {"min_precision", "confidence" (None: no threshold reaches it), "coverage", "precision", "ci95"}.
     """
     if not 0 < min_precision <= 1:
         raise MetricError(f"Expected a precision above 0 and up to 1, got {min_precision}.")
-    for confidence, covered, precision in coverage(p, labels):
+    for confidence, covered, precision in coverage_curve(p, labels):
         if precision >= min_precision:
             kept = round(covered * len(p))
             interval = list(wilson_interval(round(precision * kept), kept))
@@ -127,7 +127,7 @@ def threshold(p: np.ndarray, labels: np.ndarray, min_precision: float) -> dict:
     return {"min_precision": min_precision, "confidence": None, "coverage": 0.0, "precision": None, "ci95": None}
 
 
-def fitted(logits: np.ndarray, labels: np.ndarray, min_precision: float = MIN_PRECISION) -> dict:
+def fit_calibration(logits: np.ndarray, labels: np.ndarray, min_precision: float = MIN_PRECISION) -> dict:
     """What calibration.json says: temperature, ECE before and after (each image by a temperature of the others), and
     the threshold below which an answer is called unsure."""
     labels = np.asarray(labels)
@@ -135,18 +135,18 @@ def fitted(logits: np.ndarray, labels: np.ndarray, min_precision: float = MIN_PR
     return {
         "temperature": temperature,
         "images": len(labels),
-        "ece_before": error(probabilities(logits), labels),
-        "ece_after": error(crossfitted(logits, labels), labels),
-        "threshold": threshold(probabilities(logits, temperature), labels, min_precision),
+        "ece_before": calibration_error(probabilities(logits), labels),
+        "ece_after": calibration_error(cross_fitted_probabilities(logits, labels), labels),
+        "threshold": precision_threshold(probabilities(logits, temperature), labels, min_precision),
     }
 
 
-def unfitted(min_precision: float) -> dict:
-    """As `fitted`, for a model that comes without predictions of images it did not learn from."""
+def uncalibrated(min_precision: float) -> dict:
+    """As `fit_calibration`, for a model that comes without predictions of images it did not learn from."""
     return {"temperature": 1.0, "threshold": {"min_precision": min_precision}}
 
 
-def of_run(run: run_folder.RunFolder, min_precision: float) -> dict | None:
+def load_calibration(run: run_folder.RunFolder, min_precision: float) -> dict | None:
     """What calibration.json says of a run, with the threshold for `min_precision`; fitted anew where there is none.
 
     A model from the Hub brings calibration.json and no predictions: of it only its own threshold is known. None for a
@@ -168,13 +168,13 @@ def of_run(run: run_folder.RunFolder, min_precision: float) -> dict | None:
             )  # fmt: skip
         return known
     if known is None:
-        return fitted(logits, labels, min_precision)
+        return fit_calibration(logits, labels, min_precision)
     p = probabilities(logits, known["temperature"])
-    return known | {"threshold": threshold(p, labels, min_precision)}
+    return known | {"threshold": precision_threshold(p, labels, min_precision)}
 
 
-def in_use(trust: dict | None, min_confidence: float | None) -> tuple[float, float]:
-    """(temperature, threshold) for answers, with a line on what the threshold means. trust: as of `of_run`.
+def temperature_and_threshold(trust: dict | None, min_confidence: float | None) -> tuple[float, float]:
+    """(temperature, threshold) for answers, with a line on what the threshold means. trust: see `load_calibration`.
 
     min_confidence: a threshold that the user gave instead.
     """

@@ -45,7 +45,7 @@ def _rotation(image: Image.Image, degrees: float, rng: random.Random) -> Image.I
 
 
 # kind -> how, its unit, and its values from mild to strong
-KINDS: dict[str, tuple[Callable, str, tuple[float, ...]]] = {
+CORRUPTIONS: dict[str, tuple[Callable, str, tuple[float, ...]]] = {
     "blur": (_blur, "of the shorter side", (0.005, 0.01, 0.02)),
     "noise": (_noise, "gray levels", (12, 25, 50)),
     "JPEG": (_jpeg, "quality", (30, 15, 7)),
@@ -60,4 +60,4 @@ def corrupt(image: Image.Image, kind: str, value: float, seed: object) -> Image.
     """An RGB image made worse. seed: says which noise, and which way it is turned."""
     image = image.copy()
     image.thumbnail((LARGEST_PX, LARGEST_PX))
-    return KINDS[kind][0](image, value, random.Random(f"{seed} {kind} {value}"))
+    return CORRUPTIONS[kind][0](image, value, random.Random(f"{seed} {kind} {value}"))

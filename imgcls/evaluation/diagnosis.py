@@ -20,7 +20,7 @@ LONG_S = 3_600.0
 
 
 @dataclass(frozen=True)
-class Task:
+class TrainingTask:
     """What a diagnosis may know before the first step. train_counts: images of each class, (K,)."""
 
     classes: Sequence[str]
@@ -61,7 +61,7 @@ def in_words(entry: dict[str, str]) -> str:
     return f"{entry['severity']}: {entry['code']}: {entry['evidence']}. {entry['advice']}"
 
 
-def before_training(task: Task) -> Iterator[dict]:
+def initial_findings(task: TrainingTask) -> Iterator[dict]:
     """Findings that are certain before the first step."""
     images = sum(task.train_counts)
     if not (task.pretrained or task.is_demo or images >= FEW_IMAGES):
@@ -91,7 +91,7 @@ def before_training(task: Task) -> Iterator[dict]:
         )
 
 
-def course(task: Task, history: Sequence[dict], done: float) -> Iterator[dict]:
+def history_findings(task: TrainingTask, history: Sequence[dict], done: float) -> Iterator[dict]:
     """Findings from the losses so far. history: Trainer's log. done: share of the run, 0..1."""
     losses = [entry["loss"] for entry in history if "loss" in entry]
     if not losses:
@@ -128,7 +128,7 @@ def course(task: Task, history: Sequence[dict], done: float) -> Iterator[dict]:
             )
 
 
-def evaluations(task: Task, history: Sequence[dict], done: float) -> Iterator[dict]:
+def evaluation_findings(task: TrainingTask, history: Sequence[dict], done: float) -> Iterator[dict]:
     """Findings from the validation numbers so far."""
     seen = [entry for entry in history if "eval_loss" in entry and math.isfinite(entry["eval_loss"] or math.nan)]
     losses = [entry["loss"] for entry in history if "loss" in entry]
@@ -184,7 +184,7 @@ def evaluations(task: Task, history: Sequence[dict], done: float) -> Iterator[di
         )
 
 
-def predictions(task: Task, numbers: dict) -> Iterator[dict]:
+def prediction_findings(task: TrainingTask, numbers: dict) -> Iterator[dict]:
     """Findings from one evaluation's numbers, as in metrics.json."""
     matrix = numbers["confusion_matrix"]
     predicted = [sum(column) for column in zip(*matrix, strict=True)]
@@ -199,7 +199,7 @@ def predictions(task: Task, numbers: dict) -> Iterator[dict]:
         )
 
 
-def finished(task: Task, history: Sequence[dict], numbers: dict) -> Iterator[dict]:
+def final_findings(task: TrainingTask, history: Sequence[dict], numbers: dict) -> Iterator[dict]:
     """Findings that are only fair once training is over. numbers: of the validation images, as in metrics.json."""
     losses = [entry["loss"] for entry in history if "loss" in entry]
     reach = task.chance_loss - task.least_loss
@@ -228,7 +228,7 @@ def finished(task: Task, history: Sequence[dict], numbers: dict) -> Iterator[dic
         )
 
 
-def pace(waiting_s: float, working_s: float, left_s: float, workers: int) -> Iterator[dict]:
+def throughput_findings(waiting_s: float, working_s: float, left_s: float, workers: int) -> Iterator[dict]:
     """Findings from where the time goes. left_s: expected until the end."""
     share = waiting_s / max(waiting_s + working_s, 1e-9)
     if share > DATA_BOUND and waiting_s > 5:
@@ -247,7 +247,7 @@ def pace(waiting_s: float, working_s: float, left_s: float, workers: int) -> Ite
         )
 
 
-def limit_of(waiting: float) -> str:
+def bottleneck(waiting: float) -> str:
     """What bounds a training's speed, in words. waiting: share of the steps' time that goes by waiting for images."""
     what = "images" if waiting > 0.5 else "computing"
     return f"{what}: a step waits for its images {waiting:.0%} of its time and computes {1 - waiting:.0%}"

@@ -15,8 +15,8 @@ from tqdm import tqdm
 from imgcls.data import decoding, stratified_split
 from imgcls.errors import OptionError, RunError, shorten
 from imgcls.evaluation import calibration, corruptions, intervals
-from imgcls.evaluation.evaluation_set import Labelled
-from imgcls.evaluation.metrics import judge
+from imgcls.evaluation.evaluation_set import EvaluationSet
+from imgcls.evaluation.metrics import compute_metrics
 from imgcls.evaluation.scores import expected_calibration_error
 from imgcls.models import inference
 from imgcls.storage import run_folder
@@ -27,7 +27,7 @@ CROP = 0.9  # of each side, of the views of --tta beside the whole
 
 
 @dataclass
-class Model:
+class EvaluatedModel:
     """A loaded network with its processor, and how it is asked."""
 
     folder: Path
@@ -41,7 +41,9 @@ class Model:
         """Names in label order."""
         return [self.network.config.id2label[i] for i in range(self.network.config.num_labels)]
 
-    def logits(self, of: Labelled, change: Callable | None = None, desc: str = "evaluating") -> tuple[np.ndarray, dict]:
+    def logits(
+        self, of: EvaluationSet, change: Callable | None = None, desc: str = "evaluating"
+    ) -> tuple[np.ndarray, dict]:
         """Logits float32 (n, K) of the images that can be read, and position -> error of the others.
 
         change: (RGB image, position) -> the RGB image that is shown instead.
@@ -54,8 +56,8 @@ class Model:
 
         found, broken = [], {}
         with tqdm(total=len(of.at), desc=desc, unit="img", leave=False, disable=None) as bar:
-            stream = inference.stream(
-                inference.logits(self.network), range(len(of.at)), pixels, batch=self.batch, device=self.device
+            stream = inference.stream_outputs(
+                inference.logits_function(self.network), range(len(of.at)), pixels, batch=self.batch, device=self.device
             )
             for at, logits, why in stream:
                 broken |= {at[place]: error for place, error in why.items()}
@@ -65,7 +67,7 @@ class Model:
         return np.concatenate(found) if found else np.zeros((0, len(self.classes)), np.float32), broken
 
 
-def check_free(folder: run_folder.RunFolder, of: Labelled) -> None:
+def check_not_other_evaluation(folder: run_folder.RunFolder, of: EvaluationSet) -> None:
     """Raises RunError when a folder holds the validation of other images; clears it when it holds these ones'."""
     before = folder.read_json(run_folder.METRICS)
     if before is not None and before.get("images_of") != of.place:
@@ -73,19 +75,19 @@ def check_free(folder: run_folder.RunFolder, of: Labelled) -> None:
     (folder / run_folder.DIFFERENCES).unlink(missing_ok=True)
 
 
-def numbers(logits: np.ndarray, of: Labelled, classes: Sequence[str], trust: dict) -> dict:
+def evaluation_metrics(logits: np.ndarray, of: EvaluationSet, classes: Sequence[str], trust: dict) -> dict:
     """What metrics.json of a validation says: a part as of a run's, and calibration on these images with intervals."""
     labels = of.labels
-    found = {"test": judge(logits, labels, classes)}
+    found = {"test": compute_metrics(logits, labels, classes)}
     found["calibration"] = {"temperature": trust["temperature"]}
     before, after = (calibration.probabilities(logits, t) for t in (1.0, trust["temperature"]))
     if of.calibrated_on:
-        after = calibration.crossfitted(logits, labels)
+        after = calibration.cross_fitted_probabilities(logits, labels)
     for name, p in (("ece_before", before), ("ece_after", after)):
-        said = np.stack(calibration.answers(p, labels), axis=1)
+        said = np.stack(calibration.confidence_and_correct(p, labels), axis=1)
         found["calibration"][name] = _ece(said) if len(said) else None
         found["calibration"][f"{name}_ci95"] = intervals.bootstrap(said, _ece) if len(said) else None
-    found["threshold"] = calibration.threshold(after, labels, trust["threshold"]["min_precision"])
+    found["threshold"] = calibration.precision_threshold(after, labels, trust["threshold"]["min_precision"])
     return found
 
 
@@ -94,7 +96,9 @@ def _ece(said: np.ndarray) -> float:
     return expected_calibration_error(said[:, 0], said[:, 1] > 0)
 
 
-def tta(model: Model, of: Labelled, logits: np.ndarray, run: run_folder.RunFolder, temperature: float) -> dict:
+def evaluate_with_tta(
+    model: EvaluatedModel, of: EvaluationSet, logits: np.ndarray, run: run_folder.RunFolder, temperature: float
+) -> dict:
     """Accuracy by the mean probability over views (the whole and its middle; both mirrored too, where training mirrored
     images), and its difference to the plain answers: {"views", "accuracy", "against"}."""
 
@@ -113,13 +117,13 @@ def tta(model: Model, of: Labelled, logits: np.ndarray, run: run_folder.RunFolde
     return {"views": len(seen), "accuracy": float(right.mean()), "against": against}
 
 
-def robustness(model: Model, of: Labelled, seed: int = 0) -> list[dict]:
+def evaluate_corruptions(model: EvaluatedModel, of: EvaluationSet, seed: int = 0) -> list[dict]:
     """{"kind", "unit", "value", "images", "accuracy", "clean"}, each kind from mild to strong, on a sample of many."""
-    at = stratified_split.sample([str(label) for label in of.labels], CORRUPTED_IMAGES, seed)
+    at = stratified_split.stratified_sample([str(label) for label in of.labels], CORRUPTED_IMAGES, seed)
     some = replace(of, at=[of.at[i] for i in at], labels=of.labels[at])
     clean = float((model.logits(some)[0].argmax(1) == some.labels).mean())
     found = []
-    for kind, (_, unit, values) in corruptions.KINDS.items():
+    for kind, (_, unit, values) in corruptions.CORRUPTIONS.items():
         for value in values:
             logits, _ = model.logits(
                 some, lambda p, i, k=kind, v=value: corruptions.corrupt(p, k, v, (seed, i)), f"{kind} {value:g}"
@@ -130,14 +134,16 @@ def robustness(model: Model, of: Labelled, seed: int = 0) -> list[dict]:
     return found
 
 
-def check_comparable(model: Model, other: Model) -> None:
+def check_comparable(model: EvaluatedModel, other: EvaluatedModel) -> None:
     """Raises OptionError when two models do not know the same classes."""
     odd = set(other.classes) ^ set(model.classes)
     if odd:
         raise OptionError(f"Expected --compare with a model of the same classes, got others: {shorten(odd)}.")
 
 
-def compare(model: Model, other: Model, of: Labelled, logits: np.ndarray, folder: run_folder.RunFolder) -> dict:
+def compare_models(
+    model: EvaluatedModel, other: EvaluatedModel, of: EvaluationSet, logits: np.ndarray, folder: run_folder.RunFolder
+) -> dict:
     """McNemar's test of two models on the same images; differences.csv lists what they say differently, the first
     one's mistakes first."""
     theirs, broken = other.logits(of, desc="the other model")
@@ -152,8 +158,8 @@ def compare(model: Model, other: Model, of: Labelled, logits: np.ndarray, folder
     return intervals.mcnemar(first == of.labels, second == of.labels)
 
 
-def write(
-    folder: run_folder.RunFolder, metrics: dict, of: Labelled, logits: np.ndarray, classes: Sequence[str]
+def write_evaluation(
+    folder: run_folder.RunFolder, metrics: dict, of: EvaluationSet, logits: np.ndarray, classes: Sequence[str]
 ) -> dict:
     """predictions.csv, logits.npz and metrics.json of a validation; returns what the last one says."""
     p = calibration.probabilities(logits, metrics["calibration"]["temperature"])
@@ -164,12 +170,12 @@ def write(
     )
     folder.write_csv(run_folder.PREDICTIONS, run_folder.PREDICTION_COLUMNS, rows)
     folder.write_logits(test=logits)
-    metrics = metrics | {"classes": list(classes), "made": provenance.facts()}
+    metrics = metrics | {"classes": list(classes), "made": provenance.collect_provenance()}
     folder.write_json(run_folder.METRICS, metrics)
     return metrics
 
 
-def in_words(metrics: dict, of: Labelled, other: str | None) -> str:
+def in_words(metrics: dict, of: EvaluationSet, other: str | None) -> str:
     """What a person reads at the end of a validation. other: the run that it was compared with."""
     part, trust, cut = metrics["test"], metrics["calibration"], metrics["threshold"]
     lines = [f"{part['images']:,} images of {of.name} in {len(set(of.labels.tolist()))} classes"]

@@ -12,7 +12,7 @@ import numpy as np
 from imgcls.config.data_options import SourceOptions
 from imgcls.config.inference_options import ValidateOptions
 from imgcls.data import dataset, location
-from imgcls.data.dataset import Images
+from imgcls.data.dataset import ImageCollection
 from imgcls.errors import FolderError, OptionError, RunError, nearest, shorten
 from imgcls.storage import run_folder
 
@@ -22,14 +22,14 @@ HELD_OUT = ("test", "validation")  # the splits that tell something, the better 
 
 
 @dataclass
-class Labelled:
+class EvaluationSet:
     """Images with their labels as the model numbers its classes.
 
     at: positions in `images`. calibrated_on: whether the run's temperature was fitted on them.
     """
 
     name: str
-    images: Images
+    images: ImageCollection
     at: list[int]
     labels: np.ndarray
     calibrated_on: bool = False
@@ -48,14 +48,16 @@ class Labelled:
         """Relative to the data folder."""
         return [self.images.listing.files[i].path for i in self.at]
 
-    def without(self, broken: Sequence[int]) -> Labelled:
+    def without(self, broken: Sequence[int]) -> EvaluationSet:
         """The same without some of them."""
         gone = set(broken)
         kept = [i for i in range(len(self.at)) if i not in gone]
         return replace(self, at=[self.at[i] for i in kept], labels=self.labels[kept])
 
 
-def find(asked: ValidateOptions, data: SourceOptions, run: run_folder.RunFolder, classes: Sequence[str]) -> Labelled:
+def open_evaluation_set(
+    asked: ValidateOptions, data: SourceOptions, run: run_folder.RunFolder, classes: Sequence[str]
+) -> EvaluationSet:
     """The images to judge by: those of --data, or without it those of the run's own data that were held out.
 
     Raises FolderError for classes that the model does not know, RunError when the run's own data is gone.
@@ -87,19 +89,19 @@ def find(asked: ValidateOptions, data: SourceOptions, run: run_folder.RunFolder,
         log.warning("data: no images of %s: nothing is said of them", shorten(missing))
     labels = np.array([classes.index(files[i].label) for i in at])
     used = own_images and any(split_of.get(files[i].path) == "validation" for i in at)
-    return Labelled(asked.name or name, found, at, labels, used)
+    return EvaluationSet(asked.name or name, found, at, labels, used)
 
 
-def _open(data: SourceOptions) -> Images:
+def _open(data: SourceOptions) -> ImageCollection:
     if location.hub_id(data):
         return dataset.open_images(data)
-    listing = location.read(data, strict=False)
+    listing = location.resolve_listing(data, strict=False)
     if not listing.files:
         raise FolderError(f"Expected class folders with images in {data.data}, got none. Make one folder a class.")
-    return dataset.from_listing(listing, location.name(data))
+    return dataset.load_listing(listing, location.name(data))
 
 
-def _chosen(found: Images, split: str) -> list[int]:
+def _chosen(found: ImageCollection, split: str) -> list[int]:
     splits_there = {file.split for file in found.listing.files}
     if split == "auto":
         split = next((name for name in HELD_OUT if name in splits_there), "all")
@@ -114,7 +116,7 @@ def _chosen(found: Images, split: str) -> list[int]:
 
 def _held_out(
     asked: ValidateOptions, data: SourceOptions, run: run_folder.RunFolder, own: dict, split_of: dict[str, str]
-) -> tuple[Images, list[int], str]:
+) -> tuple[ImageCollection, list[int], str]:
     if not split_of:
         raise OptionError(
             f"Expected --data, a labelled folder, got none, and {run.path} does not say what it was made of."

@@ -30,7 +30,7 @@ def standard_error(share: float, n: int) -> float:
     return math.sqrt(smoothed * (1 - smoothed) / n)
 
 
-def surplus(first: np.ndarray, second: np.ndarray) -> int:
+def significant_margin(first: np.ndarray, second: np.ndarray) -> int:
     """Images that the first got right and the second did not, less those the other way round; 0 unless it is clear.
 
     first, second: bool (N,), the same images in the same order. Clear: above the square root of the number of images

@@ -9,7 +9,7 @@ from cleanlab.count import num_label_issues
 from cleanlab.rank import get_label_quality_scores
 
 
-def rank(labels: np.ndarray, opinions: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def rank_label_errors(labels: np.ndarray, opinions: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Quality of each label (N,), 0 (wrong) to 1, and the order of the images from the worst one on (N,).
 
     labels: int (N,). opinions: probabilities (N, K) from models that were fitted on other images. The score is the
@@ -21,7 +21,7 @@ def rank(labels: np.ndarray, opinions: Sequence[np.ndarray]) -> tuple[np.ndarray
     return score, np.argsort(score, kind="stable")
 
 
-def find(labels: np.ndarray, opinions: Sequence[np.ndarray]) -> list[tuple[int, int, float]]:
+def find_label_errors(labels: np.ndarray, opinions: Sequence[np.ndarray]) -> list[tuple[int, int, float]]:
     """(position, suggested class, score) of as many images as labels are estimated to be wrong, worst first.
 
     The number is cleanlab's (Northcutt et al. 2021, "Confident learning"); images for which the models agree with the
@@ -31,7 +31,7 @@ def find(labels: np.ndarray, opinions: Sequence[np.ndarray]) -> list[tuple[int, 
     if len(np.unique(labels)) < 2:
         return []
     mean = np.mean([_sound(p) for p in opinions], axis=0)
-    score, order = rank(labels, opinions)
+    score, order = rank_label_errors(labels, opinions)
     suggested = mean.argmax(1)
     count = num_label_issues(labels, mean)
     doubted = [int(i) for i in order if suggested[i] != labels[i]]

@@ -130,7 +130,7 @@ class ImageClassification(evaluate.EvaluationModule):
         return found
 
 
-def judge(logits: np.ndarray, labels: Sequence[int], classes: Sequence[str]) -> dict:
+def compute_metrics(logits: np.ndarray, labels: Sequence[int], classes: Sequence[str]) -> dict:
     """A part of metrics.json: all numbers of these images, with intervals of the macro figures too."""
     numbers = ImageClassification(classes).compute(predictions=logits, references=np.asarray(labels))
     return numbers | macro_intervals(numbers["confusion_matrix"])

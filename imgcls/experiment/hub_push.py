@@ -13,7 +13,7 @@ from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback
 from transformers.trainer_utils import HubStrategy
 
-from imgcls.config.training_options import TrainOptions
+from imgcls.config.training_options import TrainingOptions
 from imgcls.errors import HubError
 from imgcls.hub import publish, repository
 from imgcls.storage import run_folder
@@ -25,7 +25,7 @@ GOES_ON = "Training goes on; the whole run is pushed at its end."
 
 
 @dataclass
-class Destination:
+class HubDestination:
     """Where a training goes once it is done. repo: None as long as the Hub has not been asked (--hub_check off)."""
 
     name: str
@@ -36,7 +36,7 @@ class Destination:
 
     def claimed(self, again: str) -> repository.Repo:
         """The repository, asked for anew: hours may lie between the start of a training and its end."""
-        return repository.claim(self.name, token=self.token, private=self.private, again=again)
+        return repository.claim_repository(self.name, token=self.token, private=self.private, again=again)
 
     def callbacks(self, trainer: ImageTrainer) -> list[TrainerCallback]:
         """What takes part in a training for this destination."""
@@ -49,7 +49,7 @@ class Destination:
         )
 
 
-def before_training(args: TrainOptions, name: str) -> Destination | None:
+def prepare_push(args: TrainingOptions, name: str) -> HubDestination | None:
     """Where --push_to_hub leads, the right to write there made sure; None without it, and on ranks that do not write.
 
     name: of the repository when --hub_model_id gives none. Trainer's own pushes are switched off: they run beside
@@ -58,7 +58,7 @@ def before_training(args: TrainOptions, name: str) -> Destination | None:
     if not args.push_to_hub:
         return None
     args.push_to_hub = False
-    wanted = Destination(
+    wanted = HubDestination(
         args.hub_model_id or name,
         bool(args.hub_private_repo),
         args.hub_token,
@@ -79,10 +79,10 @@ def before_training(args: TrainOptions, name: str) -> Destination | None:
     return wanted if args.should_save else None
 
 
-def after_training(run: run_folder.RunFolder, to: Destination) -> str:
+def push_finished_run(run: run_folder.RunFolder, to: HubDestination) -> str:
     """Push a finished run; returns the address of its page. Raises HubError, whose line ends with how to go on."""
-    again = publish.command(run, to.name, to.private)
-    return publish.push(run, to.claimed(again), again=again)
+    again = publish.push_command(run, to.name, to.private)
+    return publish.push_run(run, to.claimed(again), again=again)
 
 
 class PushEverySave(TrainerCallback):
@@ -123,6 +123,6 @@ class PushEverySave(TrainerCallback):
         with folder as path:
             try:
                 files = {file.name: file for file in Path(path).iterdir()}
-                repository.send(self.repo, files, message, "", publish.OWN)
+                repository.upload_files(self.repo, files, message, "", publish.OWN_FILES)
             except (HubError, OSError) as error:
                 log.warning("warning: push: %s %s", error, GOES_ON)

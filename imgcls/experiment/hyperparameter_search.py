@@ -13,11 +13,11 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import nn
 
 from imgcls.config.data_options import TuneOptions
-from imgcls.config.training_options import TrainOptions
+from imgcls.config.training_options import TrainingOptions
 from imgcls.errors import LaunchError, ModelError, OptionError
-from imgcls.experiment.setup import Setup
+from imgcls.experiment.setup import TrainingSetup
 from imgcls.storage import run_folder
-from imgcls.training.diagnosis_callback import Diagnosis
+from imgcls.training.diagnosis_callback import DiagnosisCallback
 
 if TYPE_CHECKING:
     import optuna
@@ -28,7 +28,7 @@ SPACE = ("learning_rate", "weight_decay", "layer_decay")
 UNPRUNED_TRIALS = 3  # what later trials are compared with
 
 
-def check(tune: TuneOptions, args: TrainOptions, given) -> None:
+def check_search_options(tune: TuneOptions, args: TrainingOptions, given) -> None:
     """Raises OptionError when nothing is left to search or Optuna is missing, LaunchError in several processes."""
     if not _free(tune.tune, given):
         raise OptionError(f"Expected one of {', '.join(SPACE)} left to --search, got all of them. Leave one out.")
@@ -45,13 +45,13 @@ def _free(mode: str, given) -> list[str]:
     return [name for name in SPACE if name not in given and not (mode == "head" and name == "layer_decay")]
 
 
-def found_later(setup: Setup, given) -> list[str]:
-    """Options that the run finds out: what is searched, and once it was, --search itself (see `improve`)."""
+def searched_options(setup: TrainingSetup, given) -> list[str]:
+    """Options that the run finds out: what is searched, and once it was, --search itself (see `run_search`)."""
     trials = setup.run.read_json(run_folder.SEARCH) or []
     return _free(setup.mode, given) + (["search"] if len(trials) == setup.tune.search else [])
 
 
-def improve(setup: Setup, given) -> None:
+def run_search(setup: TrainingSetup, given) -> None:
     """Set the options of SPACE that are not `given` to those of the best of --search trials, by validation loss.
 
     The loss, not accuracy: on few images many trials share an accuracy. The first trial is the recipe itself, so the
@@ -88,11 +88,11 @@ def improve(setup: Setup, given) -> None:
     setup.run.write_options(setup.options() | {"search": None})
 
 
-def _values(setup: Setup) -> dict[str, float]:
+def _values(setup: TrainingSetup) -> dict[str, float]:
     return {name: getattr(setup.tune if hasattr(setup.tune, name) else setup.args, name) for name in SPACE}
 
 
-def _run_trials(setup: Setup, free: list[str], done: int, options: dict) -> None:
+def _run_trials(setup: TrainingSetup, free: list[str], done: int, options: dict) -> None:
     """Trials `done` + 1 to --search, each from the same initial weights, in a folder that is thrown away."""
     args, wanted, base = copy(setup.args), setup.tune.search, _values(setup)
     args.save_strategy, args.load_best_model_at_end, args.early_stopping_patience = "no", False, None
@@ -100,7 +100,7 @@ def _run_trials(setup: Setup, free: list[str], done: int, options: dict) -> None
     with tempfile.TemporaryDirectory() as folder:
         aside = replace(setup, args=args, run=run_folder.RunFolder(folder))
         trainer = aside.trainer(args.per_device_train_batch_size, args.gradient_accumulation_steps)
-        trainer.remove_callback(Diagnosis)  # what it has to say, it says of the run itself
+        trainer.remove_callback(DiagnosisCallback)  # what it has to say, it says of the run itself
         module = trainer.model
         initial = {name: value.detach().cpu().clone() for name, value in module.state_dict().items()}
 

@@ -13,12 +13,12 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import HubStrategy
 
 from imgcls.config.data_options import AugmentOptions, DataOptions, ModelOptions, TuneOptions
-from imgcls.config.training_options import TrainOptions
-from imgcls.data.dataset import Division
+from imgcls.config.training_options import TrainingOptions
+from imgcls.data.dataset import DatasetSplits
 from imgcls.errors import LaunchError, OptionError
-from imgcls.evaluation.metrics import judge
+from imgcls.evaluation.metrics import compute_metrics
 from imgcls.experiment import hyperparameter_search, weight_selection
-from imgcls.experiment.setup import Setup
+from imgcls.experiment.setup import TrainingSetup
 from imgcls.storage import run_folder
 from imgcls.training import fit
 from imgcls.training.trainer import ImageTrainer
@@ -26,8 +26,8 @@ from imgcls.training.trainer import ImageTrainer
 log = logging.getLogger(__name__)
 
 
-def check(
-    data: DataOptions, wanted: ModelOptions, tune: TuneOptions, augment: AugmentOptions, args: TrainOptions, given
+def check_options(
+    data: DataOptions, wanted: ModelOptions, tune: TuneOptions, augment: AugmentOptions, args: TrainingOptions, given
 ) -> None:
     """Raises OptionError or LaunchError for options that make no sense together. given: names that the user gave."""
     if tune.tune == "head" and (augment.mixup or augment.cutmix):
@@ -49,11 +49,11 @@ def check(
     if spread and args.push_to_hub and args.hub_strategy != HubStrategy.END:
         raise OptionError("Expected --hub_strategy end with FSDP, got every_save: no process has the whole model then.")
     if tune.search:
-        hyperparameter_search.check(tune, args, given)
+        hyperparameter_search.check_search_options(tune, args, given)
 
 
-def run(
-    asked: Setup,
+def run_training(
+    asked: TrainingSetup,
     screened: Mapping[str, object] | None = None,
     *,
     given=(),
@@ -63,14 +63,15 @@ def run(
 ) -> None:
     """Train what is asked for, from where an earlier command left it, and write the run folder.
 
-    screened: what was found about the images, by the name of the file that keeps it (`Screened.as_files`). given: names
+    screened: what was found about the images, by the name of the file that keeps it (`ScreeningResult.as_files`).
+    given: names
     of options that the user gave, which no search changes. fresh: start over. page: with report.html. callbacks: of the
-    training itself, beside its own. Raises what `Division.folds` raises before anything else.
+    training itself, beside its own. Raises what `DatasetSplits.folds` raises before anything else.
     """
     folder, args, division = asked.run, asked.args, asked.division
     folds = list(division.folds(asked.data.folds, asked.data.val_fraction, args.seed)) if asked.data.folds else []
     setup = asked.prepared()
-    later = hyperparameter_search.found_later(setup, given) if setup.tune.search else ()
+    later = hyperparameter_search.searched_options(setup, given) if setup.tune.search else ()
     state = folder.claim(setup.options(), division.table(), fresh=fresh, write=args.should_save, found_later=later)
     if state == "finished":
         log.info("%s is finished: nothing to train (--fresh starts over)", folder.path)
@@ -81,7 +82,7 @@ def run(
         folder.write_json(run_folder.CHECK, found.get(run_folder.CHECK, []))
     judged = cross_validate(asked, folds, setup.opinions() if args.should_save else {}) if folds else None
     if setup.tune.search:
-        hyperparameter_search.improve(setup, given)
+        hyperparameter_search.run_search(setup, given)
 
     def make_trainer(batch: int, accumulation: int) -> ImageTrainer:
         trainer = setup.trainer(batch, accumulation)
@@ -90,25 +91,26 @@ def run(
         return trainer
 
     trained = fit.fit(make_trainer, setup.args, folder, setup.speed.compile)
-    from imgcls.experiment import (
-        run_results,  # what only its pages need, 100 MB and a second, is not there while training
-    )
+    from imgcls.experiment import run_results
 
-    selected = weight_selection.keep_best(trained, setup.tune.keep, setup.expected)
-    run_results.write(trained, division, folder, selected, judged, setup.sources(), setup.kept, page=page)
+    selected = weight_selection.select_weights(trained, setup.tune.keep, setup.expected)
+    run_results.write_results(trained, division, folder, selected, judged, setup.sources(), setup.kept, page=page)
 
 
-def cross_validate(asked: Setup, divisions: Sequence[Division], opinions: Mapping[str, np.ndarray]) -> dict | None:
+def cross_validate(
+    asked: TrainingSetup, divisions: Sequence[DatasetSplits], opinions: Mapping[str, np.ndarray]
+) -> dict | None:
     """A run for each fold, in run folders below the run's, and the numbers of all images by runs that never saw them.
 
-    opinions: as of `Setup.opinions`. None on ranks that do not write. Writes out_of_fold.csv and its logits. Besides
+    opinions: see `TrainingSetup.opinions`. None on ranks that do not write. Writes out_of_fold.csv and its logits.
+    Besides
     the numbers of metrics.json's parts: `folds`, and `accuracy_by_fold`.
     """
     count, args, division = len(divisions), asked.args, asked.division
     folds = [run_folder.RunFolder(asked.run / run_folder.FOLDS / f"{k + 1}") for k in range(count)]
     for k, part in enumerate(divisions):
         log.info("fold %d of %d", k + 1, count)
-        run(replace(asked, data=replace(asked.data, folds=None), division=part, run=folds[k]), page=False)
+        run_training(replace(asked, data=replace(asked.data, folds=None), division=part, run=folds[k]), page=False)
         if args.should_save:
             folds[k].drop_weights()
         clear_device_cache(garbage_collection=True)  # trainers hold themselves in circles
@@ -124,6 +126,6 @@ def cross_validate(asked: Setup, divisions: Sequence[Division], opinions: Mappin
     probes = {"probes": np.stack([opinions[path] for path in paths])} if opinions else {}
     asked.run.write_logits(run_folder.OUT_OF_FOLD_LOGITS, out_of_fold=np.concatenate(logits), **probes)
     labels = [division.classes.index(row[run_folder.PREDICTION_COLUMNS.index("label")]) for row in rows]
-    numbers = judge(np.concatenate(logits), labels, division.classes)
+    numbers = compute_metrics(np.concatenate(logits), labels, division.classes)
     by_fold = [fold.read_json(run_folder.METRICS)["test"]["accuracy"] for fold in folds]
     return {"folds": count, "accuracy_by_fold": by_fold, **numbers}

@@ -14,36 +14,37 @@ import numpy as np
 from peft import PeftModel
 from scipy.special import softmax
 
-from imgcls.data.dataset import Division
-from imgcls.dataloading.image_datasets import EvaluationView
+from imgcls.data.dataset import DatasetSplits
+from imgcls.dataloading.image_datasets import EvaluationDataset
 from imgcls.evaluation import calibration, diagnosis
-from imgcls.evaluation.metrics import judge
+from imgcls.evaluation.metrics import compute_metrics
 from imgcls.hub import publish
 from imgcls.models import inference, lora
 from imgcls.report import report_data
 from imgcls.storage import run_folder
-from imgcls.storage.pixel_cache import Pixels
+from imgcls.storage.pixel_cache import PixelCache
 from imgcls.system import provenance
-from imgcls.training.callbacks import Stopwatch
+from imgcls.training.callbacks import StopwatchCallback
 from imgcls.training.trainer import ImageTrainer
 
 log = logging.getLogger(__name__)
 
 
-def write(
+def write_results(
     trainer: ImageTrainer,
-    division: Division,
+    division: DatasetSplits,
     run: run_folder.RunFolder,
     selection: dict | None,
     cross_validation: dict | None,
     sources: dict,
-    kept: Pixels,
+    kept: PixelCache,
     *,
     page: bool = True,
 ) -> None:
     """Save the model, load it again as a user would, evaluate that, and write every result; metrics.json last.
 
-    selection: as from `selection.keep_best`. cross_validation: the numbers of --folds. sources: as of `Setup.sources`.
+    selection: as from `weight_selection.select_weights`. cross_validation: the numbers of --folds. sources: see
+    `TrainingSetup.sources`.
     kept: where photos are kept.
     page: with suspects.csv, report.html, figures/ and the card. All ranks take part in the evaluation; rank 0 writes.
     """
@@ -51,16 +52,16 @@ def write(
     if args.should_save:
         save_model(trainer, run)
     trainer.accelerator.wait_for_everyone()
-    network, processor = inference.load(run.path, args.device)
+    network, processor = inference.load_model(run.path, args.device)
     logits = {}
     for split in ("validation", "test"):
         if split in division.rows:
-            view = EvaluationView(division.rows[split], processor, keys=division.keys[split], kept=kept)
+            view = EvaluationDataset(division.rows[split], processor, keys=division.keys[split], kept=kept)
             logits[split] = inference.all_logits(network, view, args)
     if not args.should_save:
         return
     labels = {split: division.labels(split) for split in logits}
-    numbers = {split: judge(found, labels[split], division.classes) for split, found in logits.items()}
+    numbers = {split: compute_metrics(found, labels[split], division.classes) for split, found in logits.items()}
     history = trainer.state.log_history
     findings = trainer.diagnosis.finish(history, numbers["validation"])
     remembered = run.read_json(run_folder.BATCH)
@@ -70,7 +71,7 @@ def write(
     run.write_csv(run_folder.PREDICTIONS, run_folder.PREDICTION_COLUMNS, _predictions(logits, division))
     run.write_logits(**logits)
     run.write_json(run_folder.DIAGNOSIS, findings)
-    run.write_json(run_folder.CALIBRATION, calibration.fitted(logits["validation"], labels["validation"]))
+    run.write_json(run_folder.CALIBRATION, calibration.fit_calibration(logits["validation"], labels["validation"]))
     metrics = {
         "model": trainer.classifier.name,
         "classes": division.classes,
@@ -81,14 +82,14 @@ def write(
         "validation": numbers["validation"],
         "test": numbers.get("test"),
         "cross_validation": cross_validation,
-        "made": provenance.facts() | {"folder": str(run.path)},
+        "made": provenance.collect_provenance() | {"folder": str(run.path)},
     }
     if page:
-        report_data.training(run, metrics, division, logits, network, processor)
+        report_data.write_training_report(run, metrics, division, logits, network, processor)
     run.write_json(run_folder.METRICS, metrics)
     run.drop_checkpoints()
     if page:
-        publish.describe(run)
+        publish.write_model_card(run)
 
 
 def save_model(trainer: ImageTrainer, run: run_folder.RunFolder) -> None:
@@ -96,8 +97,8 @@ def save_model(trainer: ImageTrainer, run: run_folder.RunFolder) -> None:
     trained = trainer.unwrapped()  # the network's own forward again, where mixed precision had wrapped it
     network = trainer.classifier.network
     if isinstance(trained, PeftModel):
-        _write_beside(run / run_folder.ADAPTER, lambda folder: lora.save(trained, folder), run)
-        network = lora.merged(trained)
+        _write_beside(run / run_folder.ADAPTER, lambda folder: lora.save_adapter(trained, folder), run)
+        network = lora.merge_adapter(trained)
     _write_beside(run.path, network.save_pretrained, run)
     if not hasattr(trainer.classifier.processor, "data_config"):  # timm's stands in config.json
         _write_beside(run.path, trainer.classifier.processor.save_pretrained, run)
@@ -108,14 +109,14 @@ def write_model(trainer: ImageTrainer, folder: Path) -> None:
     trained = trainer.unwrapped()
     with trainer.average.in_place() if trainer.average else contextlib.nullcontext():
         is_adapter = isinstance(trained, PeftModel)
-        network = lora.merged(copy.deepcopy(trained)) if is_adapter else trainer.classifier.network
+        network = lora.merge_adapter(copy.deepcopy(trained)) if is_adapter else trainer.classifier.network
         network.save_pretrained(folder)
     if not hasattr(trainer.classifier.processor, "data_config"):
         trainer.classifier.processor.save_pretrained(folder)
 
 
 def _write_beside(folder: Path, write: Callable[[str], None], run: run_folder.RunFolder) -> None:
-    """Let `write` fill a folder of its own, then move its files, each whole, to where they belong."""
+    """Let `write_results` fill a folder of its own, then move its files, each whole, to where they belong."""
     with tempfile.TemporaryDirectory(dir=run.path, prefix=".model.") as beside:
         write(beside)
         folder.mkdir(exist_ok=True)
@@ -124,7 +125,7 @@ def _write_beside(folder: Path, write: Callable[[str], None], run: run_folder.Ru
             file.replace(folder / file.name)
 
 
-def _predictions(logits: dict[str, np.ndarray], division: Division):
+def _predictions(logits: dict[str, np.ndarray], division: DatasetSplits):
     """Rows of predictions.csv, validation then test."""
     for split, found in logits.items():
         probabilities = softmax(found.astype(np.float64), axis=1)
@@ -138,7 +139,7 @@ def _predictions(logits: dict[str, np.ndarray], division: Division):
 
 def _training_numbers(trainer: ImageTrainer) -> dict:
     state, images, waiting = trainer.state, len(trainer.train_dataset), trainer.diagnosis.waiting_share
-    stopwatch = next(c for c in trainer.callback_handler.callbacks if isinstance(c, Stopwatch))
+    stopwatch = next(c for c in trainer.callback_handler.callbacks if isinstance(c, StopwatchCallback))
     best = next((e for e in state.log_history if e["step"] == state.best_global_step and "eval_loss" in e), {})
     return {
         "images": images,

@@ -16,23 +16,23 @@ from transformers import set_seed
 
 from imgcls.config import recipes
 from imgcls.config.data_options import AugmentOptions, DataOptions, ModelOptions, TuneOptions
-from imgcls.config.performance_options import SpeedOptions
-from imgcls.config.training_options import TrainOptions
+from imgcls.config.performance_options import PerformanceOptions
+from imgcls.config.training_options import TrainingOptions
 from imgcls.data import location
-from imgcls.data.dataset import Division
-from imgcls.dataloading.augmentation import mixing, plan_of
-from imgcls.dataloading.image_datasets import EvaluationView, TrainingView
+from imgcls.data.dataset import DatasetSplits
+from imgcls.dataloading.augmentation import make_augmentation_plan, make_batch_mixing
+from imgcls.dataloading.image_datasets import EvaluationDataset, TrainingDataset
 from imgcls.errors import OptionError
 from imgcls.evaluation import diagnosis
-from imgcls.experiment.warm_start import Start, extractor_of, start
+from imgcls.experiment.warm_start import WarmStart, make_extractor, prepare_warm_start
 from imgcls.models import input_size, lora, losses, model_config, param_groups
-from imgcls.models.classifier import Classifier, build, has_linear_head, head_names, head_of
-from imgcls.models.input_size import Input
+from imgcls.models.classifier import Classifier, build_classifier, has_linear_head, head_names, head_of
+from imgcls.models.input_size import InputFormat
 from imgcls.models.registry import CHECKPOINTS
-from imgcls.models.source import Source, base_model, earlier
+from imgcls.models.source import ModelSource, base_model, previous_datasets
 from imgcls.probing import features
 from imgcls.storage import run_folder
-from imgcls.storage.pixel_cache import Pixels
+from imgcls.storage.pixel_cache import PixelCache
 from imgcls.training.trainer import ImageTrainer
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ OPINIONS = 3  # sets of probes asked for wrong labels: three found more than one
 KNOWN_TYPES = {c.config["model_type"] for c in CHECKPOINTS.values()}
 
 
-def mode_of(tune: TuneOptions, wanted: ModelOptions, source: Source, images: int) -> str:
+def resolve_mode(tune: TuneOptions, wanted: ModelOptions, source: ModelSource, images: int) -> str:
     """The mode that --tune means for so many images to train on: "full", "head", "lora", "probe_then_full", or
     "probe_and_full": from a fresh head, with the probe as what the result must beat.
 
@@ -50,7 +50,7 @@ def mode_of(tune: TuneOptions, wanted: ModelOptions, source: Source, images: int
     the network cannot have.
     """
     if wanted.image_px is not None:
-        model_config.check_px(source, wanted.image_px)
+        model_config.check_input_size(source, wanted.image_px)
     if tune.tune == "full" or (tune.tune == "auto" and (wanted.from_scratch or tune.recipe == "guide")):
         return "full"
     if wanted.from_scratch:
@@ -58,26 +58,31 @@ def mode_of(tune: TuneOptions, wanted: ModelOptions, source: Source, images: int
     if tune.tune == "auto" and not has_linear_head(source):
         log.info("tune: full, since the head of %s is not one linear layer", source.name)
         return "full"
-    return recipes.auto_mode(model_config.family_of(source), images) if tune.tune == "auto" else tune.tune
+    return recipes.auto_tuning_mode(model_config.family_of(source), images) if tune.tune == "auto" else tune.tune
 
 
-def shown_smaller(
-    mode: str, tune: TuneOptions, wanted: ModelOptions, source: Source, division: Division, seed: int
+def uses_smaller_input(
+    mode: str, tune: TuneOptions, wanted: ModelOptions, source: ModelSource, division: DatasetSplits, seed: int
 ) -> bool:
     """Whether --tune auto will take a smaller input than the checkpoint's own, since the pictures are tiny."""
     if mode == "full" or tune.tune != "auto" or wanted.image_px is not None:
         return False
-    family, own = model_config.family_of(source), model_config.own_px(source)
-    return recipes.input_px(family, own, features.short_side(division.rows["train"], seed)) < own
+    family, own = model_config.family_of(source), model_config.checkpoint_input_size(source)
+    return recipes.input_px(family, own, features.median_short_side(division.rows["train"], seed)) < own
 
 
-def fit_aspect(mode: str, tune: TuneOptions, wanted: ModelOptions, source: Source, cut_share: float) -> None:
+def choose_aspect(mode: str, tune: TuneOptions, wanted: ModelOptions, source: ModelSource, cut_share: float) -> None:
     """With --aspect auto and no probe to ask: squash photos whose middle would miss too much of them.
 
     cut_share: share of the images of which the middle square shows less than two thirds.
     """
     probed = mode != "full" and tune.tune == "auto"
-    if wanted.aspect == "auto" and not probed and cut_share > CUT_SHARE and model_config.own_aspect(source) == "crop":
+    if (
+        wanted.aspect == "auto"
+        and not probed
+        and cut_share > CUT_SHARE
+        and model_config.checkpoint_aspect(source) == "crop"
+    ):
         wanted.aspect = "squash"
         log.info(
             "input: photos are squashed to a square, since the middle of %.0f %% of them would miss over a third "
@@ -86,29 +91,29 @@ def fit_aspect(mode: str, tune: TuneOptions, wanted: ModelOptions, source: Sourc
 
 
 @dataclass
-class Setup:
+class TrainingSetup:
     """All that a training is made of; once prepared, `trainer` starts from the same initial state at every call."""
 
     mode: str
-    source: Source
+    source: ModelSource
     data: DataOptions
     wanted: ModelOptions
     tune: TuneOptions
     augment: AugmentOptions
-    args: TrainOptions
-    division: Division
+    args: TrainingOptions
+    division: DatasetSplits
     run: run_folder.RunFolder
     is_demo: bool
-    speed: SpeedOptions = field(default_factory=SpeedOptions)
-    kept: Pixels = field(default_factory=Pixels)
-    start: Start = field(default_factory=Start)
+    speed: PerformanceOptions = field(default_factory=PerformanceOptions)
+    kept: PixelCache = field(default_factory=PixelCache)
+    start: WarmStart = field(default_factory=WarmStart)
 
-    def prepared(self) -> Setup:
+    def prepared(self) -> TrainingSetup:
         """The same setup with what it starts from, and with the input that its training images chose; rank 0 first."""
         own = {name: copy(getattr(self, name)) for name in ("wanted", "augment", "speed", "args")}
         ready = replace(self, **own)
         with ready.args.main_process_first():
-            ready.start = start(
+            ready.start = prepare_warm_start(
                 ready.mode, ready.source, ready.data, ready.wanted, ready.tune, ready.augment, ready.speed, ready.args,
                 ready.division, ready.kept,
             )  # fmt: skip
@@ -121,11 +126,13 @@ class Setup:
         """
         if self.start.probe is None or sum(map(len, self.division.paths.values())) > features.PROBED_IMAGES:
             return {}
-        extractor = extractor_of(
+        extractor = make_extractor(
             self.mode, self.source, self.data, self.tune, self.speed, self.args, self.division, self.kept
         )
         said = extractor.opinions(
-            Input(self.wanted.image_px or model_config.own_px(self.source), self.wanted.fixed_aspect),
+            InputFormat(
+                self.wanted.image_px or model_config.checkpoint_input_size(self.source), self.wanted.fixed_aspect
+            ),
             self.start.probe.strength, OPINIONS, balanced=self.args.class_weights == "balanced", seed=self.args.seed,
         )  # fmt: skip
         paths = [path for split in self.division.rows for path in self.division.paths[split]]
@@ -139,7 +146,7 @@ class Setup:
     def sources(self) -> dict:
         """Where model and images come from, as far as it is public: {"base_model", "dataset", "earlier", "demo"}."""
         fresh = self.wanted.from_scratch
-        base, before = (None, []) if fresh else (base_model(self.source), earlier(self.source))
+        base, before = (None, []) if fresh else (base_model(self.source), previous_datasets(self.source))
         return {"base_model": base, "dataset": location.hub_id(self.data), "earlier": before, "demo": self.is_demo}
 
     def trainer(self, batch: int, accumulation: int) -> ImageTrainer:
@@ -154,7 +161,7 @@ class Setup:
         if self.mode == "probe_and_full":
             head_of(classifier.network).reset_parameters()
         if self.tune.batch_norm == "hold":
-            param_groups.hold_batch_norm(module)
+            param_groups.freeze_batch_norm(module)
         args.per_device_train_batch_size, args.gradient_accumulation_steps = batch, accumulation
         if args.ddp_find_unused_parameters is None and classifier.network.config.model_type in KNOWN_TYPES:
             args.ddp_find_unused_parameters = False  # they use all; looking for others costs time and a warning
@@ -165,9 +172,9 @@ class Setup:
             *self._views(classifier),
             self._loss(),
             self.run,
-            param_groups.Rates(head, self.tune.layer_decay, self.tune.head_factor),
+            param_groups.LearningRates(head, self.tune.layer_decay, self.tune.head_factor),
             task=self._task(),
-            mix=mixing(self.augment.mixup, self.augment.cutmix),
+            mix=make_batch_mixing(self.augment.mixup, self.augment.cutmix),
             start=start,
             ema=self.tune.ema,
             captures=self.speed.cuda_graph == "auto",
@@ -175,7 +182,7 @@ class Setup:
 
     @property
     def expected(self) -> str:
-        """What `selection.keep_best` keeps unless something else is clearly better.
+        """What `weight_selection.select_weights` keeps unless something else is clearly better.
 
         With class weights the single images of rare classes weigh so much that training learns them by heart: on six
         digits at 100 : 1 the average with what it made of the probe was 0.05 below the probe.
@@ -186,7 +193,7 @@ class Setup:
 
     def _classifier(self) -> Classifier:
         """The network that fits the task, with the probe as its head if there is one."""
-        built = build(
+        built = build_classifier(
             self.source,
             self.division.classes,
             from_scratch=self.wanted.from_scratch,
@@ -206,12 +213,12 @@ class Setup:
     def _trained(self, classifier: Classifier) -> tuple[nn.Module, Collection[str]]:
         """What is trained in this mode, and the names of the head's parameters in it."""
         if self.mode == "head":
-            return HeadOnly(head_of(classifier.network), classifier.network.config), {
+            return HeadModel(head_of(classifier.network), classifier.network.config), {
                 "head.weight",
                 "head.bias",
             }
         if self.mode == "lora":
-            wrapped = lora.wrap(classifier, self.tune.lora_rank)
+            wrapped = lora.add_lora(classifier, self.tune.lora_rank)
             some, every = wrapped.get_nb_trainable_parameters()
             log.info("lora: %s of %s weights train (%.1f %%)", f"{some:,}", f"{every:,}", 100 * some / every)
             return wrapped, lora.head_names(wrapped)
@@ -221,33 +228,33 @@ class Setup:
         """Training and validation samples."""
         if self.mode == "head":
             splits = ("train", "validation")
-            return [features.FeatureView(self.start.features[s], self.division.labels(s)) for s in splits]
+            return [features.FeatureDataset(self.start.features[s], self.division.labels(s)) for s in splits]
         rows, keys = self.division.rows, self.division.keys
         return [
-            TrainingView(
+            TrainingDataset(
                 rows["train"],
                 classifier.processor,
-                plan_of(self.augment),
+                make_augmentation_plan(self.augment),
                 self.augment.train_px,
                 self.args.seed,
-                padded=input_size.shown(classifier.processor, classifier.image_px) == "pad",
+                padded=input_size.detect_aspect(classifier.processor, classifier.image_px) == "pad",
                 keys=keys["train"],
                 kept=self.kept,
                 short_px=self.speed.cache_px,
             ),
-            EvaluationView(rows["validation"], classifier.processor, keys=keys["validation"], kept=self.kept),
+            EvaluationDataset(rows["validation"], classifier.processor, keys=keys["validation"], kept=self.kept),
         ]
 
     def _loss(self) -> losses.ClassificationLoss:
         weights = None
         if self.args.class_weights == "balanced":
             labels = self.division.labels("train")
-            weights = losses.balanced_weights(labels, len(self.division.classes)).to(self.args.device)
+            weights = losses.balanced_class_weights(labels, len(self.division.classes)).to(self.args.device)
         return losses.ClassificationLoss(weights, self.args.label_smoothing_factor, self.args.focal)
 
-    def _task(self) -> diagnosis.Task:
+    def _task(self) -> diagnosis.TrainingTask:
         division = self.division
-        return diagnosis.Task(
+        return diagnosis.TrainingTask(
             division.classes,
             np.bincount(division.labels("train"), minlength=len(division.classes)).tolist(),
             len(division.rows["validation"]),
@@ -259,7 +266,7 @@ class Setup:
         )
 
 
-class HeadOnly(nn.Module):
+class HeadModel(nn.Module):
     """A network's head as a model of its own over features; trained here, it is trained in the network too."""
 
     def __init__(self, head: nn.Linear, config):

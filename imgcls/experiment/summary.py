@@ -8,7 +8,7 @@ from imgcls.hub import publish
 from imgcls.storage import run_folder
 
 
-def in_words(run: run_folder.RunFolder) -> str:
+def summary_text(run: run_folder.RunFolder) -> str:
     """A table of the splits, the weakest classes, the most confused pairs, findings, and what to do next."""
     numbers = run.read_json(run_folder.METRICS)
     train = numbers["train"]
@@ -17,7 +17,7 @@ def in_words(run: run_folder.RunFolder) -> str:
         f"{numbers['model']}, from {numbers['initialised']} weights, {len(numbers['classes'])} classes",
         f"{train['images']} images x {train['epochs']:g} epochs in {_duration(train['seconds'])}"
         f" ({train['images_per_second']:.0f} img/s), best epoch {train['best_epoch']:g}{stopped}",
-        *([f"limit: {diagnosis.limit_of(train['waiting'])}"] if "waiting" in train else []),
+        *([f"limit: {diagnosis.bottleneck(train['waiting'])}"] if "waiting" in train else []),
         *_kept(numbers.get("selection")),
         "",
         f"{'':12}{'images':>8}{'accuracy':>10}  {'95 % interval':15}{'macro F1':>9}{'loss':>8}",
@@ -80,7 +80,7 @@ def _next(run: run_folder.RunFolder) -> list[str]:
         f"use it:  python scripts/predict.py --run {run.path} FOLDER",
         'or:  python -c "from transformers import pipeline; '
         f"print(pipeline('image-classification', model='{run.path}')('photo.jpg'))\"",
-        f"share it:  {publish.command(run, private=publish.is_private(run))}",
+        f"share it:  {publish.push_command(run, private=publish.is_private(run))}",
         f"go on with more images:  python scripts/train.py --model {run.path} --data FOLDER --output_dir NEW",
     ]
 

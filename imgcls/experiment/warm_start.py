@@ -9,50 +9,50 @@ import numpy as np
 
 from imgcls.config import recipes
 from imgcls.config.data_options import AugmentOptions, DataOptions, ModelOptions, TuneOptions
-from imgcls.config.performance_options import SpeedOptions
-from imgcls.config.training_options import TrainOptions
+from imgcls.config.performance_options import PerformanceOptions
+from imgcls.config.training_options import TrainingOptions
 from imgcls.data import decoding
-from imgcls.data.dataset import Division
+from imgcls.data.dataset import DatasetSplits
 from imgcls.dataloading.augmentation import PLANS
 from imgcls.dataloading.image_datasets import EIGHTHS
 from imgcls.models import model_config
-from imgcls.models.input_size import Input
-from imgcls.models.source import Source
+from imgcls.models.input_size import InputFormat
+from imgcls.models.source import ModelSource
 from imgcls.probing import features, linear_probe
-from imgcls.storage.pixel_cache import Pixels
+from imgcls.storage.pixel_cache import PixelCache
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Start:
+class WarmStart:
     """What a training starts from beyond the checkpoint: a probe as head, and for --tune head kept features."""
 
-    probe: linear_probe.Probe | None = None
+    probe: linear_probe.LinearProbe | None = None
     features: dict[str, np.ndarray] = field(default_factory=dict)
 
 
-def start(
+def prepare_warm_start(
     mode: str,
-    source: Source,
+    source: ModelSource,
     data: DataOptions,
     wanted: ModelOptions,
     tune: TuneOptions,
     augment: AugmentOptions,
-    speed: SpeedOptions,
-    args: TrainOptions,
-    division: Division,
-    kept: Pixels,
-) -> Start:
+    speed: PerformanceOptions,
+    args: TrainingOptions,
+    division: DatasetSplits,
+    kept: PixelCache,
+) -> WarmStart:
     """Fit the probe where the mode has one; set the input (--tune auto), the size of training crops and of kept photos.
 
     kept: where photos are kept; the features of training images are taken from those, unless they are seen once alone.
     """
     family = model_config.family_of(source)
     chooses = mode != "full" and tune.tune == "auto"
-    image_px = wanted.image_px or model_config.own_px(source)
+    image_px = wanted.image_px or model_config.checkpoint_input_size(source)
     if chooses and wanted.image_px is None:
-        image_px = recipes.input_px(family, image_px, features.short_side(division.rows["train"], args.seed))
+        image_px = recipes.input_px(family, image_px, features.median_short_side(division.rows["train"], args.seed))
     crops = recipes.train_px(family, image_px)
     train_px = augment.train_px or crops.value
     share = (PLANS[augment.augment or "none"].crop_share or features.VIEWS.crop_share)[0]
@@ -64,10 +64,10 @@ def start(
         _sees_photos_once(mode, data, tune) and not _is_decoded(division, photos.value, args.seed)
     ):
         given.add("cache_px")
-    lines = recipes.fill([crops, photos], given, augment, speed)[1:]
-    found = Start()
+    lines = recipes.apply_choices([crops, photos], given, augment, speed)[1:]
+    found = WarmStart()
     if mode != "full":
-        extractor = extractor_of(mode, source, data, tune, speed, args, division, kept)
+        extractor = make_extractor(mode, source, data, tune, speed, args, division, kept)
         if chooses:
             _choose_input(extractor, wanted, args)
         found = _probed(mode, extractor, wanted, tune, args)
@@ -76,18 +76,18 @@ def start(
     return found
 
 
-def extractor_of(
+def make_extractor(
     mode: str,
-    source: Source,
+    source: ModelSource,
     data: DataOptions,
     tune: TuneOptions,
-    speed: SpeedOptions,
-    args: TrainOptions,
-    division: Division,
-    kept: Pixels,
-) -> features.Extractor:
-    """What computes the features of these images, after `start` has chosen the size of kept photos."""
-    return features.Extractor(
+    speed: PerformanceOptions,
+    args: TrainingOptions,
+    division: DatasetSplits,
+    kept: PixelCache,
+) -> features.FeatureExtractor:
+    """What computes the features of these images, after `prepare_warm_start` has chosen the size of kept photos."""
+    return features.FeatureExtractor(
         source,
         division,
         device=args.device,
@@ -102,27 +102,27 @@ def _sees_photos_once(mode: str, data: DataOptions, tune: TuneOptions) -> bool:
     return mode == "head" and tune.views == 1 and not data.folds
 
 
-def _is_decoded(division: Division, short_px: int, seed: int) -> bool:
+def _is_decoded(division: DatasetSplits, short_px: int, seed: int) -> bool:
     """Whether most photos are so large that the check keeps JPEGs as small as these, decoded."""
-    least = max(EIGHTHS[0], decoding.ENOUGH * short_px)
-    return 8 * least <= features.short_side(division.rows["train"], seed) <= 8 * EIGHTHS[1]
+    least = max(EIGHTHS[0], decoding.SCALED_DECODE_MARGIN * short_px)
+    return 8 * least <= features.median_short_side(division.rows["train"], seed) <= 8 * EIGHTHS[1]
 
 
-def _choose_input(extractor: features.Extractor, wanted: ModelOptions, args: TrainOptions) -> None:
+def _choose_input(extractor: features.FeatureExtractor, wanted: ModelOptions, args: TrainingOptions) -> None:
     balanced = args.class_weights == "balanced"
-    chosen = features.best_input(extractor, wanted.image_px, wanted.fixed_aspect, balanced=balanced, seed=args.seed)
+    chosen = features.choose_input(extractor, wanted.image_px, wanted.fixed_aspect, balanced=balanced, seed=args.seed)
     wanted.image_px, wanted.aspect = chosen.image_px, chosen.aspect or "auto"
     log.info("input: %s", chosen)
 
 
 def _probed(
-    mode: str, extractor: features.Extractor, wanted: ModelOptions, tune: TuneOptions, args: TrainOptions
-) -> Start:
-    shown = Input(wanted.image_px or model_config.own_px(extractor.source), wanted.fixed_aspect)
+    mode: str, extractor: features.FeatureExtractor, wanted: ModelOptions, tune: TuneOptions, args: TrainingOptions
+) -> WarmStart:
+    shown = InputFormat(wanted.image_px or model_config.checkpoint_input_size(extractor.source), wanted.fixed_aspect)
     balanced = args.class_weights == "balanced"
     fitted = extractor.probe(shown, features.PROBED_IMAGES, balanced=balanced, seed=args.seed)
     if mode != "head":
-        return Start(fitted)
+        return WarmStart(fitted)
     built = extractor.build(shown.image_px, shown.aspect)
     views = [extractor.features(built, "train", view=view, seed=args.seed) for view in range(tune.views)]
-    return Start(fitted, {"train": np.stack(views), "validation": extractor.features(built, "validation")[None]})
+    return WarmStart(fitted, {"train": np.stack(views), "validation": extractor.features(built, "validation")[None]})

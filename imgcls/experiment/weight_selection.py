@@ -7,20 +7,21 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from imgcls.evaluation.intervals import surplus
+from imgcls.evaluation.intervals import significant_margin
 from imgcls.models import inference
 from imgcls.training.trainer import ImageTrainer
 
 # Share of the way from the probe to the fine-tuned weights. Half-way is often better than either end (Wortsman et al.
 # 2022, "Robust fine-tuning of zero-shot models").
-SHARES = {"probe": 0.0, "average": 0.5, "fine-tuned": 1.0}
+FRACTIONS = {"probe": 0.0, "average": 0.5, "fine-tuned": 1.0}
 
 
-def keep_best(trainer: ImageTrainer, wanted: str = "best", expected: str = "average") -> dict | None:
+def select_weights(trainer: ImageTrainer, wanted: str = "best", expected: str = "average") -> dict | None:
     """Give the trainer's network the weights that validation likes best, and say which.
 
     wanted: "best", or the name of the one to keep. expected: what is kept unless another is clearly better
-    (`intervals.surplus`); "fine-tuned" when the training did not start from the probe, so that their average is
+    (`intervals.significant_margin`); "fine-tuned" when the training did not start from the probe, so that their
+    average is
     nothing. None when there is no probe. Returns {"kept", "accuracy" of each}.
     """
     if trainer.start is None:
@@ -29,19 +30,19 @@ def keep_best(trainer: ImageTrainer, wanted: str = "best", expected: str = "aver
     end = {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
     labels = np.asarray(trainer.eval_dataset.labels)
     correct = {}
-    for name, share in SHARES.items():
+    for name, share in FRACTIONS.items():
         if name == "average" and expected == "fine-tuned" and wanted != name:
             continue
-        network.load_state_dict(between(trainer.start, end, share))
+        network.load_state_dict(interpolate_weights(trainer.start, end, share))
         network.eval()
         logits = inference.all_logits(network, trainer.eval_dataset, args)
         correct[name] = logits.argmax(1) == labels
-    kept = choose(correct, expected) if wanted == "best" else wanted
-    network.load_state_dict(between(trainer.start, end, SHARES[kept]))
+    kept = choose_weights(correct, expected) if wanted == "best" else wanted
+    network.load_state_dict(interpolate_weights(trainer.start, end, FRACTIONS[kept]))
     return {"kept": kept, "accuracy": {name: round(float(right.mean()), 4) for name, right in correct.items()}}
 
 
-def between(start: Mapping[str, torch.Tensor], end: Mapping[str, torch.Tensor], share: float) -> dict:
+def interpolate_weights(start: Mapping[str, torch.Tensor], end: Mapping[str, torch.Tensor], share: float) -> dict:
     """Weights `share` of the way from start to end; whole numbers (counters) are the end's.
 
     Of an adapter's two factors only the second, which starts at 0, goes the way: then their product does.
@@ -52,8 +53,8 @@ def between(start: Mapping[str, torch.Tensor], end: Mapping[str, torch.Tensor], 
     }
 
 
-def choose(correct: Mapping[str, np.ndarray], expected: str = "average") -> str:
+def choose_weights(correct: Mapping[str, np.ndarray], expected: str = "average") -> str:
     """The name of the candidate to keep; correct: bool (N,) of each, for the same images in the same order."""
-    lead = {name: surplus(right, correct[expected]) for name, right in correct.items()}
+    lead = {name: significant_margin(right, correct[expected]) for name, right in correct.items()}
     best = max(lead, key=lead.__getitem__)
     return best if lead[best] else expected

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from imgcls.evaluation.intervals import wilson_interval
 from imgcls.evaluation.scores import most_confused
-from imgcls.hub.markdown import code, escaped, table
-from imgcls.hub.run_profile import Profile
+from imgcls.hub.markdown import code, escape, table
+from imgcls.hub.run_profile import RunProfile
 from imgcls.storage import run_folder
 
 SHOWN_CLASSES = 200  # rows of a table
@@ -24,7 +24,7 @@ JUDGED_ON = {
 }
 
 
-def data(of: Profile) -> str:
+def data_section(of: RunProfile) -> str:
     """Where the images come from, what was left out, and how many of each class were used for what."""
     if of.dataset:
         source = f"[{of.dataset}](https://huggingface.co/datasets/{of.dataset})."
@@ -34,7 +34,7 @@ def data(of: Profile) -> str:
         source = "A collection of images that is not part of this repository."
     counts = of.counts
     splits = [s for s in ("train", "validation", "test") if any(k[s] for k in counts.values())]
-    rows = [[escaped(c), *(k[s] for s in splits)] for c, k in counts.items()][:SHOWN_CLASSES]
+    rows = [[escape(c), *(k[s] for s in splits)] for c, k in counts.items()][:SHOWN_CLASSES]
     total = ["all", *(sum(k[s] for k in counts.values()) for s in splits)]
     reasons = Counter(map(_kind, (row["reason"] for row in of.run.read_csv(run_folder.EXCLUDE))))
     left_out = ", ".join(f"{n} {why}" for why, n in reasons.most_common()) or "nothing"
@@ -55,12 +55,12 @@ def _kind(reason: str) -> str:
     return next((kind for start, kind in kinds.items() if reason.startswith(start)), "unreadable or by choice")
 
 
-def procedure(of: Profile) -> str:
+def procedure_section(of: RunProfile) -> str:
     """What the network was shown, how long, by which command and with which settings."""
     train, options, kept = of.metrics["train"], of.options, of.metrics.get("selection")
     plain = options.get("tune") == "head" or options.get("augment") == "none"
     crops = "" if plain else "; training sees random crops, changed a little (augmentation)"
-    rows = [[f"`{k}`", escaped(options[k])] for k in SETTINGS if options.get(k) not in (None, 0, False)]
+    rows = [[f"`{k}`", escape(options[k])] for k in SETTINGS if options.get(k) not in (None, 0, False)]
     stopped = ", stopped early" if train["stopped_early"] else ""
     if options.get("search"):
         stopped += f"; {options['search']} settings were tried before, and validation chose among them"
@@ -75,7 +75,7 @@ def procedure(of: Profile) -> str:
     return "\n\n".join([*parts, table([["option", "value"], *rows])])
 
 
-def evaluation(of: Profile) -> str:
+def evaluation_section(of: RunProfile) -> str:
     """Each part that was judged, each class with its interval, and what is taken for what."""
     name, numbers = of.judged
     overview = [["images of", "images", "accuracy", "95 % interval", "macro F1", "balanced accuracy", "loss"]]
@@ -86,7 +86,7 @@ def evaluation(of: Profile) -> str:
     rows = [["class", "images", "recall", "95 % interval", "precision", "F1"]]
     for c, k in by_recall[:SHOWN_CLASSES]:
         interval = "{:.2f} to {:.2f}".format(*recall_interval(k)) if k["support"] else "–"
-        rows.append([escaped(c), k["support"], k["recall"], interval, k["precision"], k["f1"]])
+        rows.append([escape(c), k["support"], k["recall"], interval, k["precision"], k["f1"]])
     parts = [
         "**Testing data.** Images of the same collection that were not trained on. **Factors.** Classes. **Metrics.** "
         "See the glossary; intervals are Wilson's.",
@@ -96,12 +96,12 @@ def evaluation(of: Profile) -> str:
     ]
     confused = most_confused(numbers["confusion_matrix"], of.classes, 5)
     if confused:
-        pairs = (f"{escaped(a)} for {escaped(b)} ({n} of {numbers['per_class'][a]['support']})" for a, b, n in confused)
+        pairs = (f"{escape(a)} for {escape(b)} ({n} of {numbers['per_class'][a]['support']})" for a, b, n in confused)
         parts.append(f"**Taken for another most often:** {', '.join(pairs)}.")
     return "\n\n".join([*parts, *_pictures(of, {"confusion_matrix": "Which class is taken for which"})])
 
 
-def confidence(of: Profile) -> str:
+def confidence_section(of: RunProfile) -> str:
     """Whether confidence means what it says, and from where on answers can be left alone."""
     trust = of.run.read_json(run_folder.CALIBRATION)
     if not trust or trust["ece_before"] is None:
@@ -134,6 +134,6 @@ def recall_interval(of: Mapping) -> tuple[float, float]:
     return wilson_interval(round(of["recall"] * of["support"]), of["support"])
 
 
-def _pictures(of: Profile, named: Mapping[str, str]) -> list[str]:
+def _pictures(of: RunProfile, named: Mapping[str, str]) -> list[str]:
     files = {f"{run_folder.FIGURES}/{name}.png": words for name, words in named.items()}
     return [f"![{words}]({file})" for file, words in files.items() if file in of.files]

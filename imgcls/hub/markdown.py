@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 _MEANT = re.compile(r"([\\`*_{}\[\]<>#|~&$@^]|:(?=\S)|(?<=www)\.)", re.IGNORECASE)
 
 
-def escaped(name: object) -> str:
+def escape(name: object) -> str:
     """Any name as text in a line of Markdown; line breaks and control signs are shown by their codes."""
     shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(name))
     return _MEANT.sub(r"\\\1", shown).strip() or "(no name)"
 
 
-def bullets(entries: Mapping[str, str]) -> str:
+def bullet_list(entries: Mapping[str, str]) -> str:
     """A list of names in bold and what is said of them."""
     return "\n".join(f"- **{name}:** {text}" for name, text in entries.items())
 

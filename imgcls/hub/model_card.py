@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from huggingface_hub import EvalResult, ModelCardData
 
 from imgcls.hub import card_sections
-from imgcls.hub.markdown import bullets, code, escaped
-from imgcls.hub.run_profile import Profile
+from imgcls.hub.markdown import bullet_list, code, escape
+from imgcls.hub.run_profile import RunProfile
 from imgcls.storage import run_folder
 
 LIBRARIES = {"timm_wrapper": "timm"}  # by model type; all others are transformers' own
@@ -29,23 +29,27 @@ METRICS = {  # of metrics.json, by the names that the Hub gives them
 _STAMP = re.compile(r"\n<!-- imgcls [0-9a-f]{16}: .*? -->\n\Z")
 
 
-def render(of: Profile) -> str:
+def render_model_card(of: RunProfile) -> str:
     """The whole card: metadata and text."""
     sections = {
         "How to use it": _use(of),
         "Model details": _details(of),
         "Uses": _uses(of),
         "Bias, risks and limitations": _limits(of),
-        "Training data": card_sections.data(of),
-        "Training procedure": card_sections.procedure(of),
-        "Evaluation": card_sections.evaluation(of),
-        "How far to trust its confidence": card_sections.confidence(of),
+        "Training data": card_sections.data_section(of),
+        "Training procedure": card_sections.procedure_section(of),
+        "Evaluation": card_sections.evaluation_section(of),
+        "How far to trust its confidence": card_sections.confidence_section(of),
         "Environmental impact": _impact(of),
         "Technical specifications": _technical(of),
         "Glossary": _GLOSSARY,
         "Citation, authors, contact": _contact(of),
     }
-    parts = [f"---\n{metadata(of).to_yaml()}\n---", _headline(of), *(f"## {k}\n\n{v}" for k, v in sections.items())]
+    parts = [
+        f"---\n{card_metadata(of).to_yaml()}\n---",
+        _headline(of),
+        *(f"## {k}\n\n{v}" for k, v in sections.items()),
+    ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -60,7 +64,7 @@ def stamped(text: str) -> str:
     return f"{text}\n<!-- imgcls {digest}: once this card is edited by hand, it is kept and pushed as it is -->\n"
 
 
-def metadata(of: Profile) -> ModelCardData:
+def card_metadata(of: RunProfile) -> ModelCardData:
     """What the Hub reads: licence, origin, task, library and what was measured."""
     name, numbers = of.judged
     results = [
@@ -91,16 +95,16 @@ def metadata(of: Profile) -> ModelCardData:
     )
 
 
-def _has(of: Profile, folder: str) -> bool:
+def _has(of: RunProfile, folder: str) -> bool:
     return any(name.startswith(f"{folder}/") for name in of.files)
 
 
-def _headline(of: Profile) -> str:
+def _headline(of: RunProfile) -> str:
     name, numbers = of.judged
     low, high = numbers["accuracy_ci95"]
     demo = f" Try it in the browser: https://huggingface.co/spaces/{of.space}" if of.space else ""
     return (
-        f"# {escaped(of.title)}\n\nSorts photos into {len(of.classes)} classes: {_named(of.classes)}. "
+        f"# {escape(of.title)}\n\nSorts photos into {len(of.classes)} classes: {_named(of.classes)}. "
         f"Trained from {_origin(of)}.\n\n**Accuracy {numbers['accuracy']:.3f}** (95 % interval {low:.3f} to "
         f"{high:.3f}) on {numbers['images']:,} {card_sections.JUDGED_ON[name]}.{demo}"
     )
@@ -108,16 +112,16 @@ def _headline(of: Profile) -> str:
 
 def _named(classes: list[str]) -> str:
     more = f" and {len(classes) - NAMED_CLASSES} more" if len(classes) > NAMED_CLASSES else ""
-    return ", ".join(map(escaped, classes[:NAMED_CLASSES])) + more
+    return ", ".join(map(escape, classes[:NAMED_CLASSES])) + more
 
 
-def _origin(of: Profile) -> str:
+def _origin(of: RunProfile) -> str:
     if of.base_model:
         return f"[{of.base_model}](https://huggingface.co/{of.base_model})"
     return "random weights" if of.metrics["initialised"] == "random" else "weights that are not on the Hub"
 
 
-def _use(of: Profile) -> str:
+def _use(of: RunProfile) -> str:
     pipeline = f"""
 from transformers import pipeline
 
@@ -149,24 +153,24 @@ session = onnxruntime.InferenceSession(hf_hub_download("{of.repo_id}", "export/m
     return "\n\n".join(parts)
 
 
-def _details(of: Profile) -> str:
+def _details(of: RunProfile) -> str:
     kind = (of.config.architectures or [of.config.model_type])[0]
     version = of.made.get("versions", {}).get("imgcls")
     made = f"{of.made['date']}, with imgcls {version}" if version else "on a day that was not recorded"
-    return bullets({
+    return bullet_list({
         "Developed and shared by": of.owner or "not stated",
         "Model type": f"image classifier ({kind})",
         "Trained from": _origin(of),
         "Input": of.view,
         "Output": f"logits of {len(of.classes)} classes, named in `config.json`",
-        "Size": f"{of.parameters / 1e6:.1f} M parameters, {run_folder.size_text(of.weight_bytes)}",
+        "Size": f"{of.parameters / 1e6:.1f} M parameters, {run_folder.format_bytes(of.weight_bytes)}",
         "License": of.license or "not stated",
         "Language": "none; classes are called as their folders were",
         "Made": made,
     })  # fmt: skip
 
 
-def _uses(of: Profile) -> str:
+def _uses(of: RunProfile) -> str:
     return (
         "**Direct use.** Photos like those it was trained on (see Training data), each of one of its classes.\n\n"
         f"**Downstream use.** A start for other classes of similar photos: `train.py --model {of.repo_id}`.\n\n"
@@ -175,13 +179,13 @@ def _uses(of: Profile) -> str:
     )
 
 
-def _limits(of: Profile) -> str:
+def _limits(of: RunProfile) -> str:
     name, numbers = of.judged
     findings = of.run.read_json(run_folder.DIAGNOSIS) or []
-    lines = [f"{escaped(found['evidence'])}. {escaped(found['advice'])}" for found in findings]
+    lines = [f"{escape(found['evidence'])}. {escape(found['advice'])}" for found in findings]
     seen = of.run.read_json(run_folder.CHECK) or []
     problems = [p for p in seen if p["severity"] != "info" and p["code"] not in CURED]
-    lines += [f"In its data: {escaped(_without_files(problem))}." for problem in problems]
+    lines += [f"In its data: {escape(_without_files(problem))}." for problem in problems]
     missed = [c for c, k in numbers["per_class"].items() if k["support"] and card_sections.recall_interval(k)[0] < 0.5]
     if missed:
         lines.append(f"It may miss more than half of the photos of (95 % interval of recall): {_named(missed)}.")
@@ -206,26 +210,26 @@ def _without_files(problem: Mapping) -> str:
     return problem["message"] if of_classes else problem["message"].split(": ")[0]
 
 
-def _impact(of: Profile) -> str:
-    return bullets({
-        "Hardware": escaped(of.made.get("machine", "not recorded")),
+def _impact(of: RunProfile) -> str:
+    return bullet_list({
+        "Hardware": escape(of.made.get("machine", "not recorded")),
         "Hours of this training": f"{of.metrics['train']['seconds'] / 3600:.3f}",
         "Cloud provider, region": "not recorded",
         "Energy, carbon": "not measured",
     })  # fmt: skip
 
 
-def _technical(of: Profile) -> str:
+def _technical(of: RunProfile) -> str:
     loss = "focal loss" if of.options.get("focal") else "cross-entropy"
     versions = ", ".join(f"{name} {version}" for name, version in of.made.get("versions", {}).items())
-    return bullets({
+    return bullet_list({
         "Architecture and objective": f"`{of.config.model_type}`, {loss} over {len(of.classes)} classes",
-        "Compute": escaped(of.made.get("machine", "not recorded")),
+        "Compute": escape(of.made.get("machine", "not recorded")),
         "Software": versions or "not recorded",
     })  # fmt: skip
 
 
-_GLOSSARY = bullets({
+_GLOSSARY = bullet_list({
     "Accuracy": "share of photos whose class is named rightly",
     "Recall, precision": "that share among the photos of a class; the share that is right among those called so",
     "F1": "the harmonic mean of recall and precision; macro F1 is its mean over classes",
@@ -236,7 +240,7 @@ _GLOSSARY = bullets({
 })  # fmt: skip
 
 
-def _contact(of: Profile) -> str:
+def _contact(of: RunProfile) -> str:
     written = "This card was written by imgcls from what it measured."
     if not of.owner:
         return written

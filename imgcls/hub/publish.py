@@ -16,8 +16,8 @@ from safetensors import SafetensorError
 from imgcls.errors import HubError, RunError
 from imgcls.hub import model_card, repository
 from imgcls.hub import space as spaces
-from imgcls.hub.markdown import bullets, code
-from imgcls.hub.run_profile import Profile
+from imgcls.hub.markdown import bullet_list, code
+from imgcls.hub.run_profile import RunProfile
 from imgcls.models import registry
 from imgcls.storage import run_folder
 from imgcls.system import network, redaction
@@ -29,7 +29,7 @@ NUMBERS = (run_folder.METRICS, run_folder.CALIBRATION)
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 LICENSE_WAIT_S = 10
 # What a push may have left in a repository; what of it a later one does not bring would belong to other weights.
-OWN = (
+OWN_FILES = (
     "config.json", "preprocessor_config.json", "model", run_folder.METRICS, run_folder.CALIBRATION, run_folder.REPORT,
     f"{run_folder.FIGURES}/", f"{run_folder.ADAPTER}/", f"{run_folder.EXPORT}/",
 )  # fmt: skip
@@ -37,7 +37,7 @@ PLACEHOLDER = "YOUR-NAME"  # the owner in the card of a run that has no reposito
 _KNOWN = {c.hub_id: c.licence for c in registry.CHECKPOINTS.values()}
 
 
-def check(run: run_folder.RunFolder, include: Collection[str] = ()) -> None:
+def check_pushable(run: run_folder.RunFolder, include: Collection[str] = ()) -> None:
     """Raises RunError unless the run is finished, whole, has what is to be included, and a card that the Hub takes."""
     if not (run.finished and (run / run_folder.WEIGHTS).is_file() and (run / "config.json").is_file()):
         raise RunError(f"Expected a finished run in {run.path}, got none. Train first, or give another --run.")
@@ -48,7 +48,7 @@ def check(run: run_folder.RunFolder, include: Collection[str] = ()) -> None:
     if "report" in include and not (run / run_folder.REPORT).is_file():
         raise RunError(f"Expected {run_folder.REPORT} in {run.path}, got none. Leave out --include report.")
     try:
-        model_card.render(Profile(run, "owner/name"))
+        model_card.render_model_card(RunProfile(run, "owner/name"))
     except (KeyError, TypeError, ValueError, OSError, AttributeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise RunError(
@@ -66,7 +66,7 @@ def check(run: run_folder.RunFolder, include: Collection[str] = ()) -> None:
             ) from error
 
 
-def command(run: run_folder.RunFolder, repo: str | None = None, private: bool = False) -> str:
+def push_command(run: run_folder.RunFolder, repo: str | None = None, private: bool = False) -> str:
     """The command that pushes a finished run, or goes on with a push that failed."""
     words = ["python", "scripts/push.py", f"--run={run.path}" if str(run.path).startswith("-") else "--run"]
     words += [] if "=" in words[-1] else [str(run.path)]
@@ -78,7 +78,7 @@ def is_private(run: run_folder.RunFolder) -> bool:
     return bool((run.read_options() or {}).get("hub_private_repo"))
 
 
-def push(
+def push_run(
     run: run_folder.RunFolder,
     repo: repository.Repo,
     *,
@@ -97,8 +97,8 @@ def push(
         _warn_of_edited(run, edited, license, space)
     name = run.path.resolve().name
     try:
-        with staged(run, repo.repo_id, license=stated, include=include, space=space) as files:
-            repository.send(repo, files, f"Model trained by imgcls: {name}", again, OWN)
+        with stage_files(run, repo.repo_id, license=stated, include=include, space=space) as files:
+            repository.upload_files(repo, files, f"Model trained by imgcls: {name}", again, OWN_FILES)
     except OSError as error:
         raise HubError(
             f"Expected {run.path} to be read and a copy of its texts written to {tempfile.gettempdir()}, got "
@@ -120,7 +120,7 @@ def edited_card(run: run_folder.RunFolder) -> str | None:
 def _warn_of_edited(run: run_folder.RunFolder, text: str, license: str | None, space: str | None) -> None:
     place = run / run_folder.CARD
     log.info("card: %s was edited by hand and is pushed as it is (delete it for a new one)", place)
-    _, numbers = Profile(run, PLACEHOLDER).judged
+    _, numbers = RunProfile(run, PLACEHOLDER).judged
     if f"{numbers['accuracy']:.3f}" not in text:
         log.warning("warning: card: it does not state this run's accuracy, %.3f: of another run?", numbers["accuracy"])
     for option, value in (("--license", license), ("--space", space)):
@@ -130,8 +130,8 @@ def _warn_of_edited(run: run_folder.RunFolder, text: str, license: str | None, s
 
 def push_space(repo: repository.Repo, model: str, *, private: bool, again: str) -> str:
     """Send the page to try `model`; returns its address."""
-    with spaces.staged(model, private=private) as files:
-        repository.send(repo, files, f"Page to try {model}", again)
+    with spaces.stage_space(model, private=private) as files:
+        repository.upload_files(repo, files, f"Page to try {model}", again)
     return repo.url
 
 
@@ -151,7 +151,7 @@ def license_of(run: run_folder.RunFolder) -> str | None:
 
 
 @contextlib.contextmanager
-def staged(
+def stage_files(
     run: run_folder.RunFolder,
     repo_id: str,
     *,
@@ -166,16 +166,20 @@ def staged(
     with tempfile.TemporaryDirectory(prefix="imgcls-push-") as name:
         beside = Path(name)
         files = {file.relative_to(run.path).as_posix(): file for file in sorted(_chosen(run, include))}
-        profile = Profile(run, repo_id, license, [*files], space)
+        profile = RunProfile(run, repo_id, license, [*files], space)
         metrics = json.dumps(public_metrics(profile), ensure_ascii=False)
         files[run_folder.METRICS] = _written(beside / run_folder.METRICS, metrics + "\n")
         if run_folder.REPORT in files:
             page = (run / run_folder.REPORT).read_text("utf-8", "replace")
-            files[run_folder.REPORT] = _written(beside / run_folder.REPORT, redaction.hidden(page, private_paths(run)))
+            files[run_folder.REPORT] = _written(beside / run_folder.REPORT, redaction.redact(page, private_paths(run)))
         if f"{run_folder.ADAPTER}/adapter_config.json" in files:
             _describe_adapter(profile, files, beside)
         edited = edited_card(run)
-        text = model_card.stamped(model_card.render(profile)) if edited is None else _filled(edited, run, repo_id)
+        text = (
+            model_card.stamped(model_card.render_model_card(profile))
+            if edited is None
+            else _filled(edited, run, repo_id)
+        )
         files[run_folder.CARD] = _written(beside / run_folder.CARD, text)
         if edited is None:
             _keep_card(run, text)
@@ -191,15 +195,15 @@ def _filled(text: str, run: run_folder.RunFolder, repo_id: str) -> str:
     return text.replace(_unnamed(run), repo_id).replace(PLACEHOLDER, repo_id.split("/")[0])
 
 
-def describe(run: run_folder.RunFolder) -> None:
+def write_model_card(run: run_folder.RunFolder) -> None:
     """The card of a run that has no repository yet, without network; one that was edited stays."""
     if edited_card(run) is not None:
         log.info("card: %s was edited by hand and stays as it is (delete it for a new one)", run / run_folder.CARD)
         return
     base = run.read_json(run_folder.METRICS)["sources"]["base_model"]
     figures = [f"{run_folder.FIGURES}/{file.name}" for file in (run / run_folder.FIGURES).glob("*.png")]
-    profile = Profile(run, _unnamed(run), _KNOWN.get(base), figures)
-    _keep_card(run, model_card.stamped(model_card.render(profile)))
+    profile = RunProfile(run, _unnamed(run), _KNOWN.get(base), figures)
+    _keep_card(run, model_card.stamped(model_card.render_model_card(profile)))
 
 
 def _keep_card(run: run_folder.RunFolder, text: str) -> None:
@@ -209,12 +213,12 @@ def _keep_card(run: run_folder.RunFolder, text: str) -> None:
         log.warning("warning: card: it is not kept in %s: %s", run.path, error.strerror)
 
 
-def public_metrics(of: Profile) -> dict:
+def public_metrics(of: RunProfile) -> dict:
     """metrics.json without what tells of this machine."""
     made = {name: value for name, value in of.made.items() if name != "folder"}
     if of.command:
         made["command"] = of.command
-    return {**of.metrics, "model": of.base_model or redaction.last_name(of.metrics["model"]), "made": made}
+    return {**of.metrics, "model": of.base_model or redaction.basename(of.metrics["model"]), "made": made}
 
 
 def private_paths(run: run_folder.RunFolder) -> set[str]:
@@ -225,7 +229,7 @@ def private_paths(run: run_folder.RunFolder) -> set[str]:
     made = metrics.get("made", {})
     values += [metrics.get("model"), made.get("folder"), str(run.path), str(run.path.resolve())]
     values += shlex.split(made.get("command", ""))
-    found = {v for v in values if isinstance(v, str) and v not in public and redaction.last_name(v) != v}
+    found = {v for v in values if isinstance(v, str) and v not in public and redaction.basename(v) != v}
     with contextlib.suppress(RuntimeError, OSError):  # "~" of nobody
         found |= {str(Path(v).expanduser().resolve()) for v in found}
     rows = [Path(row["path"]) for row in run.read_csv(run_folder.SPLIT)]
@@ -254,7 +258,7 @@ def _written(file: Path, text: str) -> Path:
     return file
 
 
-def _describe_adapter(of: Profile, files: dict[str, Path], beside: Path) -> None:
+def _describe_adapter(of: RunProfile, files: dict[str, Path], beside: Path) -> None:
     """Give the adapter the name of its base, and a card of its own."""
     name = f"{run_folder.ADAPTER}/adapter_config.json"
     config = json.loads(files[name].read_text("utf-8")) | {"base_model_name_or_path": of.base_model}
@@ -263,7 +267,7 @@ def _describe_adapter(of: Profile, files: dict[str, Path], beside: Path) -> None
     files[readme] = _written(beside / readme, adapter_card(of, config))
 
 
-def adapter_card(of: Profile, config: dict) -> str:
+def adapter_card(of: RunProfile, config: dict) -> str:
     """The card of a LoRA run's adapter: its base, its rank, and how it is put on."""
     base = of.base_model or "FOLDER_OF_THE_CHECKPOINT"
     facts = {"library_name": "peft", "base_model": of.base_model, "license": of.license,
@@ -277,7 +281,7 @@ base = AutoModelForImageClassification.from_pretrained(
     "{base}", num_labels={len(of.classes)}, ignore_mismatched_sizes=True
 )
 model = PeftModel.from_pretrained(base, "{of.repo_id}", subfolder="{run_folder.ADAPTER}")"""
-    about = bullets({
+    about = bullet_list({
         "Base model": f"[{base}](https://huggingface.co/{base})" if of.base_model else "one that is not on the Hub",
         "Rank": str(config.get("r")),
         "Merged, with all numbers": f"[{of.repo_id}](https://huggingface.co/{of.repo_id})",

@@ -51,7 +51,9 @@ class Repo:
         return f"{constants.ENDPOINT}/{'spaces/' if self.kind == 'space' else ''}{self.repo_id}"
 
 
-def claim(name: str, *, token: str | None = None, private: bool = False, kind: str = "model", again: str = "") -> Repo:
+def claim_repository(
+    name: str, *, token: str | None = None, private: bool = False, kind: str = "model", again: str = ""
+) -> Repo:
     """Find or make the repository `name` ("owner/name", or "name" of one's own), and make sure that it can be written.
 
     token: instead of the saved login. again: the command that goes on once the cause is mended. Each question to the
@@ -98,7 +100,7 @@ def check_name(name: str, again: str = "") -> None:
         ) from error
 
 
-def send(repo: Repo, files: Mapping[str, Path], message: str, again: str, own: Sequence[str] = ()) -> str:
+def upload_files(repo: Repo, files: Mapping[str, Path], message: str, again: str, own: Sequence[str] = ()) -> str:
     """Commit the files that the repository lacks, all or none; returns the commit's id.
 
     files: path in the repository -> file. again: the command that goes on; what arrived is not sent again. own: names
@@ -109,7 +111,7 @@ def send(repo: Repo, files: Mapping[str, Path], message: str, again: str, own: S
         if Path(file).suffix in TEXTS and repo.token.encode() in Path(file).read_bytes():
             raise HubError(f"Expected {name} without the Hub token, got it in {file}. Take it out and push again.")
     size = sum(Path(file).stat().st_size for file in files.values())
-    log.info("push: %d files, %s, to %s", len(files), run_folder.size_text(size), repo.url)
+    log.info("push: %d files, %s, to %s", len(files), run_folder.format_bytes(size), repo.url)
     order = {
         "repo_id": repo.repo_id, "kind": repo.kind, "token": repo.token, "message": message,
         "files": {name: str(file) for name, file in files.items()}, "own": list(own),
@@ -171,7 +173,7 @@ def _check_write(api: HfApi, repo_id: str, kind: str) -> None:
 
 
 def in_words(fault: Mapping, what: str, again: str) -> str:
-    """A fault as one line. fault: as of `upload.fault`. what: what was tried, "to ..."."""
+    """A fault as one line. fault: see `upload_process.fault`. what: what was tried, "to ..."."""
     name, status, text = fault["fault"], fault["status"], fault["text"]
     login = f"Make a token with write access at {constants.ENDPOINT}/settings/tokens and log in with `hf auth login`."
     if status == 401:
@@ -200,7 +202,8 @@ def _then(again: str) -> str:
 
 
 def _uploaded(order: Mapping, *, plain: bool) -> dict:
-    """Run `upload` and watch it: its answer, or a fault called "Stalled" once nothing leaves this machine any more."""
+    """Run `upload_process` and watch it: its answer, or a fault called "Stalled" once nothing leaves this machine any
+    more."""
     settings = {"HF_HUB_DISABLE_PROGRESS_BARS": "1"} | ({"HF_HUB_DISABLE_XET": "1"} if plain else {})
     child = subprocess.Popen(
         [sys.executable, "-P", "-m", "imgcls.hub.upload_process"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -242,9 +245,9 @@ def _watch(child: subprocess.Popen, size: int) -> str | None:
         if now - last > STALLED_S:
             return f"nothing was sent for {now - last:.0f} s"
         if now - start > STALLED_S + size / SLOWEST:
-            return f"{run_folder.size_text(size)} are not there after {now - start:.0f} s"
+            return f"{run_folder.format_bytes(size)} are not there after {now - start:.0f} s"
         if now - said > SAY_S:
-            log.info("push: %.0f s, %s left this machine", now - start, run_folder.size_text(sent - began))
+            log.info("push: %.0f s, %s left this machine", now - start, run_folder.format_bytes(sent - began))
             said = now
 
 

@@ -21,7 +21,7 @@ WAYS = {"crop": "the middle of the photo", "pad": "the whole photo, padded to a 
 
 
 @dataclass
-class Profile:
+class RunProfile:
     """A run as it is known under `repo_id`.
 
     repo_id: "owner/name", or the run's own name as long as it has none. license: None leaves it open. files: names of
@@ -56,7 +56,7 @@ class Profile:
 
     @property
     def made(self) -> Mapping:
-        """As of `made.facts`; empty for runs of versions that kept none."""
+        """As of `provenance.collect_provenance`; empty for runs of versions that kept none."""
         return self.metrics.get("made", {})
 
     @property
@@ -107,12 +107,12 @@ class Profile:
 
     @cached_property
     def image_px(self) -> int:
-        return input_size.side(self.config, self._processor)
+        return input_size.input_side(self.config, self._processor)
 
     @property
     def view(self) -> str:
         """What the network sees of a photo."""
-        way = WAYS.get(input_size.shown(self._processor, self.image_px), "as the image processor does it")
+        way = WAYS.get(input_size.detect_aspect(self._processor, self.image_px), "as the image processor does it")
         return f"{self.image_px} x {self.image_px} px, {way}"
 
     @cached_property

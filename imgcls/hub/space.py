@@ -38,7 +38,7 @@ _SECRET = (
 
 
 @contextlib.contextmanager
-def staged(model: str, *, private: bool) -> Iterator[dict[str, Path]]:
+def stage_space(model: str, *, private: bool) -> Iterator[dict[str, Path]]:
     """What a Space for the model `model` ("owner/name") is made of: path in it -> file, there inside the block."""
     requirements = PACKAGE.parent / "requirements.txt"
     if not requirements.is_file():

@@ -13,7 +13,7 @@ from transformers import AutoModelForImageClassification
 
 from imgcls.errors import ModelError, shorten
 from imgcls.models import input_size, model_config
-from imgcls.models.source import Source
+from imgcls.models.source import ModelSource
 
 
 @dataclass
@@ -29,8 +29,8 @@ class Classifier:
     notes: list[str]
 
 
-def build(
-    source: Source,
+def build_classifier(
+    source: ModelSource,
     classes: list[str],
     *,
     from_scratch: bool = False,
@@ -46,10 +46,10 @@ def build(
     others are fresh; ViT position embeddings are interpolated. The torch seed decides fresh weights. Raises
     ModelError when anything but the head does not fit.
     """
-    config, processor = model_config.of(source)
+    config, processor = model_config.load_config(source)
     old = None if from_scratch else _load(source.folder, config)
-    old_px = input_size.side(config, processor)
-    processor = model_config.shaped(config, processor, classes, image_px, aspect)
+    old_px = input_size.input_side(config, processor)
+    processor = model_config.fit_config(config, processor, classes, image_px, aspect)
     if drop_path is not None:
         _set_drop_path(config, drop_path, source.name)
     try:
@@ -62,14 +62,14 @@ def build(
     notes = [] if old is None else _transfer(old, network, source.name)
     if image_px not in (None, old_px):
         notes.append(f"input {image_px} px instead of {old_px}")
-    _check_forward(network, input_size.side(config, processor), source.name)
+    _check_forward(network, input_size.input_side(config, processor), source.name)
     return Classifier(
         source.name,
         network,
         processor,
-        model_config.family(config),
+        model_config.model_family(config),
         "random" if from_scratch else "pretrained",
-        input_size.side(config, processor),
+        input_size.input_side(config, processor),
         notes,
     )
 
@@ -90,10 +90,10 @@ def head_names(network: nn.Module) -> frozenset[str]:
     return _head_keys(network.config)
 
 
-def has_linear_head(source: Source) -> bool:
+def has_linear_head(source: ModelSource) -> bool:
     """Whether `head_of` will find the head of this model."""
     with torch.device("meta"):
-        network = AutoModelForImageClassification.from_config(model_config.of(source)[0])
+        network = AutoModelForImageClassification.from_config(model_config.load_config(source)[0])
     try:
         head_of(network)
     except ModelError:
@@ -111,7 +111,7 @@ def memory_layout(network: nn.Module) -> torch.memory_format:
     """
     convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
     narrow = any(m.out_channels < 16 and m.kernel_size[0] > 1 for m in convolutions)
-    is_cnn = model_config.family(network.config) == "cnn"
+    is_cnn = model_config.model_family(network.config) == "cnn"
     return torch.channels_last if is_cnn and not narrow else torch.contiguous_format
 
 

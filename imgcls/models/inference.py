@@ -25,7 +25,7 @@ MOST_READERS = 16  # threads that feed one accelerator; each holds batches in me
 SHARES = 4  # batches that a thread of a CPU computes at least: else one may work while the others have ended
 
 
-def load(folder: Path, device: torch.device) -> tuple[nn.Module, object]:
+def load_model(folder: Path, device: torch.device) -> tuple[nn.Module, object]:
     """The network (float32, evaluation mode, on `device`) and the image processor of a model folder.
 
     Raises ModelError when it holds no whole classifier: a backbone's head would be random.
@@ -51,8 +51,8 @@ def load(folder: Path, device: torch.device) -> tuple[nn.Module, object]:
 def all_logits(network: nn.Module, view: Dataset, args: TrainingArguments) -> np.ndarray:
     """Logits, float32 (N, K), of a whole view in its order, each image computed by one process of the launch."""
     rank, processes = args.process_index, args.world_size
-    mine = outputs_of(
-        logits(network),
+    mine = compute_outputs(
+        logits_function(network),
         view,
         batch=args.per_device_eval_batch_size,
         device=args.device,
@@ -67,12 +67,12 @@ def all_logits(network: nn.Module, view: Dataset, args: TrainingArguments) -> np
     return found
 
 
-def logits(network: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+def logits_function(network: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
     """What a network says: pixels (n, 3, px, px) -> logits (n, K)."""
     return lambda pixels: network(pixel_values=pixels).logits
 
 
-def outputs_of(
+def compute_outputs(
     forward: Callable[[torch.Tensor], torch.Tensor],
     view: Dataset,
     *,
@@ -83,8 +83,9 @@ def outputs_of(
 ) -> np.ndarray:
     """Outputs, float32 (n, D), of the images part[0], part[0] + part[1], ... of a view, in that order.
 
-    forward: pixels (m, 3, px, px) -> (m, D), such as `logits`; called in several threads. view: samples as
-    `EvaluationView` gives them. part: (rank, processes), so that together all processes see each image once; the last
+    forward: pixels (m, 3, px, px) -> (m, D), such as `logits_function`; called in several threads. view: samples as
+    `EvaluationDataset` gives them. part: (rank, processes), so that together all processes see each image once; the
+    last
     ones may have none. Raises what the view raises.
     """
     mine = range(part[0], len(view), part[1])
@@ -92,7 +93,9 @@ def outputs_of(
         batch = max(1, min(batch, len(mine) // (SHARES * torch.get_num_threads())))
     found = []
     with tqdm(total=len(mine), desc="evaluating", leave=False, disable=None if show_progress else True) as bar:
-        for at, outputs, broken in stream(forward, mine, lambda i: view[i]["pixel_values"], batch=batch, device=device):
+        for at, outputs, broken in stream_outputs(
+            forward, mine, lambda i: view[i]["pixel_values"], batch=batch, device=device
+        ):
             for error in broken.values():
                 raise error
             found.append(outputs)
@@ -100,7 +103,7 @@ def outputs_of(
     return np.concatenate(found) if found else np.zeros((0, 0), np.float32)
 
 
-def stream(
+def stream_outputs(
     forward: Callable[[torch.Tensor], torch.Tensor],
     items: Iterable,
     pixels: Callable[[object], torch.Tensor],
@@ -118,7 +121,7 @@ def stream(
     of items: at most three batches a core are under way.
     """
     on_cpu, threads = device.type == "cpu", torch.get_num_threads()
-    mine = max(1, cpu.cores() // hardware.processes_here())
+    mine = max(1, cpu.available_cores() // hardware.local_world_size())
     workers = min(mine, threads if on_cpu else MOST_READERS)
 
     def read(chunk: list) -> tuple[torch.Tensor | None, dict[int, ImageError]]:

@@ -13,7 +13,7 @@ CROP_SHARE = 0.875  # of the shorter side, the usual one of networks trained on 
 
 
 @dataclass(frozen=True)
-class Input:
+class InputFormat:
     """What the network is shown: the side of the square, and how a photo becomes one (None: the checkpoint's way)."""
 
     image_px: int
@@ -24,7 +24,7 @@ class Input:
         return f"{self.image_px} px, {ways.get(self.aspect, 'the view of the checkpoint')}"
 
 
-def side(config, processor) -> int:
+def input_side(config, processor) -> int:
     """Side of the square that the processor hands to the network."""
     if hasattr(processor, "data_config"):
         return processor.data_config["input_size"][-1]
@@ -34,7 +34,7 @@ def side(config, processor) -> int:
     return size.get("height") or size.get("shortest_edge") or getattr(config, "image_size", 224)
 
 
-def resized(config, processor, image_px: int):
+def with_input_size(config, processor, image_px: int):
     """Set another input size in configuration and processor, so that `pipeline` uses it too."""
     patch = getattr(config, "patch_size", None)
     if isinstance(patch, int) and image_px % patch:
@@ -48,7 +48,7 @@ def resized(config, processor, image_px: int):
     if hasattr(processor, "data_config"):
         config.pretrained_cfg = {**config.pretrained_cfg, "input_size": [3, image_px, image_px]}
         return type(processor)(pretrained_cfg=config.pretrained_cfg, architecture=config.architecture)
-    scale = image_px / side(config, processor)
+    scale = image_px / input_side(config, processor)
     settings = processor.to_dict()
     for key in ("size", "crop_size", "pad_size"):
         if settings.get(key):
@@ -62,9 +62,9 @@ def with_aspect(config, processor, aspect: str):
     Set in its own settings, so that `pipeline` and everything else answers alike. Raises ModelError for a processor
     that cannot express it.
     """
-    px = side(config, processor)
+    px = input_side(config, processor)
     fickle = type(processor).__name__.startswith("ConvNext")  # it crops below 384 px and squashes above
-    if shown(processor, px) == aspect and not fickle:
+    if detect_aspect(processor, px) == aspect and not fickle:
         return processor
     if hasattr(processor, "data_config"):
         mode = {"crop": "center", "pad": "border", "squash": "squash"}[aspect]
@@ -83,14 +83,14 @@ def with_aspect(config, processor, aspect: str):
             kind = transformers.ViTImageProcessor
             settings["image_processor_type"] = kind.__name__
         found = kind.from_dict(settings)
-    if shown(found, px) != aspect:
+    if detect_aspect(found, px) != aspect:
         raise ModelError(
             f"Expected an image processor that can {aspect} photos, got {type(processor).__name__}. Leave --aspect out."
         )
     return found
 
 
-def shown(processor, image_px: int) -> str | None:
+def detect_aspect(processor, image_px: int) -> str | None:
     """How an image processor brings a wide photo to a square: "crop", "pad" or "squash"; None for any other way."""
     photo = Image.new("RGB", (3 * image_px, image_px))
     photo.paste((255, 255, 255), (0, 0, image_px, image_px))

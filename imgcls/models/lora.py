@@ -10,7 +10,7 @@ from torch import nn
 from imgcls.models.classifier import Classifier, head_of
 
 
-def targets(classifier: Classifier) -> list[str]:
+def lora_targets(classifier: Classifier) -> list[str]:
     """Names of the layers that get an adapter: all linear ones of a transformer, all ungrouped convolutions of a CNN.
 
     The head is trained whole. Depthwise convolutions have fewer inputs than any useful rank, and adapters of grouped
@@ -26,12 +26,12 @@ def targets(classifier: Classifier) -> list[str]:
     return found
 
 
-def wrap(classifier: Classifier, rank: int) -> peft.PeftModel:
-    """The network with adapters; only these and the head train. The network itself is changed until `merged`."""
+def add_lora(classifier: Classifier, rank: int) -> peft.PeftModel:
+    """The network with adapters; only these and the head train. The network itself is changed until `merge_adapter`."""
     head = head_of(classifier.network)
     name = next(name for name, module in classifier.network.named_modules() if module is head)
     config = peft.LoraConfig(
-        r=rank, lora_alpha=2 * rank, target_modules=targets(classifier), modules_to_save=[name], bias="none"
+        r=rank, lora_alpha=2 * rank, target_modules=lora_targets(classifier), modules_to_save=[name], bias="none"
     )
     with warnings.catch_warnings():  # peft 0.21 asks transformers 5.23 by a name that it renamed
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
@@ -43,11 +43,11 @@ def head_names(wrapped: peft.PeftModel) -> set[str]:
     return {name for name, _ in wrapped.named_parameters() if ".modules_to_save." in name}
 
 
-def save(wrapped: peft.PeftModel, folder: str) -> None:
+def save_adapter(wrapped: peft.PeftModel, folder: str) -> None:
     """Adapters and head alone, as `peft` loads and the Hub shows them."""
     wrapped.save_pretrained(folder, save_embedding_layers=False)
 
 
-def merged(wrapped: peft.PeftModel) -> nn.Module:
+def merge_adapter(wrapped: peft.PeftModel) -> nn.Module:
     """The ordinary network with the adapters added to its weights."""
     return wrapped.merge_and_unload()

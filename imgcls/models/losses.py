@@ -40,7 +40,7 @@ class ClassificationLoss:
         """
         logits = outputs["logits"] if isinstance(outputs, dict) else outputs.logits
         log_p = functional.log_softmax(logits.float(), dim=-1)  # float32 under mixed precision too
-        shares = labels if labels.is_floating_point() else class_shares(labels, log_p.shape[1])
+        shares = labels if labels.is_floating_point() else soft_labels(labels, log_p.shape[1])
         mass = shares.sum(dim=1)  # 1, or 0 for padding
         minus_log_p = -log_p * (1 - log_p.exp()) ** self.focus if self.focus else -log_p
         weighted = shares if self.class_weights is None else shares * self.class_weights.to(shares.device)
@@ -51,13 +51,13 @@ class ClassificationLoss:
         return total / (count.clamp(min=1) if torch.is_tensor(count) else max(count, 1))
 
 
-def class_shares(labels: torch.Tensor, num_classes: int) -> torch.Tensor:
+def soft_labels(labels: torch.Tensor, num_classes: int) -> torch.Tensor:
     """int labels (N,) -> float (N, K): 1 for the class, all 0 for PADDING_LABEL."""
     counted = labels != PADDING_LABEL
     return functional.one_hot(labels.where(counted, 0), num_classes).float() * counted[:, None]
 
 
-def balanced_weights(labels: Sequence[int], num_classes: int) -> torch.Tensor:
+def balanced_class_weights(labels: Sequence[int], num_classes: int) -> torch.Tensor:
     """Weight n / (K * n_c) of each class c, float32 (K,): every class then weighs the same in all.
 
     Its mean over the n images is 1 by itself. Raises OptionError for a class without images.

@@ -7,10 +7,10 @@ from transformers import AutoConfig, AutoImageProcessor
 
 from imgcls.errors import ModelError
 from imgcls.models import input_size
-from imgcls.models.source import Source
+from imgcls.models.source import ModelSource
 
 
-def of(source: Source) -> tuple[object, object]:
+def load_config(source: ModelSource) -> tuple[object, object]:
     """Configuration and image processor, from the source's folder or else from the table."""
     if source.folder is None:
         config = AutoConfig.for_model(**source.checkpoint.config)
@@ -30,34 +30,36 @@ def of(source: Source) -> tuple[object, object]:
         ) from error
 
 
-def fitted(source: Source, classes: list[str], image_px: int | None, aspect: str | None) -> tuple[object, object]:
-    """Configuration and image processor of what `model.build` builds; no weights are read."""
-    config, processor = of(source)
-    return config, shaped(config, processor, classes, image_px, aspect)
+def load_fitted_config(
+    source: ModelSource, classes: list[str], image_px: int | None, aspect: str | None
+) -> tuple[object, object]:
+    """Configuration and image processor of what `classifier.build_classifier` builds; no weights are read."""
+    config, processor = load_config(source)
+    return config, fit_config(config, processor, classes, image_px, aspect)
 
 
-def family_of(source: Source) -> str:
+def family_of(source: ModelSource) -> str:
     """ "vit" or "cnn", from the source's configuration."""
-    return family(of(source)[0])
+    return model_family(load_config(source)[0])
 
 
-def check_px(source: Source, image_px: int) -> None:
+def check_input_size(source: ModelSource, image_px: int) -> None:
     """Raises ModelError when the network cannot have this input size, before anything is built or written."""
-    input_size.resized(*of(source), image_px)
+    input_size.with_input_size(*load_config(source), image_px)
 
 
-def own_aspect(source: Source) -> str | None:
+def checkpoint_aspect(source: ModelSource) -> str | None:
     """How the checkpoint's image processor brings a photo to a square: "crop", "pad", "squash" or None, another way."""
-    config, processor = of(source)
-    return input_size.shown(processor, input_size.side(config, processor))
+    config, processor = load_config(source)
+    return input_size.detect_aspect(processor, input_size.input_side(config, processor))
 
 
-def own_px(source: Source) -> int:
+def checkpoint_input_size(source: ModelSource) -> int:
     """Side of the input that the checkpoint was made for."""
-    return input_size.side(*of(source))
+    return input_size.input_side(*load_config(source))
 
 
-def family(config) -> str:
+def model_family(config) -> str:
     """ "vit" for networks that cut the image into patch tokens, else "cnn"."""
     architecture = getattr(config, "architecture", "")  # timm's name, inside the wrapper
     tokens = hasattr(config, "num_attention_heads") or any(
@@ -66,12 +68,12 @@ def family(config) -> str:
     return "vit" if tokens else "cnn"
 
 
-def shaped(config, processor, classes: list[str], image_px: int | None, aspect: str | None):
+def fit_config(config, processor, classes: list[str], image_px: int | None, aspect: str | None):
     """Set classes and input in a configuration; the processor of that input."""
     config.num_labels = len(classes)
     config.id2label = dict(enumerate(classes))
     config.label2id = {name: i for i, name in enumerate(classes)}
     config.problem_type = "single_label_classification"
-    if image_px is not None and image_px != input_size.side(config, processor):
-        processor = input_size.resized(config, processor, image_px)
+    if image_px is not None and image_px != input_size.input_side(config, processor):
+        processor = input_size.with_input_size(config, processor, image_px)
     return processor if aspect is None else input_size.with_aspect(config, processor, aspect)

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
-def depths(network: nn.Module, head: Iterable[str]) -> dict[str, int]:
+def layer_depths(network: nn.Module, head: Iterable[str]) -> dict[str, int]:
     """Depth of each parameter by name: 0 for the first layers, one more for each block, the highest for the head.
 
     A block is what is numbered first in a parameter's name (`encoder.layer.7.…`, `stages.2.…`, `blocks.4.…`);
@@ -33,7 +33,7 @@ def depths(network: nn.Module, head: Iterable[str]) -> dict[str, int]:
 
 
 @dataclass(frozen=True)
-class Rates:
+class LearningRates:
     """How learning rates differ between layers. head: names of the head's parameters."""
 
     head: Iterable[str]
@@ -41,7 +41,7 @@ class Rates:
     head_factor: float = 1.0
 
 
-def parameter_groups(network: nn.Module, rates: Rates, learning_rate: float, weight_decay: float) -> list[dict]:
+def parameter_groups(network: nn.Module, rates: LearningRates, learning_rate: float, weight_decay: float) -> list[dict]:
     """Groups for an optimizer: `params`, `lr` and `weight_decay`, one for each rate and decay, highest rate first.
 
     A layer's rate is that of the next deeper one times `layer_decay` (Clark et al. 2020, 3.2; Bao et al. 2022,
@@ -49,7 +49,7 @@ def parameter_groups(network: nn.Module, rates: Rates, learning_rate: float, wei
     classes are not decayed. Frozen parameters are left out.
     """
     head = set(rates.head)
-    depth = depths(network, head)
+    depth = layer_depths(network, head)
     deepest = max(depth.values())
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
@@ -62,7 +62,7 @@ def parameter_groups(network: nn.Module, rates: Rates, learning_rate: float, wei
     return [{"params": group, "lr": rate, "weight_decay": decay} for (rate, decay), group in ordered]
 
 
-def hold_batch_norm(network: nn.Module) -> None:
+def freeze_batch_norm(network: nn.Module) -> None:
     """Keep batch norm on its pretrained statistics for good; its scale and shift still train.
 
     Trainer calls `model.train()` before every step, so the hold is renewed before each forward pass.

@@ -193,7 +193,7 @@ CHECKPOINTS = {
 }
 
 
-def find(name: str) -> Checkpoint | None:
+def find_checkpoint(name: str) -> Checkpoint | None:
     """The row called `name`, or whose Hub id it is; None for another Hub id ("owner/name").
 
     Raises ModelError for a short name that is not in the table; it names the nearest three.

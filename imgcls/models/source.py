@@ -22,7 +22,7 @@ MORE_FILES = [run_folder.CALIBRATION]  # what models of ours bring along
 
 
 @dataclass(frozen=True)
-class Source:
+class ModelSource:
     """Where a model comes from. `folder` holds its files; None for a table row built from random weights."""
 
     name: str
@@ -47,22 +47,22 @@ class HubUnreachable(ModelError):
     """The Hub does not answer and the checkpoint is not cached."""
 
 
-def locate(name: str) -> Source:
+def resolve_model(name: str) -> ModelSource:
     """Find out what `name` means, without network: a local model folder, a table row, or a Hub id.
 
     Raises ModelError for an unknown short name or a folder without config.json.
     """
     folder = Path(name).expanduser()
     if (folder / "config.json").is_file():
-        return Source(name, folder=folder)
+        return ModelSource(name, folder=folder)
     if folder.is_dir() and ("/" in name or name not in registry.CHECKPOINTS):
         raise ModelError(f"Expected a model folder with config.json, got {name} without one. Give a run folder.")
     if name.startswith(("/", "./", "../", "~")):
         raise ModelError(f"Expected a model folder, got {name}, which does not exist. Give a run folder or a name.")
-    return Source(name, registry.find(name))
+    return ModelSource(name, registry.find_checkpoint(name))
 
 
-def fetch(source: Source, weights: bool = True) -> Source:
+def fetch_model(source: ModelSource, weights: bool = True) -> ModelSource:
     """The same source with its files in a local folder: as it is, from the cache, or downloaded.
 
     Raises HubUnreachable within HUB_WAIT_S seconds when the Hub does not answer, ModelError when it says no.
@@ -91,15 +91,15 @@ def fetch(source: Source, weights: bool = True) -> Source:
             f"Three ways on: download it once where there is a network (hf download {source.hub_id}), "
             "give a local model folder as --model, or start from random weights with --from_scratch."
         ) from error
-    return Source(source.name, source.checkpoint, Path(path))
+    return ModelSource(source.name, source.checkpoint, Path(path))
 
 
-def fetch_to_train(source: Source, wanted: ModelOptions, is_demo: bool) -> Source:
+def fetch_for_training(source: ModelSource, wanted: ModelOptions, is_demo: bool) -> ModelSource:
     """A training's start: the files that it needs. Without a Hub the demo alone goes on, from random weights."""
     if wanted.from_scratch and source.checkpoint:
         return source
     try:
-        return fetch(source, weights=not wanted.from_scratch)
+        return fetch_model(source, weights=not wanted.from_scratch)
     except HubUnreachable as error:
         if not is_demo:
             raise
@@ -108,13 +108,13 @@ def fetch_to_train(source: Source, wanted: ModelOptions, is_demo: bool) -> Sourc
         return source
 
 
-def trained(name: str) -> Path:
+def fetch_trained_model(name: str) -> Path:
     """The folder of a model that is asked and not trained: a run folder, a model folder, or a Hub id, downloaded.
 
-    Raises what `locate` and `fetch` raise, with the cure for --run.
+    Raises what `resolve_model` and `fetch_model` raise, with the cure for --run.
     """
     try:
-        return fetch(locate(name)).folder
+        return fetch_model(resolve_model(name)).folder
     except HubUnreachable as error:
         raise HubUnreachable(
             f"Expected to download {name}, got no answer from the Hub. Download it once where there is a network "
@@ -122,7 +122,7 @@ def trained(name: str) -> Path:
         ) from error
 
 
-def base_model(source: Source) -> str | None:
+def base_model(source: ModelSource) -> str | None:
     """The Hub id of the checkpoint that a model goes back to; None for one that never was there.
 
     A run folder says where it comes from itself.
@@ -133,7 +133,7 @@ def base_model(source: Source) -> str | None:
     return metrics.get("sources", {}).get("base_model")
 
 
-def earlier(source: Source) -> list[str | None]:
+def previous_datasets(source: ModelSource) -> list[str | None]:
     """Data sets of the trainings that a run folder's weights went through, the last first; None where not public."""
     if not (Path(source.name).expanduser() / run_folder.METRICS).is_file():
         return []
@@ -141,7 +141,7 @@ def earlier(source: Source) -> list[str | None]:
     return [sources.get("dataset"), *sources.get("earlier", [])]
 
 
-def _cached(source: Source, weights: bool) -> bool:
+def _cached(source: ModelSource, weights: bool) -> bool:
     def has(file: str) -> bool:
         return isinstance(try_to_load_from_cache(source.hub_id, file, revision=source.revision), str)
 

@@ -21,7 +21,7 @@ FORWARD = 1 / 3  # of a training step's arithmetic
 
 
 @dataclass(frozen=True)
-class Pace:
+class StepTime:
     """Seconds an image takes, host and device together; read_s, read_evaluated_s: more when it is first read.
 
     images: of the step that was timed.
@@ -39,7 +39,7 @@ class Pace:
         return computed + self.read_s * read + self.read_evaluated_s * read_evaluated
 
 
-def rehearse(
+def time_step(
     network: nn.Module,
     step: Callable[[list], torch.Tensor],
     train: Dataset,
@@ -48,7 +48,7 @@ def rehearse(
     device: torch.device,
     *,
     whole: bool = False,
-) -> Pace:
+) -> StepTime:
     """Take one optimizer-less step with a full batch (a few images on a CPU) and time it.
 
     step: samples -> loss, as training computes it. whole: a full batch on a CPU too.
@@ -64,17 +64,17 @@ def rehearse(
         train_s = _timed(lambda: _step(step, train, count), device) / count
         few = range(min(len(evaluation), FEW_IMAGES))
         unread_s, kept_s = (_timed(lambda: [evaluation[i] for i in few], device) / max(len(few), 1) for _ in "ab")
-    return Pace(count, train_s, kept_s + train_s * FORWARD, read_s, max(0.0, unread_s - kept_s))
+    return StepTime(count, train_s, kept_s + train_s * FORWARD, read_s, max(0.0, unread_s - kept_s))
 
 
-def of_batch(
-    pace: Pace,
+def time_full_batch(
+    pace: StepTime,
     network: nn.Module,
     step: Callable[[list], torch.Tensor],
     train: Dataset,
     batch: int,
     device: torch.device,
-) -> Pace:
+) -> StepTime:
     """The pace of a whole batch, where a step of few images was quick; else the pace that is known.
 
     Raises what the device raises when memory is short.

@@ -20,23 +20,25 @@ from torch.utils.data import Dataset
 
 from imgcls.config import recipes
 from imgcls.data import decoding, stratified_split
-from imgcls.data.dataset import Division
-from imgcls.dataloading.augmentation import DeviceHalf, Plan
-from imgcls.dataloading.image_datasets import EvaluationView, TrainingView, settings_of, shrunk_settings
+from imgcls.data.dataset import DatasetSplits
+from imgcls.dataloading.augmentation import AugmentationPlan, DeviceAugmentation
+from imgcls.dataloading.image_datasets import EvaluationDataset, TrainingDataset, processor_settings, shrunk_settings
 from imgcls.models import classifier, inference, input_size, model_config
-from imgcls.models.input_size import Input
+from imgcls.models.input_size import InputFormat
 from imgcls.models.losses import PADDING_LABEL
-from imgcls.models.source import Source
+from imgcls.models.source import ModelSource
 from imgcls.probing import linear_probe
 from imgcls.storage import array_cache
-from imgcls.storage.pixel_cache import Pixels
+from imgcls.storage.pixel_cache import PixelCache
 from imgcls.system import cpu
 
 log = logging.getLogger(__name__)
 
 COMPARED_IMAGES = 500  # views are compared on so many training images at most
 PROBED_IMAGES = 10_000  # and the head to start from is fitted on so many: it is trained further on all
-VIEWS = Plan(crop_share=(0.6, 1.0), flip="horizontal")  # of views beyond the first; heavier ones lose the object
+VIEWS = AugmentationPlan(
+    crop_share=(0.6, 1.0), flip="horizontal"
+)  # of views beyond the first; heavier ones lose the object
 WORTH_TRYING = 100  # images whose features are computed, from which on bf16 is tried
 TRIED_IMAGES, FEW_IMAGES, TRIED_S = 8, 2, 0.15
 _DECIDED: dict[str, bool] = {}  # in this process: settings of a network -> whether in bf16
@@ -48,22 +50,22 @@ class Backbone:
     """A pretrained network with an input (None: the checkpoint's own): its settings now, its weights when wanted."""
 
     def __init__(
-        self, source: Source, classes: list[str], device: torch.device, image_px: int | None, aspect: str | None
+        self, source: ModelSource, classes: list[str], device: torch.device, image_px: int | None, aspect: str | None
     ):
-        self.config, self.processor = model_config.fitted(source, classes, image_px, aspect)
-        self.image_px = input_size.side(self.config, self.processor)
-        self.family = model_config.family(self.config)
+        self.config, self.processor = model_config.load_fitted_config(source, classes, image_px, aspect)
+        self.image_px = input_size.input_side(self.config, self.processor)
+        self.family = model_config.model_family(self.config)
         self._wanted = (source, classes, device, {"image_px": image_px, "aspect": aspect})
 
     @functools.cached_property
     def network(self) -> nn.Module:
         """In evaluation mode, on the device."""
         source, classes, device, shown = self._wanted
-        network = classifier.build(source, classes, **shown).network
+        network = classifier.build_classifier(source, classes, **shown).network
         return network.to(device, memory_format=classifier.memory_layout(network)).eval()
 
 
-class Extractor:
+class FeatureExtractor:
     """Features of a division's images from one checkpoint: what is given to the head, float32 (N, D).
 
     kept: where photos are kept. short_px: those of training images are of photos shrunk to this, as training sees them;
@@ -73,17 +75,17 @@ class Extractor:
 
     def __init__(
         self,
-        source: Source,
-        division: Division,
+        source: ModelSource,
+        division: DatasetSplits,
         *,
         device: torch.device,
         batch: int,
-        kept: Pixels | None = None,
+        kept: PixelCache | None = None,
         short_px: int | None = None,
         is_fast: bool = False,
     ):
         self.source, self.division, self.kept, self.short_px, self.is_fast = source, division, kept, short_px, is_fast
-        self.probes: dict[tuple, linear_probe.Probe] = {}
+        self.probes: dict[tuple, linear_probe.LinearProbe] = {}
         self.how = {"batch": batch, "device": device}
 
     def build(self, image_px: int | None = None, aspect: str | None = None) -> Backbone:
@@ -101,7 +103,7 @@ class Extractor:
         if at is not None:
             rows, keys = rows.select(at), [keys[i] for i in at]
         weights = sorted(str(array_cache.file_state(f)) for f in self.source.folder.glob("*.safetensors"))
-        settings = [weights, built.config.to_json_string(), settings_of(built.processor)]
+        settings = [weights, built.config.to_json_string(), processor_settings(built.processor)]
         lower = self._takes_bf16(built, settings)
         pixels = {"keys": keys, "kept": self.kept, "short_px": self.short_px if split == "train" else None}
         is_fast = self.is_fast and split == "train"
@@ -109,12 +111,14 @@ class Extractor:
             settings.append(shrunk_settings(self.short_px))
         if view:
             settings += [view, seed, repr(VIEWS)]
-            shown = VariedView(TrainingView(rows, built.processor, VIEWS, built.image_px, seed, **pixels), view)
+            shown = AugmentedImageDataset(
+                TrainingDataset(rows, built.processor, VIEWS, built.image_px, seed, **pixels), view
+            )
         else:
-            shown = EvaluationView(rows, built.processor, is_fast=is_fast, **pixels)
+            shown = EvaluationDataset(rows, built.processor, is_fast=is_fast, **pixels)
         settings += ["fast, resized by torch"] * is_fast + ["bf16"] * lower
         key = [settings, [array_cache.file_state(k) for k in keys]]
-        return array_cache.array("features", key, lambda: self._compute(built, shown, lower))
+        return array_cache.cached_array("features", key, lambda: self._compute(built, shown, lower))
 
     def _takes_bf16(self, built: Backbone, settings: list) -> bool:
         """Whether a CPU computes this network in bf16: where that is clearly faster, as tried once on each machine."""
@@ -123,23 +127,23 @@ class Extractor:
             return False
 
         def gain() -> np.ndarray:
-            view = EvaluationView(self.division.rows["train"], built.processor, is_fast=True)
+            view = EvaluationDataset(self.division.rows["train"], built.processor, is_fast=True)
             few = [view[i]["pixel_values"] for i in range(min(len(view), TRIED_IMAGES))]
             return np.array(_gain_of_bf16(built.network, torch.stack(few)))
 
-        key = [*settings, cpu.name(), torch.get_num_threads()]
+        key = [*settings, cpu.cpu_name(), torch.get_num_threads()]
         if str(key) not in _DECIDED:  # also where the cache cannot be written: all features of a run are of one kind
-            _DECIDED[str(key)] = bool(array_cache.array("precision", key, gain))
+            _DECIDED[str(key)] = bool(array_cache.cached_array("precision", key, gain))
         return _DECIDED[str(key)]
 
-    def probe(self, shown: Input, most: int, *, balanced: bool, seed: int) -> linear_probe.Probe:
+    def probe(self, shown: InputFormat, most: int, *, balanced: bool, seed: int) -> linear_probe.LinearProbe:
         """The probe on a sample of the training images, all of them if they are not more than `most`; fitted once."""
         labels = np.asarray(self.division.labels("train"))
-        at = stratified_split.sample([str(label) for label in labels], most, seed)
+        at = stratified_split.stratified_sample([str(label) for label in labels], most, seed)
         asked = (shown, len(at), balanced, seed)
         if asked not in self.probes:
             seen = self.features(self.build(shown.image_px, shown.aspect), "train", at)
-            found = linear_probe.fit(seen, labels[at], len(self.division.classes), balanced=balanced, seed=seed)
+            found = linear_probe.fit_probe(seen, labels[at], len(self.division.classes), balanced=balanced, seed=seed)
             log.info(
                 "probe: %s: accuracy %.3f, loss %.3f, cross-validated on %d training images",
                 shown, found.correct.mean(), found.losses.mean(), len(found.losses),
@@ -147,18 +151,20 @@ class Extractor:
             self.probes[asked] = found
         return self.probes[asked]
 
-    def opinions(self, shown: Input, strength: float, count: int, *, balanced: bool, seed: int) -> list[np.ndarray]:
+    def opinions(
+        self, shown: InputFormat, strength: float, count: int, *, balanced: bool, seed: int
+    ) -> list[np.ndarray]:
         """Logits of every image, split after split, by `count` sets of probes that did not see it; each (N, K)."""
         built = self.build(shown.image_px, shown.aspect)
         seen = np.concatenate([self.features(built, split) for split in self.division.rows])
         labels = np.concatenate([self.division.labels(split) for split in self.division.rows])
         groups = [group for of in self.division.groups.values() for group in of]
         given = (seen, labels, len(self.division.classes), strength, groups)
-        return [linear_probe.out_of_fold(*given, balanced=balanced, seed=seed + k) for k in range(count)]
+        return [linear_probe.out_of_fold_logits(*given, balanced=balanced, seed=seed + k) for k in range(count)]
 
     def _compute(self, built: Backbone, shown: Dataset, lower: bool) -> np.ndarray:
         with _features_of(built.network) as features:
-            return inference.outputs_of(lambda pixels: features(pixels, lower), shown, **self.how)
+            return inference.compute_outputs(lambda pixels: features(pixels, lower), shown, **self.how)
 
 
 @contextlib.contextmanager
@@ -189,7 +195,7 @@ def _gain_of_bf16(network: nn.Module, pixels: torch.Tensor) -> float:
     """
     threads, spent = torch.get_num_threads(), 0.0
     found, best = {}, {False: math.inf, True: math.inf}
-    torch.set_num_threads(1)  # as `prediction.stream` does
+    torch.set_num_threads(1)  # as `inference.stream_outputs` does
     try:
         with _features_of(network) as features:
 
@@ -220,9 +226,9 @@ def _gain_of_bf16(network: nn.Module, pixels: torch.Tensor) -> float:
     return gain if is_taken else 0.0
 
 
-def best_input(
-    extractor: Extractor, fixed_px: int | None, fixed_aspect: str | None, *, balanced: bool, seed: int
-) -> Input:
+def choose_input(
+    extractor: FeatureExtractor, fixed_px: int | None, fixed_aspect: str | None, *, balanced: bool, seed: int
+) -> InputFormat:
     """The input to tune for: its size by rule, its aspect by cross-validated probes on training images.
 
     The view with the lower
@@ -232,17 +238,17 @@ def best_input(
     own = extractor.build()
     px = fixed_px
     if px is None:
-        px = recipes.input_px(own.family, own.image_px, short_side(extractor.division.rows["train"], seed))
-    chosen = Input(px, fixed_aspect)
-    if fixed_aspect is None and input_size.shown(own.processor, own.image_px) == "crop":
-        ways = [Input(px, aspect) for aspect in (None, "squash")]
+        px = recipes.input_px(own.family, own.image_px, median_short_side(extractor.division.rows["train"], seed))
+    chosen = InputFormat(px, fixed_aspect)
+    if fixed_aspect is None and input_size.detect_aspect(own.processor, own.image_px) == "crop":
+        ways = [InputFormat(px, aspect) for aspect in (None, "squash")]
         chosen = min(
             ways, key=lambda shown: extractor.probe(shown, COMPARED_IMAGES, balanced=balanced, seed=seed).losses.mean()
         )
     return chosen
 
 
-def short_side(rows: datasets.Dataset, seed: int) -> float:
+def median_short_side(rows: datasets.Dataset, seed: int) -> float:
     """Median shorter side of the images, px."""
     sides = []
     for i in random.Random(seed).sample(range(len(rows)), min(len(rows), MEASURED_IMAGES)):
@@ -252,12 +258,12 @@ def short_side(rows: datasets.Dataset, seed: int) -> float:
     return statistics.median(sides)
 
 
-class VariedView(Dataset):
+class AugmentedImageDataset(Dataset):
     """One epoch of a training view, varied and normalised, as evaluation samples."""
 
-    def __init__(self, training: TrainingView, epoch: int):
+    def __init__(self, training: TrainingDataset, epoch: int):
         self.training, self.epoch = training, epoch
-        self.half = DeviceHalf(training.processor, training.plan, training.px)
+        self.half = DeviceAugmentation(training.processor, training.plan, training.px)
 
     def __len__(self) -> int:
         return len(self.training)
@@ -269,7 +275,7 @@ class VariedView(Dataset):
         return {"pixel_values": pixels, "labels": sample["labels"]}
 
 
-class FeatureView(Dataset):
+class FeatureDataset(Dataset):
     """Kept features as samples, for training a head alone; keys as those of TrainingView and EvaluationView.
 
     features: float32 (V, N, D), V views of each image, of which the epochs take turns.

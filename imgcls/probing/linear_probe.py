@@ -21,7 +21,7 @@ MAX_ITERATIONS = 1_000
 
 
 @dataclass(frozen=True)
-class Probe:
+class LinearProbe:
     """A linear head for unscaled features, and what cross-validation says of it.
 
     weight: float32 (K, D). bias: float32 (K,). strength: the chosen inverse penalty. losses, correct: cross-entropy
@@ -36,7 +36,9 @@ class Probe:
 
 
 @threadpool_limits.wrap(limits=1)  # 11 times faster on two cores: the problems are small, and threads wait by spinning
-def fit(features: np.ndarray, labels: np.ndarray, num_classes: int, *, balanced: bool = False, seed: int = 0) -> Probe:
+def fit_probe(
+    features: np.ndarray, labels: np.ndarray, num_classes: int, *, balanced: bool = False, seed: int = 0
+) -> LinearProbe:
     """The probe whose strength gives the lowest cross-validated cross-entropy.
 
     features: float (N, D). labels: int (N,), each of the `num_classes` at least once. balanced: every class weighs
@@ -44,9 +46,9 @@ def fit(features: np.ndarray, labels: np.ndarray, num_classes: int, *, balanced:
     out. Source: Alain & Bengio 2016 for probes, Kornblith et al. 2019, A.3 for the penalty by validation.
     """
     labels = np.asarray(labels)
-    compared = stratified_split.sample([str(label) for label in labels], MOST_IMAGES, seed)
+    compared = stratified_split.stratified_sample([str(label) for label in labels], MOST_IMAGES, seed)
     x, y = features[compared], labels[compared]
-    fold = np.asarray(stratified_split.folds([str(label) for label in y], min(FOLDS, len(y)), seed))
+    fold = np.asarray(stratified_split.stratified_group_folds([str(label) for label in y], min(FOLDS, len(y)), seed))
     logits = {c: np.full((len(y), num_classes), -np.inf, np.float32) for c in STRENGTHS}
     for k in range(fold.max() + 1):
         out = fold == k
@@ -62,11 +64,11 @@ def fit(features: np.ndarray, labels: np.ndarray, num_classes: int, *, balanced:
     full_weight = np.zeros((num_classes, features.shape[1]), np.float32)
     full_bias = np.full(num_classes, bias.min(), np.float32)
     full_weight[known], full_bias[known] = weight, bias
-    return Probe(full_weight, full_bias, strength, losses[strength], logits[strength].argmax(1) == y)
+    return LinearProbe(full_weight, full_bias, strength, losses[strength], logits[strength].argmax(1) == y)
 
 
 @threadpool_limits.wrap(limits=1)
-def out_of_fold(
+def out_of_fold_logits(
     features: np.ndarray,
     labels: np.ndarray,
     num_classes: int,
@@ -82,7 +84,9 @@ def out_of_fold(
     """
     labels = np.asarray(labels)
     fold = np.asarray(
-        stratified_split.folds([str(label) for label in labels], min(FOLDS, len(set(groups))), seed, groups)
+        stratified_split.stratified_group_folds(
+            [str(label) for label in labels], min(FOLDS, len(set(groups))), seed, groups
+        )
     )
     found = np.full((len(labels), num_classes), -np.inf, np.float32)
     for k in range(fold.max() + 1):

@@ -13,11 +13,11 @@ import torch
 
 from imgcls.config import recipes
 from imgcls.config.data_options import AugmentOptions
-from imgcls.data.dataset import Division
-from imgcls.dataloading.augmentation import DeviceHalf, plan_of
-from imgcls.dataloading.image_datasets import EvaluationView, TrainingView, collate
+from imgcls.data.dataset import DatasetSplits
+from imgcls.dataloading.augmentation import DeviceAugmentation, make_augmentation_plan
+from imgcls.dataloading.image_datasets import EvaluationDataset, TrainingDataset, collate
 from imgcls.errors import ImgclsError, ModelError, shorten
-from imgcls.evaluation.intervals import surplus, wilson_interval
+from imgcls.evaluation.intervals import significant_margin, wilson_interval
 from imgcls.models import classifier, source, step_timing
 from imgcls.models.losses import ClassificationLoss
 from imgcls.models.registry import CHECKPOINTS
@@ -57,7 +57,7 @@ GIVEN_UP = 0.05  # accuracy that training speed, size and edge may cost at most
 
 
 @dataclass(frozen=True)
-class Wish:
+class ModelRequest:
     """What the owner wants. priority: a key of BY_PRIORITY. use_case: of BY_USE_CASE. device: "cpu", "gpu", "edge"."""
 
     priority: str = "accuracy"
@@ -66,7 +66,7 @@ class Wish:
 
 
 @dataclass
-class Advice:
+class Recommendation:
     """One model with its reasons; `points` order the models."""
 
     model: str
@@ -75,10 +75,10 @@ class Advice:
     image_px: int = 224
 
 
-def prior(wish: Wish, images: int) -> list[Advice]:
+def recommend_by_rules(wish: ModelRequest, images: int) -> list[Recommendation]:
     """The eight models, best first, by the guide's rules: priority, then use case, then the size of the set."""
-    size = recipes.size_of(images)
-    found = {name: Advice(name, image_px=CHECKPOINTS[name].image_px) for name in CHECKPOINTS}
+    size = recipes.dataset_size(images)
+    found = {name: Recommendation(name, image_px=CHECKPOINTS[name].image_px) for name in CHECKPOINTS}
     edge_first = wish.use_case == "realtime" and wish.device == "edge"
     use_case = BY_USE_CASE[wish.use_case][:: -1 if edge_first else 1]
     for weight, names, why in (
@@ -100,19 +100,19 @@ def prior(wish: Wish, images: int) -> list[Advice]:
     return sorted(found.values(), key=lambda advice: -advice.points)
 
 
-def in_full(advice: Advice, division: Division, device: torch.device) -> dict:
+def recommendation_text(advice: Recommendation, division: DatasetSplits, device: torch.device) -> dict:
     """The advice with the recipe, the size, and the minutes that training takes on this machine."""
-    origin = source.locate(advice.model)
-    built = classifier.build(origin, division.classes, from_scratch=True, image_px=advice.image_px)
+    origin = source.resolve_model(advice.model)
+    built = classifier.build_classifier(origin, division.classes, from_scratch=True, image_px=advice.image_px)
     facts = recipes.Facts(
         images=len(division.rows["train"]),
         classes=len(division.classes),
         largest_over_smallest=division.imbalance("train"),
         family=built.family,
         pretrained=True,
-        mode=recipes.auto_mode(built.family, len(division.rows["train"])),
+        mode=recipes.auto_tuning_mode(built.family, len(division.rows["train"])),
     )
-    recipe = {choice.option: choice.value for choice in recipes.choose(facts)}
+    recipe = {choice.option: choice.value for choice in recipes.choose_options(facts)}
     epochs, images = recipe["num_train_epochs"], facts.images
     built.network.to(device)
     pace = _pace(built, division, device)
@@ -130,7 +130,7 @@ def in_full(advice: Advice, division: Division, device: torch.device) -> dict:
     }
 
 
-def table(found: dict) -> str:
+def measurement_table(found: dict) -> str:
     """Models as rows, then the pick. found: {"pick", "models": [{column: value}]}; reasons stand below their row."""
     columns = [name for name in found["models"][0] if name != "reasons"]
     cells = [columns, *([_cell(row[name]) for name in columns] for row in found["models"])]
@@ -151,7 +151,7 @@ def _cell(value) -> str:
 
 
 @dataclass
-class Measured:
+class MeasuredModel:
     """A model on the owner's own images and machine. correct: bool (N,), from cross-validated probes."""
 
     model: str
@@ -170,15 +170,17 @@ class Measured:
         return {name: value for name, value in asdict(self).items() if name != "correct"}
 
 
-def measure(names: Sequence[str], division: Division, device: torch.device, seed: int) -> list[Measured]:
+def measure_models(
+    names: Sequence[str], division: DatasetSplits, device: torch.device, seed: int
+) -> list[MeasuredModel]:
     """Each model on a sample of the training images; those that cannot be had are said and left out."""
     found = []
     for name in names:
         start = time.perf_counter()
         try:
-            origin = source.fetch(source.locate(name))
-            extractor = features.Extractor(origin, division, device=device, batch=BATCH)
-            shown = features.best_input(extractor, None, None, balanced=False, seed=seed)
+            origin = source.fetch_model(source.resolve_model(name))
+            extractor = features.FeatureExtractor(origin, division, device=device, batch=BATCH)
+            shown = features.choose_input(extractor, None, None, balanced=False, seed=seed)
             fitted = extractor.probe(shown, features.COMPARED_IMAGES, balanced=False, seed=seed)
         except ImgclsError as error:
             log.warning("%s is left out: %s", name, error)
@@ -187,7 +189,7 @@ def measure(names: Sequence[str], division: Division, device: torch.device, seed
         pace = _pace(built, division, device)
         right, compared = int(fitted.correct.sum()), len(fitted.correct)
         found.append(
-            Measured(
+            MeasuredModel(
                 name,
                 round(right / compared, 4),
                 tuple(round(v, 4) for v in wilson_interval(right, compared)),
@@ -206,7 +208,7 @@ def measure(names: Sequence[str], division: Division, device: torch.device, seed
     return found
 
 
-def pick(measured: Sequence[Measured], priority: str) -> Measured:
+def pick_model(measured: Sequence[MeasuredModel], priority: str) -> MeasuredModel:
     """The model to take.
 
     For accuracy: the cheapest to run of those that no other clearly beats and that are within a point of the best.
@@ -214,46 +216,52 @@ def pick(measured: Sequence[Measured], priority: str) -> Measured:
     """
     best = max(measured, key=lambda m: m.accuracy)
     if priority == "accuracy":
-        able = [m for m in measured if not surplus(best.correct, m.correct) and m.accuracy >= best.accuracy - 0.01]
+        able = [
+            m
+            for m in measured
+            if not significant_margin(best.correct, m.correct) and m.accuracy >= best.accuracy - 0.01
+        ]
     else:
         able = [m for m in measured if m.accuracy >= best.accuracy - GIVEN_UP]
     return min(able, key=COST[priority])
 
 
-def best_model(division: Division, run: run_folder.RunFolder, device: torch.device, seed: int, *, fresh: bool) -> str:
+def best_model(
+    division: DatasetSplits, run: run_folder.RunFolder, device: torch.device, seed: int, *, fresh: bool
+) -> str:
     """The one of the eight that does best on the images, or what an earlier command chose on them for this run."""
     images = sorted(path for paths in division.paths.values() for path in paths)
     before = None if fresh else run.read_json(run_folder.RECOMMENDATION)
     if before and before["images"] == images:
         return before["pick"]
-    measured = measure(list(CHECKPOINTS), division, device, seed)
-    found = {"pick": pick(measured, "accuracy").model, "models": [m.row() for m in measured]}
-    log.info(table(found))
+    measured = measure_models(list(CHECKPOINTS), division, device, seed)
+    found = {"pick": pick_model(measured, "accuracy").model, "models": [m.row() for m in measured]}
+    log.info(measurement_table(found))
     run.write_json(run_folder.RECOMMENDATION, {**found, "images": images})
     return found["pick"]
 
 
 def _pace(
-    built: classifier.Classifier | features.Backbone, division: Division, device: torch.device
-) -> step_timing.Pace:
+    built: classifier.Classifier | features.Backbone, division: DatasetSplits, device: torch.device
+) -> step_timing.StepTime:
     """Seconds an image takes in training and in evaluation."""
-    plan = plan_of(AugmentOptions(augment="standard", flip="horizontal"))
-    half, loss = DeviceHalf(built.processor, plan, built.image_px), ClassificationLoss()
+    plan = make_augmentation_plan(AugmentOptions(augment="standard", flip="horizontal"))
+    half, loss = DeviceAugmentation(built.processor, plan, built.image_px), ClassificationLoss()
 
     def step(samples: list) -> torch.Tensor:
         batch = collate(samples)
         pixels = half(batch["pixel_values"].to(device), batch["draws"].to(device))
         return loss(built.network(pixel_values=pixels), batch["labels"].to(device))
 
-    train = TrainingView(division.rows["train"], built.processor, plan, built.image_px, seed=0)
-    evaluation = EvaluationView(division.rows["train"], built.processor)
-    pace = step_timing.rehearse(built.network, step, train, evaluation, BATCH, device)
-    return step_timing.of_batch(pace, built.network, step, train, BATCH, device)
+    train = TrainingDataset(division.rows["train"], built.processor, plan, built.image_px, seed=0)
+    evaluation = EvaluationDataset(division.rows["train"], built.processor)
+    pace = step_timing.time_step(built.network, step, train, evaluation, BATCH, device)
+    return step_timing.time_full_batch(pace, built.network, step, train, BATCH, device)
 
 
-def _latency_ms(built: features.Backbone, division: Division, device: torch.device) -> float:
+def _latency_ms(built: features.Backbone, division: DatasetSplits, device: torch.device) -> float:
     """Median milliseconds from a file to its logits, one image at a time."""
-    view = EvaluationView(division.rows["train"], built.processor)
+    view = EvaluationDataset(division.rows["train"], built.processor)
     built.network.eval()
     times = []
     with torch.no_grad():

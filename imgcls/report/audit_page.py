@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from imgcls.audit.audit import Audit
-from imgcls.audit.issues import Problem, counted
+from imgcls.audit.issues import Issue, counted
 from imgcls.data.listing import Listing
 from imgcls.report import html_page
-from imgcls.report.html_page import text
+from imgcls.report.html_page import escape
 from imgcls.system import cpu
 
 OF_CLASS, MOST_CLASSES = 8, 40  # pictures in a class's contact sheet; classes that have one
@@ -20,8 +20,8 @@ OF_PROBLEM, MOST_GROUPS, OF_GROUP = 16, 12, 6  # pictures of a problem, or group
 SPLITS = ("train", "validation", "test")
 
 
-def render(
-    name: str, listing: Listing, audit: Audit, problems: Sequence[Problem], source: Callable[[int], str | bytes]
+def render_audit_page(
+    name: str, listing: Listing, audit: Audit, problems: Sequence[Issue], source: Callable[[int], str | bytes]
 ) -> str:
     """The whole page as HTML. source: position -> path or encoded bytes of an image of the audit."""
     place = {file.path: i for i, file in enumerate(audit.files)}
@@ -31,7 +31,7 @@ def render(
     pictures = _Pictures(audit, sorted(shown), source)
     sound, classes = int(audit.sound.sum()), listing.classes
     parts = [
-        f"<h1>{text(name)}</h1>",
+        f"<h1>{escape(name)}</h1>",
         f"<p>{counted(len(audit), 'image')} in {counted(len(classes), 'class', 'classes')}, {sound:,} of them sound. "
         f"{_verdict(problems)}</p>",
         "<h2>What is wrong</h2>" if problems else "",
@@ -41,14 +41,14 @@ def render(
         "<h2>Sizes</h2>",
         _charts(audit),
         "<h2>Examples</h2>" if sheets else "",
-        *(f"<h3>{text(label)}</h3>{_sheet(at, pictures)}" for label, at in sheets.items()),
+        *(f"<h3>{escape(label)}</h3>{_sheet(at, pictures)}" for label, at in sheets.items()),
     ]
     if len(classes) > len(sheets):
         parts.append(f"<p>and {len(classes) - len(sheets):,} classes more</p>")
     return html_page.document(f"{name}: data check", parts)
 
 
-def _verdict(problems: Sequence[Problem]) -> str:
+def _verdict(problems: Sequence[Issue]) -> str:
     counts = Counter(problem.severity for problem in problems)
     if not problems:
         return "Nothing is wrong with them."
@@ -65,7 +65,7 @@ class _Pictures:
     def __init__(self, audit: Audit, at: Sequence[int], source: Callable[[int], str | bytes]):
         self.audit = audit
         readable = [i for i in at if audit.sound[i]]
-        with ThreadPoolExecutor(cpu.cores()) as pool:
+        with ThreadPoolExecutor(cpu.available_cores()) as pool:
             self.encoded = dict(
                 zip(readable, pool.map(lambda i: html_page.thumbnail(source(i)), readable), strict=True)
             )
@@ -88,16 +88,16 @@ def _contact_sheets(listing: Listing, audit: Audit) -> dict[str, list[int]]:
     return found
 
 
-def _shown_files(problem: Problem) -> Iterable[str]:
+def _shown_files(problem: Issue) -> Iterable[str]:
     if problem.groups:
         return [path for group in problem.groups[:MOST_GROUPS] for path in group[:OF_GROUP]]
     return problem.files[:OF_PROBLEM]
 
 
-def _problem(problem: Problem, place: dict[str, int], pictures: _Pictures) -> str:
+def _problem(problem: Issue, place: dict[str, int], pictures: _Pictures) -> str:
     head = (
         f'<h3><span class="tag {problem.severity}">{problem.severity}: {problem.code}</span></h3>'
-        f"<p>{text(problem.message)}.</p><p>{text(problem.advice)}</p>"
+        f"<p>{escape(problem.message)}.</p><p>{escape(problem.advice)}</p>"
     )
     if problem.groups:
         groups = [group[:OF_GROUP] for group in problem.groups[:MOST_GROUPS]]
@@ -112,7 +112,7 @@ def _problem(problem: Problem, place: dict[str, int], pictures: _Pictures) -> st
 def _files(paths: Sequence[str], place: dict[str, int], pictures: _Pictures) -> str:
     """Pictures of images; other files by name."""
     figures = "".join(pictures.figure(place[path], path) for path in paths if path in place)
-    others = ", ".join(text(path) for path in paths if path not in place)
+    others = ", ".join(escape(path) for path in paths if path not in place)
     return (f'<div class="sheet">{figures}</div>' if figures else "") + (f"<p>{others}</p>" if others else "")
 
 
@@ -130,7 +130,7 @@ def _class_table(listing: Listing, audit: Audit) -> str:
     for label, of in counts.items():
         bars = "".join(f'<i style="width:{100 * of[split] / max(most, 1):.2f}%"></i>' for split in splits)
         numbers = "".join(f'<td class="n">{of[split]:,}</td>' for split in splits)
-        rows.append(f'<tr><td>{text(label)}</td>{numbers}<td><div class="bar">{bars}</div></td></tr>')
+        rows.append(f'<tr><td>{escape(label)}</td>{numbers}<td><div class="bar">{bars}</div></td></tr>')
     several = len(splits) > 1
     heads = "".join(f"<th>{split if several else 'images'}</th>" for split in splits)
     return f"<table><tr><th>class</th>{heads}<th></th></tr>{''.join(rows)}</table>"

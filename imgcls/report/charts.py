@@ -81,7 +81,7 @@ def curves(history: Sequence[Mapping], metric: str) -> Figure | None:
 
 
 def reliability(before: Sequence[Mapping], after: Sequence[Mapping]) -> Figure:
-    """Accuracy against confidence, as given and calibrated; bins as of `calibration.reliability`."""
+    """Accuracy against confidence, as given and calibrated; bins see `calibration.reliability_bins`."""
     with rc_context(_STYLE):
         figure = Figure(figsize=(4.2, 3.4), layout="constrained")
         axes = figure.subplots()
@@ -100,7 +100,7 @@ def reliability(before: Sequence[Mapping], after: Sequence[Mapping]) -> Figure:
 
 
 def coverage(curve: Sequence[tuple[float, float, float]]) -> Figure:
-    """Accuracy of the images that are answered, against their share; curve as of `calibration.coverage`."""
+    """Accuracy of the images that are answered, against their share; curve see `calibration.coverage_curve`."""
     with rc_context(_STYLE):
         figure = Figure(figsize=(4.2, 3.4), layout="constrained")
         axes = figure.subplots()

@@ -24,7 +24,7 @@ TIMED = 10  # images of which the median is told
 SAME_EVERYWHERE = ("data", "model", "tune", "image_px", "aspect")  # options with a column of their own
 
 
-def row(run: run_folder.RunFolder, device: torch.device) -> dict:
+def comparison_row(run: run_folder.RunFolder, device: torch.device) -> dict:
     """What the table says of a run. Raises RunError when the folder holds no finished one.
 
     The accuracy is that of the folds when there are some, else of the test split, else of validation. latency_ms: one
@@ -36,7 +36,7 @@ def row(run: run_folder.RunFolder, device: torch.device) -> dict:
     options = run.read_options() or {}
     judge = "cross_validation" if metrics.get("cross_validation") else "test" if metrics["test"] else "validation"
     part = metrics[judge]
-    network, processor = inference.load(run.path, device)
+    network, processor = inference.load_model(run.path, device)
     sample = evaluation_pixels(_gray(), processor)[None].to(device)
     return {
         "run": str(run.path),
@@ -99,7 +99,7 @@ def differing_options(runs: Sequence[run_folder.RunFolder]) -> dict[str, list]:
 _OF_THE_COMMAND = frozenset(("run_name", "logging_dir", *SAME_EVERYWHERE))
 
 
-def table(rows: Sequence[Mapping], differing: Mapping[str, Sequence], comparable: bool) -> str:
+def comparison_table(rows: Sequence[Mapping], differing: Mapping[str, Sequence], comparable: bool) -> str:
     """For the terminal: a line a run, best first, then the options that differ."""
     names = [r["run"] for r in rows]
     width = max(map(len, ("run", *names))) + 2
@@ -129,7 +129,7 @@ _WARNING = (
 )
 
 
-def render(rows: Sequence[Mapping], differing: Mapping[str, Sequence], comparable: bool) -> str:
+def render_comparison(rows: Sequence[Mapping], differing: Mapping[str, Sequence], comparable: bool) -> str:
     """The same as a page."""
     heads = ["run", "data", "model", "tune", "input px", "trained on", "judged by", "accuracy", "95 % interval",
              "macro F1", "loss", "training s", "MB", "ms an image"]  # fmt: skip

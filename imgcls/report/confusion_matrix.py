@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from imgcls.report import html_page
-from imgcls.report.html_page import text
+from imgcls.report.html_page import escape
 
 MOST_CELLS = 25  # classes up to which the confusion matrix is a table with its numbers
 STYLE = """
@@ -20,13 +20,13 @@ STYLE = """
 """
 
 
-def drawn(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> str:
+def render_confusion_matrix(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> str:
     """Rows are true classes; up to 25 a table with its counts, above a picture with a word on each cell."""
     counts = np.asarray(matrix)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     if len(classes) > MOST_CELLS:
         return _cells(counts, shares, classes)
-    head = "".join(f'<th class="up"><div>{text(name)}</div></th>' for name in classes)
+    head = "".join(f'<th class="up"><div>{escape(name)}</div></th>' for name in classes)
     rows = []
     for i, name in enumerate(classes):
         cells = "".join(
@@ -36,7 +36,7 @@ def drawn(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> str:
             f"{counts[i, j] or ''}</td>"
             for j in range(len(classes))
         )
-        rows.append(f"<tr><th>{text(name)}</th>{cells}</tr>")
+        rows.append(f"<tr><th>{escape(name)}</th>{cells}</tr>")
     return (
         "<p>A row for each true class, a column for each answer.</p>"
         f'<div class="wide"><table class="matrix"><tr><th></th>{head}</tr>{"".join(rows)}</table></div>'

@@ -21,9 +21,11 @@ log = logging.getLogger(__name__)
 SHOWN_PX = 160
 
 
-def pictures(network: nn.Module, processor, sources: Sequence[str | bytes], targets: Sequence[int]) -> list[str] | None:
+def heatmap_pictures(
+    network: nn.Module, processor, sources: Sequence[str | bytes], targets: Sequence[int]
+) -> list[str] | None:
     """A JPEG in base64 of each image, what spoke for its target bright and the rest dark; None for a network whose
-    answers `explanation` cannot explain."""
+    answers `saliency` cannot explain."""
     device = next(network.parameters()).device
     found = []
     for source, target in zip(sources, targets, strict=True):

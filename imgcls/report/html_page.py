@@ -74,7 +74,7 @@ def visible(text: str) -> str:
     return html.escape("".join(c if c.isprintable() else repr(c)[1:-1] for c in text))
 
 
-def text(name: str) -> str:
+def escape(name: str) -> str:
     """`visible` text that keeps its direction to itself, so that names from right to left leave the line as it is."""
     return f"<bdi>{visible(name)}</bdi>"
 
@@ -83,17 +83,17 @@ def picture(encoded: str | None, instead: str = "changed meanwhile") -> str:
     """A picture of `thumbnail`, or a box that says why there is none."""
     if encoded:
         return f'<img src="data:image/jpeg;base64,{encoded}" alt="" loading="lazy">'
-    return f"<div>{text(instead)}</div>"
+    return f"<div>{escape(instead)}</div>"
 
 
 def figure(encoded: str | None, caption: str, instead: str = "changed meanwhile") -> str:
     """A picture with a caption of plain text below."""
-    return f"<figure>{picture(encoded, instead)}<figcaption>{text(caption)}</figcaption></figure>"
+    return f"<figure>{picture(encoded, instead)}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
 def table(rows: Sequence[Sequence]) -> str:
     """A table that sorts by a column when its head is pressed; numbers to the right, shares with three digits."""
-    head = "".join(f'<th><button type="button">{text(str(name))}</button></th>' for name in rows[0])
+    head = "".join(f'<th><button type="button">{escape(str(name))}</button></th>' for name in rows[0])
     body = "".join(f"<tr>{''.join(_cell(value) for value in row)}</tr>" for row in rows[1:])
     return (
         f'<div class="wide"><table class="sortable"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
@@ -107,7 +107,7 @@ def _cell(value) -> str:
         return f'<td class="n" data-v="{value}">{value:.3f}</td>'
     if isinstance(value, int):
         return f'<td class="n" data-v="{value}">{value:,}</td>'
-    return f"<td>{text(str(value))}</td>"
+    return f"<td>{escape(str(value))}</td>"
 
 
 def thumbnail(source: str | bytes, px: int = THUMB_PX) -> str | None:

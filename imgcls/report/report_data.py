@@ -8,20 +8,20 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from torch import nn
 
-from imgcls.data.dataset import Division, source_of
+from imgcls.data.dataset import DatasetSplits, image_source
 from imgcls.evaluation import diagnosis, label_errors
 from imgcls.evaluation.calibration import probabilities
-from imgcls.evaluation.evaluate import Model
-from imgcls.evaluation.evaluation_set import Labelled
+from imgcls.evaluation.evaluate import EvaluatedModel
+from imgcls.evaluation.evaluation_set import EvaluationSet
 from imgcls.report import heatmaps, report_page
-from imgcls.report.report_page import Content, Judged
+from imgcls.report.report_page import EvaluatedSplit, ReportContent
 from imgcls.storage import run_folder
 
 
-def training(
+def write_training_report(
     run: run_folder.RunFolder,
     metrics: Mapping,
-    division: Division,
+    division: DatasetSplits,
     logits: Mapping[str, np.ndarray],
     network: nn.Module,
     processor,
@@ -36,13 +36,13 @@ def training(
 
     def source(path: str) -> str | bytes:
         split, i = place[path]
-        return source_of(division.rows[split][i])
+        return image_source(division.rows[split][i])
 
     folded = _folded(run, division)
     parts = {s: (division.paths[s], np.asarray(division.labels(s)), of) for s, of in logits.items()}
     name, part = ("cross-validated", folded) if folded else list(parts.items())[-1]
     seen = folded or tuple(map(_joined, zip(*parts.values(), strict=True)))
-    rows = doubted(
+    rows = find_suspects(
         *seen, division.classes, trust["temperature"], run.read_logits(run_folder.OUT_OF_FOLD_LOGITS).get("probes")
     )
     write_suspects(run, rows)
@@ -51,7 +51,7 @@ def training(
     judged = _judged(name, division.classes, *part, source, network, processor)
     if folded:  # other networks said it
         judged.explain = lambda at: None
-    report_page.write(run, Content(
+    report_page.write_report(run, ReportContent(
         title=run.path.name,
         subtitle=f"{metrics['model']}, from {metrics['initialised']} weights, {len(division.classes)} classes; "
         f"{train['images']:,} images x {train['epochs']:g} epochs in {train['seconds']:.0f} s",
@@ -69,29 +69,29 @@ def training(
         splits=_splits(run),
         tables=_selection(metrics),
         options=options,
-        facts=facts(metrics),
+        facts=report_facts(metrics),
     ))  # fmt: skip
 
 
-def validation(
+def write_evaluation_report(
     folder: run_folder.RunFolder,
     run: run_folder.RunFolder,
     metrics: Mapping,
-    of: Labelled,
+    of: EvaluationSet,
     logits: np.ndarray,
-    model: Model,
+    model: EvaluatedModel,
 ) -> None:
     """Write suspects.csv, report.html and figures/ of a validation. metrics: as its metrics.json says."""
     classes, temperature = model.classes, metrics["calibration"]["temperature"]
     paths = of.paths
     place = {path: i for i, path in enumerate(paths)}
-    rows = doubted(paths, of.labels, logits, classes, temperature)
+    rows = find_suspects(paths, of.labels, logits, classes, temperature)
     write_suspects(folder, rows)
 
     def source(path: str) -> str | bytes:
         return of.source(place[path])
 
-    report_page.write(folder, Content(
+    report_page.write_report(folder, ReportContent(
         title=f"{run.path.name} on {of.name}",
         subtitle=f"{metrics['model']}, judged on {len(paths):,} images of {of.images.name}",
         numbers=metrics["test"],
@@ -110,8 +110,8 @@ def validation(
 
 def _findings(classes: Sequence[str], numbers: Mapping) -> list[dict]:
     """What the rules of a training say of these numbers alone."""
-    task = diagnosis.Task(classes, [1] * len(classes), numbers["images"])
-    return [*diagnosis.predictions(task, numbers), *diagnosis.finished(task, [], numbers)]
+    task = diagnosis.TrainingTask(classes, [1] * len(classes), numbers["images"])
+    return [*diagnosis.prediction_findings(task, numbers), *diagnosis.final_findings(task, [], numbers)]
 
 
 def _more(metrics: Mapping) -> dict[str, list[list]]:
@@ -142,7 +142,7 @@ def _joined(values: Sequence):
     return [v for part in values for v in part] if isinstance(values[0], list) else np.concatenate(values)
 
 
-def _folded(run: run_folder.RunFolder, division: Division) -> tuple | None:
+def _folded(run: run_folder.RunFolder, division: DatasetSplits) -> tuple | None:
     """Paths, labels and logits of all images by folds that did not see them; None without --folds."""
     rows = run.read_csv(run_folder.OUT_OF_FOLD)
     if not rows:
@@ -151,7 +151,7 @@ def _folded(run: run_folder.RunFolder, division: Division) -> tuple | None:
     return [row["path"] for row in rows], labels, run.read_logits(run_folder.OUT_OF_FOLD_LOGITS)["out_of_fold"]
 
 
-def doubted(
+def find_suspects(
     paths: Sequence[str],
     labels: np.ndarray,
     logits: np.ndarray,
@@ -165,7 +165,7 @@ def doubted(
         opinions += [probabilities(probes[:, m]) for m in range(probes.shape[1])]
     return [
         {"path": paths[i], "label": classes[labels[i]], "suggested": classes[other], "score": f"{score:.6f}"}
-        for i, other, score in label_errors.find(labels, opinions)
+        for i, other, score in label_errors.find_label_errors(labels, opinions)
     ]
 
 
@@ -183,11 +183,11 @@ def _judged(
     source: Callable[[str], str | bytes],
     network: nn.Module,
     processor,
-) -> Judged:
+) -> EvaluatedSplit:
     def explain(at: Sequence[int]) -> Sequence[str] | None:
-        return heatmaps.pictures(network, processor, [source(paths[i]) for i in at], logits[list(at)].argmax(1))
+        return heatmaps.heatmap_pictures(network, processor, [source(paths[i]) for i in at], logits[list(at)].argmax(1))
 
-    return Judged(name, classes, paths, labels, logits, lambda i: source(paths[i]), explain)
+    return EvaluatedSplit(name, classes, paths, labels, logits, lambda i: source(paths[i]), explain)
 
 
 def _splits(run: run_folder.RunFolder) -> dict[str, dict[str, int]]:
@@ -206,7 +206,7 @@ def _selection(metrics: Mapping) -> dict[str, list[list]]:
     return {"Probe or fine-tuned": rows}
 
 
-def facts(metrics: Mapping) -> dict[str, str]:
+def report_facts(metrics: Mapping) -> dict[str, str]:
     """What the page says of the making."""
     made, train = metrics["made"], metrics["train"]
     return {
@@ -215,7 +215,7 @@ def facts(metrics: Mapping) -> dict[str, str]:
         "day": made["date"],
         "training": f"{train['seconds']:.0f} s, {train['images_per_second']:.0f} images a second, best epoch "
         f"{train['best_epoch']:g}{', stopped early' if train['stopped_early'] else ''}",
-        **({"limit": diagnosis.limit_of(train["waiting"])} if "waiting" in train else {}),
+        **({"limit": diagnosis.bottleneck(train["waiting"])} if "waiting" in train else {}),
         "versions": _versions(made),
     }
 

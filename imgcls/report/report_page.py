@@ -11,7 +11,7 @@ import numpy as np
 from imgcls.evaluation import calibration
 from imgcls.evaluation.intervals import wilson_interval
 from imgcls.report import charts, confusion_matrix, html_page
-from imgcls.report.html_page import text
+from imgcls.report.html_page import escape
 from imgcls.storage import run_folder
 
 PICTURE_PX = 160
@@ -20,7 +20,7 @@ TRUSTED = (0.9, 0.95, 0.99)  # shares of right answers for which the page tells 
 
 
 @dataclass
-class Judged:
+class EvaluatedSplit:
     """Images that a model did not learn from, and what it said of them.
 
     name: of the split or data. logits: float (N, K). labels: int (N,). source: position -> path or encoded bytes.
@@ -43,7 +43,7 @@ class Judged:
 
 
 @dataclass
-class Content:
+class ReportContent:
     """What a page tells.
 
     numbers: a part of metrics.json, of the judged images. trust: as of calibration.json. fitted_on_these: whether its
@@ -54,7 +54,7 @@ class Content:
     title: str
     subtitle: str
     numbers: Mapping
-    judged: Judged
+    judged: EvaluatedSplit
     trust: Mapping
     fitted_on_these: bool = False
     findings: Sequence[Mapping] = ()
@@ -73,23 +73,23 @@ class Content:
     def calibrated(self) -> np.ndarray:
         """Probabilities of the judged images by a temperature that was fitted on others, (N, K)."""
         if self.fitted_on_these:
-            return calibration.crossfitted(self.judged.logits, self.judged.labels)
+            return calibration.cross_fitted_probabilities(self.judged.logits, self.judged.labels)
         return calibration.probabilities(self.judged.logits, self.trust["temperature"])
 
 
-def write(run: run_folder.RunFolder, content: Content) -> None:
+def write_report(run: run_folder.RunFolder, content: ReportContent) -> None:
     """report.html, and its figures as PNG in figures/."""
     figures = _figures(content)
     for name, figure in figures.items():
         run.write_bytes(f"{run_folder.FIGURES}/{name}.png", charts.png(figure))
-    run.write_text(run_folder.REPORT, render(content, figures))
+    run.write_text(run_folder.REPORT, render_report(content, figures))
 
 
-def _figures(content: Content) -> dict[str, charts.Figure]:
+def _figures(content: ReportContent) -> dict[str, charts.Figure]:
     judged = content.judged
     before, after = calibration.probabilities(judged.logits), content.calibrated
-    curve = calibration.coverage(after, judged.labels)
-    bins = [calibration.reliability(p, judged.labels) for p in (before, after)]
+    curve = calibration.coverage_curve(after, judged.labels)
+    bins = [calibration.reliability_bins(p, judged.labels) for p in (before, after)]
     found = {
         "curves": charts.curves(content.history, content.metric),
         "confusion_matrix": charts.confusion(content.numbers["confusion_matrix"], judged.classes),
@@ -99,14 +99,14 @@ def _figures(content: Content) -> dict[str, charts.Figure]:
     return {name: figure for name, figure in found.items() if figure is not None}
 
 
-def render(content: Content, figures: Mapping[str, charts.Figure]) -> str:
+def render_report(content: ReportContent, figures: Mapping[str, charts.Figure]) -> str:
     """The whole page as HTML."""
     drawn = {name: charts.svg(figure) for name, figure in figures.items() if name != "confusion_matrix"}
     sections = {
         "": _headline(content),
         "What to know": _findings(content),
         "Training": f'<div class="chart wide">{drawn["curves"]}</div>' if "curves" in drawn else "",
-        "Which class is taken for which": confusion_matrix.drawn(
+        "Which class is taken for which": confusion_matrix.render_confusion_matrix(
             content.numbers["confusion_matrix"], content.judged.classes
         ),
         "Classes": _classes(content),
@@ -122,7 +122,7 @@ def render(content: Content, figures: Mapping[str, charts.Figure]) -> str:
     return html_page.document(f"{content.title}: report", parts, _STYLE + confusion_matrix.STYLE)
 
 
-def _headline(content: Content) -> str:
+def _headline(content: ReportContent) -> str:
     numbers, judged = content.numbers, content.judged
     low, high = numbers["accuracy_ci95"]
     small = [
@@ -137,22 +137,22 @@ def _headline(content: Content) -> str:
         if value is not None
     )
     return (
-        f"<h1>{text(content.title)}</h1><p>{text(content.subtitle)}</p>"
+        f"<h1>{escape(content.title)}</h1><p>{escape(content.subtitle)}</p>"
         f'<div class="numbers"><div class="main"><b>{numbers["accuracy"]:.3f}</b><span>accuracy on '
-        f"{numbers['images']:,} {text(judged.name)} images<br>95 % interval {low:.3f} to {high:.3f}</span></div>"
+        f"{numbers['images']:,} {escape(judged.name)} images<br>95 % interval {low:.3f} to {high:.3f}</span></div>"
         f"{shown}</div>"
     )
 
 
-def _findings(content: Content) -> str:
+def _findings(content: ReportContent) -> str:
     lines = [
-        f'<li><span class="tag {e["severity"]}">{e["severity"]}: {text(e["code"])}</span> {text(e["evidence"])}. '
-        f"{text(e['advice'])}</li>"
+        f'<li><span class="tag {e["severity"]}">{e["severity"]}: {escape(e["code"])}</span> {escape(e["evidence"])}. '
+        f"{escape(e['advice'])}</li>"
         for e in content.findings
     ]
     lines += [
-        f'<li><span class="tag {p["severity"]}">data: {text(p["code"])}</span> {text(p["message"])}. '
-        f"{text(p['advice'])}</li>"
+        f'<li><span class="tag {p["severity"]}">data: {escape(p["code"])}</span> {escape(p["message"])}. '
+        f"{escape(p['advice'])}</li>"
         for p in content.problems
         if p["severity"] != "info"
     ]
@@ -162,7 +162,7 @@ def _findings(content: Content) -> str:
     return f"<ul>{''.join(lines)}</ul>{f'<h3>Next</h3>{steps}' if steps else ''}"
 
 
-def _classes(content: Content) -> str:
+def _classes(content: ReportContent) -> str:
     matrix = np.asarray(content.numbers["confusion_matrix"])
     names = content.judged.classes
     rows = [["class", "images", "recall", "95 % interval", "precision", "F1", "most often taken for"]]
@@ -177,7 +177,7 @@ def _classes(content: Content) -> str:
     return html_page.table(rows)
 
 
-def _pairs(judged: Judged) -> str:
+def _pairs(judged: EvaluatedSplit) -> str:
     """Pictures of the pairs of classes that are confused most."""
     wrong = np.flatnonzero(judged.predicted != judged.labels)
     pairs: dict[tuple[int, int], list[int]] = {}
@@ -189,13 +189,14 @@ def _pairs(judged: Judged) -> str:
         total = int((judged.labels == true).sum())
         figures = "".join(_figure(judged.source(i), judged.paths[i]) for i in at[:OF_PAIR])
         parts.append(
-            f"<div><h3>{text(judged.classes[true])} taken for {text(judged.classes[said])}: {len(at)} of {total}</h3>"
+            f"<div><h3>{escape(judged.classes[true])} taken for {escape(judged.classes[said])}: "
+            f"{len(at)} of {total}</h3>"
             f'<div class="sheet">{figures}</div></div>'
         )
     return f'<div class="charts pairs">{"".join(parts)}</div>' if parts else ""
 
 
-def _mistakes(judged: Judged, p: np.ndarray) -> str:
+def _mistakes(judged: EvaluatedSplit, p: np.ndarray) -> str:
     """Wrong answers of which the model was surest, with what spoke for them."""
     wrong = np.flatnonzero((judged.predicted != judged.labels) & np.isfinite(p).all(1))
     worst = [int(i) for i in wrong[np.argsort(-p[wrong].max(1), kind="stable")][:MISTAKES]]
@@ -209,8 +210,8 @@ def _mistakes(judged: Judged, p: np.ndarray) -> str:
             pictures += html_page.picture(maps[place])
         said = judged.classes[judged.predicted[i]]
         figures.append(
-            f"<figure>{pictures}<figcaption>{text(judged.classes[judged.labels[i]])} called <b>{text(said)}</b>, "
-            f"{p[i].max():.2f} sure<br>{text(judged.paths[i])}</figcaption></figure>"
+            f"<figure>{pictures}<figcaption>{escape(judged.classes[judged.labels[i]])} called <b>{escape(said)}</b>, "
+            f"{p[i].max():.2f} sure<br>{escape(judged.paths[i])}</figcaption></figure>"
         )
     legend = "" if maps is None else "<p>On the right what the network saw; bright is what spoke for its answer.</p>"
     return f'{legend}<div class="sheet{" double" if maps is not None else ""}">{"".join(figures)}</div>'
@@ -221,8 +222,8 @@ def _suspects(suspects: Sequence[Mapping], source: Callable[[str], str | bytes])
         return ""
     figures = "".join(
         f"<figure>{html_page.picture(html_page.thumbnail(source(row['path']), PICTURE_PX))}"
-        f"<figcaption>{text(row['label'])}, or "
-        f"<b>{text(row['suggested'])}</b>?<br>{text(row['path'])}</figcaption></figure>"
+        f"<figcaption>{escape(row['label'])}, or "
+        f"<b>{escape(row['suggested'])}</b>?<br>{escape(row['path'])}</figcaption></figure>"
         for row in suspects[:SUSPECTS]
     )
     more = f"<p>and {len(suspects) - SUSPECTS} more</p>" if len(suspects) > SUSPECTS else ""
@@ -233,17 +234,17 @@ def _suspects(suspects: Sequence[Mapping], source: Callable[[str], str | bytes])
     )
 
 
-def _trust(content: Content, drawn: Mapping[str, str]) -> str:
+def _trust(content: ReportContent, drawn: Mapping[str, str]) -> str:
     trust, judged = content.trust, content.judged
     p = content.calibrated
     rows = [["right answers wanted", "confidence from", "share answered", "right of these", "95 % interval"]]
     for share in TRUSTED:
-        found = calibration.threshold(p, judged.labels, share)
+        found = calibration.precision_threshold(p, judged.labels, share)
         reached = found["confidence"] is not None
         interval = f"{found['ci95'][0]:.3f} to {found['ci95'][1]:.3f}" if reached else "–"
         rows.append([f"{share:.0%}", found["confidence"], found["coverage"], found["precision"], interval])
-    before = calibration.error(calibration.probabilities(judged.logits), judged.labels)
-    after = calibration.error(p, judged.labels)
+    before = calibration.calibration_error(calibration.probabilities(judged.logits), judged.labels)
+    after = calibration.calibration_error(p, judged.labels)
     words = ""
     if before is not None:
         words = (
@@ -254,20 +255,22 @@ def _trust(content: Content, drawn: Mapping[str, str]) -> str:
     return f'{words}<div class="charts">{figures}</div>{html_page.table(rows)}'
 
 
-def _data(content: Content) -> str:
+def _data(content: ReportContent) -> str:
     if not content.splits:
         return ""
     names = [s for s in ("train", "validation", "test") if any(s in of for of in content.splits.values())]
     rows = [["class", *names], *([name, *(of.get(s, 0) for s in names)] for name, of in content.splits.items())]
     notes = "".join(
-        f"<li>{text(p['code'])}: {text(p['message'])}</li>" for p in content.problems if p["severity"] == "info"
+        f"<li>{escape(p['code'])}: {escape(p['message'])}</li>" for p in content.problems if p["severity"] == "info"
     )
     return html_page.table(rows) + (f"<ul>{notes}</ul>" if notes else "")
 
 
-def _made(content: Content) -> str:
-    facts = "".join(f"<tr><td>{text(name)}</td><td>{text(value)}</td></tr>" for name, value in content.facts.items())
-    options = "".join(f"<tr><td>{text(k)}</td><td>{text(str(v))}</td></tr>" for k, v in content.options.items())
+def _made(content: ReportContent) -> str:
+    facts = "".join(
+        f"<tr><td>{escape(name)}</td><td>{escape(value)}</td></tr>" for name, value in content.facts.items()
+    )
+    options = "".join(f"<tr><td>{escape(k)}</td><td>{escape(str(v))}</td></tr>" for k, v in content.options.items())
     hidden = f"<details><summary>all options</summary><table>{options}</table></details>" if options else ""
     return f"<table>{facts}</table>{hidden}"
 

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 ARRAY_BYTES = 4_000_000_000  # of each kind; features of 200,000 images take 0.3 to 1.6 GB
 
 
-def folder() -> Path:
+def cache_folder() -> Path:
     """$IMGCLS_CACHE, else imgcls in the user's cache folder ($XDG_CACHE_HOME or ~/.cache)."""
     chosen = os.environ.get("IMGCLS_CACHE")
     return Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "imgcls"
@@ -34,14 +34,14 @@ def file_state(key: str) -> tuple:
     return os.path.realpath(key), stat.st_size, stat.st_mtime_ns
 
 
-def array(kind: str, key: object, make: Callable[[], np.ndarray]) -> np.ndarray:
+def cached_array(kind: str, key: object, make: Callable[[], np.ndarray]) -> np.ndarray:
     """The array that `make` gives, kept under everything that it depends on; key: plain values.
 
     Arrays that were not used for the longest time make room for new ones beyond ARRAY_BYTES. A cache that cannot be
     written is said once and done without.
     """
     name = hashlib.sha256(json.dumps([kind, key]).encode()).hexdigest()
-    file = folder() / kind / f"{name}.npy"
+    file = cache_folder() / kind / f"{name}.npy"
     try:
         found = np.load(file)
         os.utime(file)
@@ -49,7 +49,7 @@ def array(kind: str, key: object, make: Callable[[], np.ndarray]) -> np.ndarray:
     except (OSError, ValueError, EOFError):  # not there, or cut short by a full disk
         found = make()
     try:
-        with run_folder.whole_file(file) as out:
+        with run_folder.atomic_write(file) as out:
             np.save(out, found)
         _make_room(file.parent)
     except OSError as error:
@@ -66,7 +66,7 @@ def _make_room(place: Path) -> None:
             file.unlink(missing_ok=True)
 
 
-class Inspections:
+class InspectionCache:
     """What was found out about image files, keyed by path, size and time of each and by `version`.
 
     version: of what is kept; also Pillow's counts. A cache that cannot be opened or written is said once and then done
@@ -76,13 +76,13 @@ class Inspections:
     def __init__(self, version: object):
         self._version = f"{version} {PIL.__version__}"
         try:
-            folder().mkdir(parents=True, exist_ok=True)
-            self._table = sqlite3.connect(folder() / "inspections.sqlite", timeout=60)
+            cache_folder().mkdir(parents=True, exist_ok=True)
+            self._table = sqlite3.connect(cache_folder() / "inspections.sqlite", timeout=60)
             self._table.execute(
                 "CREATE TABLE IF NOT EXISTS inspections (path TEXT PRIMARY KEY, state TEXT, reason TEXT, record BLOB)"
             )
         except (OSError, sqlite3.Error) as error:
-            log.warning("what is found out about images is not kept: %s in %s", error, folder())
+            log.warning("what is found out about images is not kept: %s in %s", error, cache_folder())
             self._table = None
 
     def _state(self, path: str) -> str | None:
@@ -115,7 +115,7 @@ class Inspections:
             with self._table:
                 self._table.executemany("INSERT OR REPLACE INTO inspections VALUES (?, ?, ?, ?)", rows)
         except sqlite3.Error as error:
-            log.warning("what is found out about images is not kept: %s in %s", error, folder())
+            log.warning("what is found out about images is not kept: %s in %s", error, cache_folder())
             self._table = None
 
 

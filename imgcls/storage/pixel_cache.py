@@ -35,14 +35,14 @@ PACK_BYTES = 256_000_000  # from here a writer begins a new pack: room is made a
 ENTRY = np.dtype([("key", "V16"), ("offset", "<u8"), ("shape", "<u4", 3), ("sum", "<u4")])
 
 
-class Wanted(NamedTuple):
+class CacheRequest(NamedTuple):
     """An image that is wanted: its key, and how it is made when it is not kept."""
 
     key: bytes
     make: Callable[[], np.ndarray]
 
 
-class Place(NamedTuple):
+class PackEntry(NamedTuple):
     """Where pixels lie: the pack's file, the offset in bytes, (rows, columns, channels) or any other three, a sum."""
 
     pack: Path
@@ -51,12 +51,12 @@ class Place(NamedTuple):
     sum: int
 
 
-def key_of(image: str, settings: object) -> bytes:
+def cache_key(image: str, settings: object) -> bytes:
     """What pixels are kept under: the file's path, size and time (or an image's name), and what they depend on."""
     return hashlib.blake2b(repr((VERSION, array_cache.file_state(image), settings)).encode(), digest_size=16).digest()
 
 
-class Pixels:
+class PixelCache:
     """Images as uint8 of three axes, by key, in packs below `folder`; None keeps nothing.
 
     most_bytes: of all packs in the folder together; those that no one used since this object was made give way to new
@@ -68,7 +68,7 @@ class Pixels:
         self.folder, self.most_bytes = folder, most_bytes
         self.is_full = folder is None
         self._made = time.time()
-        self._known: dict[bytes, Place] = {}
+        self._known: dict[bytes, PackEntry] = {}
         self._read_to: dict[str, int] = {}
         self._sound: set[bytes] = set()
         self._marked: dict[Path, float] = {}  # when we last said that a pack is in use
@@ -91,7 +91,7 @@ class Pixels:
         self._pack: Path | None = None  # that this process writes
         self._pack_bytes = self._room = 0
 
-    def read(self, wanted: Sequence[Wanted]) -> list[np.ndarray]:
+    def read(self, wanted: Sequence[CacheRequest]) -> list[np.ndarray]:
         """The images that are wanted, in their order; those that are not kept are made, a thread a core, and kept.
 
         Raises what `make` raises.
@@ -127,7 +127,7 @@ class Pixels:
         if len(work) < 2 or get_worker_info() is not None:
             return [piece() for piece in work]
         if self._pool is None:
-            self._pool = _threads(cpu.cores())
+            self._pool = _threads(cpu.available_cores())
         return list(self._pool.map(lambda piece: piece(), work))
 
     def added(self) -> int:
@@ -163,7 +163,7 @@ class Pixels:
             pack = file.with_suffix(".pack")
             columns = (entries[name].tolist() for name in ("key", "offset", "shape", "sum"))
             for key, offset, shape, of_sum in zip(*columns, strict=True):
-                self._known[bytes(key)] = Place(pack, offset, tuple(shape), of_sum)
+                self._known[bytes(key)] = PackEntry(pack, offset, tuple(shape), of_sum)
             self._read_to[file.name] = start + entries.nbytes
         return len(self._known) > before
 
@@ -203,10 +203,10 @@ class Pixels:
             try:
                 if not self._has_room(pixels.nbytes):
                     if is_needed:
-                        self._stop(f"{run_folder.size_text(self.most_bytes)} are full (--cache_gb)")
+                        self._stop(f"{run_folder.format_bytes(self.most_bytes)} are full (--cache_gb)")
                     return
                 with open(self._pack, "ab") as pack:
-                    place = Place(self._pack, pack.tell(), pixels.shape, _sum(pixels))
+                    place = PackEntry(self._pack, pack.tell(), pixels.shape, _sum(pixels))
                     pack.write(pixels.data)
                 with open(self._pack.with_suffix(".index"), "ab") as index:
                     index.write(np.array((key, *place[1:]), ENTRY).tobytes())

@@ -14,7 +14,7 @@ import psutil
 
 from imgcls.errors import OptionError
 from imgcls.storage import array_cache, run_folder
-from imgcls.storage.pixel_cache import Pixels
+from imgcls.storage.pixel_cache import PixelCache
 
 log = logging.getLogger(__name__)
 
@@ -24,17 +24,17 @@ MEMORY = Path("/dev/shm")  # Linux's memory as a folder
 MEMORY_NAME = "imgcls-pixels-"
 
 
-def opened(kind: str, gigabytes: float | None = None) -> Pixels:
+def open_pixel_cache(kind: str, gigabytes: float | None = None) -> PixelCache:
     """Where --cache says: "auto", "ram", "disk" or "off". gigabytes: as of --cache_gb.
 
     Raises OptionError when the disk that was asked for cannot be written. In ram they are this launch's alone and gone
     with it.
     """
     if kind == "off":
-        return Pixels()
+        return PixelCache()
     wanted = None if gigabytes is None else round(gigabytes * 1e9)
     if kind != "ram":
-        place = array_cache.folder() / "pixels"
+        place = array_cache.cache_folder() / "pixels"
         try:
             place.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=place):
@@ -43,8 +43,8 @@ def opened(kind: str, gigabytes: float | None = None) -> Pixels:
             held = _held_bytes(place)
             room = round(DISK_SHARE * (free + held)) if wanted is None else min(wanted, free + held)
             if kind == "disk" or wanted is not None or room >= LEAST_BYTES:
-                return Pixels(place, room)
-            reason = f"{place} has {run_folder.size_text(free)} free"
+                return PixelCache(place, room)
+            reason = f"{place} has {run_folder.format_bytes(free)} free"
         except OSError as error:
             reason = f"{place}: {error.strerror}"
             if kind == "disk":
@@ -59,7 +59,7 @@ def opened(kind: str, gigabytes: float | None = None) -> Pixels:
         log.warning("cache: in %s, for this run alone: %s", where, reason if kind != "ram" else f"no {MEMORY} here")
     free = min(psutil.virtual_memory().available, shutil.disk_usage(place.parent).free)
     share = RAM_SHARE if is_memory else DISK_SHARE
-    return Pixels(place, round(share * free) if wanted is None else min(wanted, free))
+    return PixelCache(place, round(share * free) if wanted is None else min(wanted, free))
 
 
 def _held_bytes(place: Path) -> int:
@@ -93,13 +93,13 @@ def _remove(folder: Path, process: int) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def clear() -> None:
+def clear_cache() -> None:
     """Remove all that is kept between runs: photos, features, what was found out about files."""
-    place = array_cache.folder()
+    place = array_cache.cache_folder()
     kinds = ("pixels", "features", "copies")
     files = [place / "inspections.sqlite", *(file for kind in kinds for file in (place / kind).rglob("*"))]
     count = sum(file.stat().st_size for file in files if file.is_file())
     for kind in kinds:
         shutil.rmtree(place / kind, ignore_errors=True)
     (place / "inspections.sqlite").unlink(missing_ok=True)
-    log.info("cache: %s removed from %s", run_folder.size_text(count), place)
+    log.info("cache: %s removed from %s", run_folder.format_bytes(count), place)

@@ -15,14 +15,14 @@ from imgcls.errors import OptionError
 FORMATS = (".csv", ".jsonl")
 
 
-def of(file: str | None, format: str, columns: Sequence[str], settings: object, shown: Callable[[dict], str]):
+def open_table(file: str | None, format: str, columns: Sequence[str], settings: object, shown: Callable[[dict], str]):
     """A Ledger for a file; without one, rows are printed: as "csv", "jsonl", or a line for people as `shown` says."""
     if file is None:
         return _Printed(format, columns, shown)
-    return Ledger(file, columns, settings)
+    return ResumableTable(file, columns, settings)
 
 
-class Ledger:
+class ResumableTable:
     """Rows in a .csv or .jsonl file. While it is written it is called FILE.<key>.partial, the key telling the settings
     apart: rows of other settings are never gone on with.
 
@@ -39,7 +39,7 @@ class Ledger:
         key = hashlib.sha256(repr((self.columns, settings)).encode(errors="surrogateescape")).hexdigest()[:8]
         self.partial = self.file.with_name(f"{self.file.name}.{key}.partial")
 
-    def __enter__(self) -> Ledger:
+    def __enter__(self) -> ResumableTable:
         self.file.parent.mkdir(parents=True, exist_ok=True)
         self.partial.touch()
         self._drop_torn_row()

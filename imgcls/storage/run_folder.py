@@ -71,7 +71,7 @@ SUSPECT_COLUMNS = ("path", "label", "suggested", "score")
 
 
 @contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[io.BufferedWriter]:
+def atomic_write(path: Path) -> Iterator[io.BufferedWriter]:
     """Open a file that appears under `path` only when the block ends well; after an error nothing is left."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
@@ -85,7 +85,7 @@ def whole_file(path: Path) -> Iterator[io.BufferedWriter]:
         beside.unlink(missing_ok=True)
 
 
-def size_text(count: float) -> str:
+def format_bytes(count: float) -> str:
     """Bytes for people: 3 kB, 57 MB, 1.2 GB."""
     if count < 1e6:
         return f"{count / 1e3:.0f} kB"
@@ -140,8 +140,8 @@ class RunFolder:
         held = sum(file.stat().st_size for file in (self / CHECKPOINTS).rglob("*"))  # of a stopped run
         if free + held < needed_bytes:
             raise RunError(
-                f"Expected about {size_text(needed_bytes)} free for model and checkpoints in {self.path}, "
-                f"got {size_text(free)}. Make room, or give an --output_dir on another disk."
+                f"Expected about {format_bytes(needed_bytes)} free for model and checkpoints in {self.path}, "
+                f"got {format_bytes(free)}. Make room, or give an --output_dir on another disk."
             )
 
     def write_json(self, name: str, content) -> None:
@@ -165,12 +165,12 @@ class RunFolder:
 
     def write_bytes(self, name: str, content: bytes) -> None:
         """A file of another kind."""
-        with whole_file(self / name) as file:
+        with atomic_write(self / name) as file:
             file.write(content)
 
     def write_lines(self, name: str, entries: Iterable[dict]) -> None:
         """JSON lines, one entry each."""
-        with whole_file(self / name) as file:
+        with atomic_write(self / name) as file:
             for entry in entries:
                 file.write((json.dumps(entry, ensure_ascii=False) + "\n").encode())
 
@@ -183,7 +183,7 @@ class RunFolder:
 
     def write_csv(self, name: str, columns: tuple[str, ...], rows: Iterable[tuple]) -> None:
         """CSV with a header, UTF-8, quoted where needed."""
-        with whole_file(self / name) as file:
+        with atomic_write(self / name) as file:
             text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")  # as on disk
             writer = csv.writer(text, lineterminator="\n")
             writer.writerow(columns)
@@ -213,7 +213,7 @@ class RunFolder:
 
     def write_logits(self, name: str = LOGITS, **splits: np.ndarray) -> None:
         """logits.npz: float32 (N, K) for each evaluated split, in the order of predictions.csv."""
-        with whole_file(self / name) as file:
+        with atomic_write(self / name) as file:
             np.savez_compressed(file, **splits)
 
     def read_logits(self, name: str = LOGITS) -> dict[str, np.ndarray]:

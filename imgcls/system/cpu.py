@@ -1,4 +1,4 @@
-"""Which processor this is, and how many of its cores are ours; apart from `machine`, which needs torch."""
+"""Which processor this is, and how many of its cores are ours; apart from `hardware`, which needs torch."""
 
 import os
 import platform
@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 
-def cores() -> int:
+def available_cores() -> int:
     """Cores that this process may use (containers and `taskset` grant fewer than the machine has)."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -19,7 +19,7 @@ def has_bf16() -> bool:
         return False
 
 
-def name() -> str:
+def cpu_name() -> str:
     """The processor's name for people, as far as the system tells it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

@@ -16,12 +16,12 @@ import torch
 
 from imgcls.errors import LaunchError
 from imgcls.system import cpu
-from imgcls.system.cpu import cores
+from imgcls.system.cpu import available_cores
 
 log = logging.getLogger(__name__)
 
 # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD (its most; whole photos are larger) and M_ARENA_MAX, as glibc's malloc.h has them.
-MALLOC = ((-1, 2**27), (-3, 2**25), (-8, 1))
+MALLOC_SETTINGS = ((-1, 2**27), (-3, 2**25), (-8, 1))
 
 
 def accelerator() -> str | None:
@@ -29,12 +29,12 @@ def accelerator() -> str | None:
     return torch.accelerator.current_accelerator().type if torch.accelerator.is_available() else None
 
 
-def processes_here() -> int:
+def local_world_size() -> int:
     """Processes of this launch on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
-def prepare() -> None:
+def configure_process() -> None:
     """Set up memory and torch's threads; call it before the first tensor operation, for its threads inherit settings.
 
     On a CPU, up to 128 MB that a step frees stay ours (glibc): the next one takes them again without the 25,000 page
@@ -50,22 +50,22 @@ def prepare() -> None:
         gc.freeze()  # what was imported stays: looking for garbage in it took a third of a second each time
     mallopt = _of_libc("mallopt") if accelerator() is None else None
     if mallopt:
-        for setting in MALLOC:
+        for setting in MALLOC_SETTINGS:
             mallopt(*setting)
     launched = any(name.startswith("ACCELERATE_") for name in os.environ) or "TORCHELASTIC_RUN_ID" in os.environ
     if accelerator() is None and launched and os.environ.get("OMP_NUM_THREADS") == "1":
-        threads = max(1, cores() // processes_here())
+        threads = max(1, available_cores() // local_world_size())
         if threads > torch.get_num_threads():
             torch.set_num_threads(threads)
             log.info("threads: %d (the launcher had set 1)", threads)
 
 
-def defaults() -> dict[str, bool]:
+def training_defaults() -> dict[str, bool]:
     """TrainingArguments that follow from the machine: use_cpu, bf16, fp16.
 
     use_cpu must be said, or two CPU processes each believe to be alone. bf16 needs compute capability 8:
     `torch.cuda.is_bf16_supported()` is also true where it is emulated, and slow (T4: 7.5). No mixed precision on MPS;
-    on a CPU it is tried with the network itself (`trials`).
+    on a CPU it is tried with the network itself (`acceleration`).
     """
     kind = accelerator()
     if kind is None:
@@ -76,9 +76,9 @@ def defaults() -> dict[str, bool]:
     return {"bf16": ampere, "fp16": not ampere}
 
 
-def loader_workers() -> int:
+def default_loader_workers() -> int:
     """Processes that prepare images: none on a CPU or with two cores, where they only take the model's time."""
-    mine = cores() // processes_here()
+    mine = available_cores() // local_world_size()
     return 0 if accelerator() is None or mine <= 2 else min(16, mine - 1)
 
 
@@ -88,7 +88,7 @@ def free_memory(device: torch.device) -> int:
 
 
 @contextlib.contextmanager
-def trimmed(is_wanted: bool = True) -> Iterator[None]:
+def trimmed_heap(is_wanted: bool = True) -> Iterator[None]:
     """Work before and after which memory that was freed goes back to the system, where that is wanted and glibc's.
 
     glibc keeps what a training step freed in pieces too small for a whole photo: both would be held at once.
@@ -119,7 +119,7 @@ def check_launch(world_size: int) -> None:
         )
 
 
-def leave(state) -> None:
+def shutdown(state) -> None:
     """Wait for the other processes of the launch, and see to it that this one closes its connections when it exits.
 
     A process that exits while others still write may abort in its network threads. state: accelerate's PartialState.
@@ -129,10 +129,10 @@ def leave(state) -> None:
         atexit.register(state.destroy_process_group)
 
 
-def name() -> str:
+def device_name() -> str:
     """One line for people: the accelerator, or the processor with its threads."""
     kind = accelerator()
     if kind == "cuda":
         return torch.cuda.get_device_name()
     threads = torch.get_num_threads()
-    return kind or f"{cpu.name()}, {threads} thread{'' if threads == 1 else 's'}"
+    return kind or f"{cpu.cpu_name()}, {threads} thread{'' if threads == 1 else 's'}"

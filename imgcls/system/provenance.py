@@ -17,12 +17,12 @@ from imgcls.system import hardware, redaction
 PACKAGES = ("torch", "torchvision", "transformers", "datasets", "accelerate", "timm", "peft")
 
 
-def facts() -> dict:
+def collect_provenance() -> dict:
     """{"date", "machine", "versions", "command"}, plain values."""
     versions = {"imgcls": imgcls.__version__, "python": platform.python_version()}
     versions |= {name: importlib.metadata.version(name) for name in PACKAGES}
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    return {"date": today, "machine": hardware.name(), "versions": versions, "command": command(sys.argv)}
+    return {"date": today, "machine": hardware.device_name(), "versions": versions, "command": command(sys.argv)}
 
 
 def command(argv: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 SECRET = "--hub_token"
-OF_PATHS = ("--data", "--model", "--output_dir", "--exclude", "--config", "--run", "--resume_from_checkpoint")
+PATH_OPTIONS = ("--data", "--model", "--output_dir", "--exclude", "--config", "--run", "--resume_from_checkpoint")
 _PICTURES = re.compile(r"(base64,[A-Za-z0-9+/=]+)")
 
 
@@ -20,7 +20,7 @@ def command_words(argv: Sequence[str]) -> list[str]:
     for word in pairs:
         option = "--" + word[2:].replace("-", "_") if word.startswith("--") else ""
         if option != SECRET and before != SECRET:
-            found.append(last_name(word) if before in OF_PATHS else word)
+            found.append(basename(word) if before in PATH_OPTIONS else word)
         before = option
     return found
 
@@ -32,7 +32,7 @@ def command(text: str) -> str:
     return shlex.join([*words[:script], *command_words(words[script:])])
 
 
-def last_name(value: str) -> str:
+def basename(value: str) -> str:
     """A path's last name; what is no path on this disk, such as a Hub id, stays."""
     path = Path(value)
     is_path = value.startswith(("/", "~", ".", "\\")) or "\\" in value or value.count("/") > 1 or path.exists()
@@ -43,7 +43,7 @@ def last_name(value: str) -> str:
     return re.split(r"[/\\]", value.rstrip("/\\"))[-1].strip(".") or path.resolve().name
 
 
-def hidden(text: str, paths: Collection[str]) -> str:
+def redact(text: str, paths: Collection[str]) -> str:
     """An HTML page in which each of these paths, and what lies below it, begins with its last name alone.
 
     A path is found as it is, as HTML and as a shell writes it; not inside a longer name, and not in pictures.

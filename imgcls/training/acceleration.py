@@ -11,7 +11,7 @@ import torch
 from accelerate.utils import broadcast_object_list
 
 from imgcls.errors import ModelError
-from imgcls.models.step_timing import Pace
+from imgcls.models.step_timing import StepTime
 from imgcls.storage import run_folder
 from imgcls.system import cpu
 from imgcls.training.trainer import ImageTrainer
@@ -27,14 +27,14 @@ WORTH_TRYING_S, CLEARLY = 60, 1.15
 ROUNDS, UNCLEAR = (2, 4), (0.7, 1.5)  # another process may disturb one: a second is asked, and more if unclear
 
 
-def agreed(value: float) -> float:
+def broadcast_from_rank0(value: float) -> float:
     """What the first process says: all must try the same things, or they wait for each other."""
     shared = [value]
     broadcast_object_list(shared)
     return shared[0]
 
 
-def lowered(trainer: ImageTrainer, pace: Pace, seconds: float, run: run_folder.RunFolder) -> Pace:
+def use_bf16_if_faster(trainer: ImageTrainer, pace: StepTime, seconds: float, run: run_folder.RunFolder) -> StepTime:
     """Take bf16 for the steps of a CPU where that is clearly faster; the pace from then on, of as many images.
 
     A few images decide as a batch does, and take less memory in float32 than a batch will in bf16.
@@ -56,7 +56,7 @@ def lowered(trainer: ImageTrainer, pace: Pace, seconds: float, run: run_folder.R
             trainer.lower = kind
             found[kind].append(trainer.rehearse())
         slower, faster = (min(paces, key=lambda tried: tried.train_s) for paces in found.values())
-        gain = agreed(slower.train_s / faster.train_s)
+        gain = broadcast_from_rank0(slower.train_s / faster.train_s)
         if rounds >= ROUNDS[0] and not UNCLEAR[0] < gain < UNCLEAR[1]:
             break
     trainer.lower = torch.bfloat16 if gain >= CLEARLY else None
@@ -67,7 +67,7 @@ def lowered(trainer: ImageTrainer, pace: Pace, seconds: float, run: run_folder.R
     return _reading(faster if trainer.lower else slower, pace)
 
 
-def compiled(trainer: ImageTrainer, wanted: str, pace: Pace, seconds: float) -> Pace:
+def compile_if_faster(trainer: ImageTrainer, wanted: str, pace: StepTime, seconds: float) -> StepTime:
     """Compile the trainer's network for training, if it gains; its pace from then on.
 
     wanted: as of --compile. seconds: what the run takes as it is. Raises ModelError when `wanted` is "on" and it cannot
@@ -103,7 +103,7 @@ def compiled(trainer: ImageTrainer, wanted: str, pace: Pace, seconds: float) -> 
     return faster
 
 
-def _reading(pace: Pace, first: Pace) -> Pace:
+def _reading(pace: StepTime, first: StepTime) -> StepTime:
     """A pace with what reading took in the first rehearsal: later ones find photos that are kept."""
     return replace(pace, read_s=first.read_s, read_evaluated_s=first.read_evaluated_s)
 

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 LOG_EVERY_S = 1.0  # on accelerators, at most
 
 
-class EvaluateEveryEpochs(TrainerCallback):
+class EvaluateEveryEpochsCallback(TrainerCallback):
     """Evaluate and save after every N-th epoch and after the last, where Trainer knows every epoch only."""
 
     def __init__(self, epochs: int):
@@ -31,7 +31,7 @@ class EvaluateEveryEpochs(TrainerCallback):
         return control
 
 
-class Stopwatch(TrainerCallback, ExportableState):
+class StopwatchCallback(TrainerCallback, ExportableState):
     """Seconds spent training, over all restarts: a checkpoint carries them on."""
 
     def __init__(self):
@@ -61,7 +61,7 @@ class Stopwatch(TrainerCallback, ExportableState):
         return {"args": {}, "attributes": {"seconds": self.seconds}}
 
 
-class History(TrainerCallback):
+class HistoryCallback(TrainerCallback):
     """history.jsonl: one line per log or evaluation, rewritten whole, so that a resumed run leaves no double lines."""
 
     def __init__(self, run: run_folder.RunFolder):
@@ -78,7 +78,7 @@ class History(TrainerCallback):
             self.run.write_lines(run_folder.HISTORY, state.log_history)
 
 
-class Progress(TrainerCallback):
+class ProgressBarCallback(TrainerCallback):
     """One bar with loss, learning rate, images/s and time left, and a line of numbers after each evaluation."""
 
     def __init__(self, show_bar: bool, kept_share: Callable[[], float] | None = None):

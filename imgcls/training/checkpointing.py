@@ -11,18 +11,18 @@ from transformers import PreTrainedModel
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from imgcls.errors import RunError
-from imgcls.models.source import Source
+from imgcls.models.source import ModelSource
 from imgcls.storage import run_folder
 from imgcls.system import hardware
 from imgcls.training.cuda_graph import CapturingTrainer
-from imgcls.training.ema import WeightAverage
+from imgcls.training.ema import EmaCallback
 
 
 class CheckpointingTrainer(CapturingTrainer):
     """A Trainer with checkpoints in a run folder, and the averaged weights in them where there are such."""
 
     run: run_folder.RunFolder
-    average: WeightAverage | None = None
+    average: EmaCallback | None = None
     _saving = False
 
     def _get_dataloader(self, *arguments, **options):
@@ -35,7 +35,7 @@ class CheckpointingTrainer(CapturingTrainer):
             self.average.load(Path(resume_from_checkpoint))
 
     def _load_best_model(self) -> None:
-        with hardware.trimmed():  # there are two networks for a moment
+        with hardware.trimmed_heap():  # there are two networks for a moment
             super()._load_best_model()
             self._load_network(self.state.best_model_checkpoint)
         if self.average:
@@ -66,7 +66,8 @@ class CheckpointingTrainer(CapturingTrainer):
             needed, free = 12 * self.model.num_parameters(), shutil.disk_usage(self.run.path).free
             if free > 1.1 * needed:
                 raise
-            room = f"{run_folder.size_text(needed)} for a checkpoint in {folder}, got {run_folder.size_text(free)} free"
+            needed, free = run_folder.format_bytes(needed), run_folder.format_bytes(free)
+            room = f"{needed} for a checkpoint in {folder}, got {free} free"
             raise RunError(
                 f"Expected {room}. Make room and give the same command again: it goes on from the last checkpoint."
             ) from error
@@ -91,7 +92,7 @@ def with_own_generator(loader: DataLoader) -> DataLoader:
     return loader
 
 
-def disk_bytes(source: Source, kept: int | None) -> int:
+def needed_disk_bytes(source: ModelSource, kept: int | None) -> int:
     """Room that a run needs, as far as it is known before a download.
 
     float32 weights in the root; weights and two AdamW moments in each kept checkpoint and in the one being written.

@@ -25,7 +25,7 @@ WARM_STEPS = 3  # as they are, before one is captured: libraries set themselves 
 MEMORY_SHARE = 0.9  # of the device that may be taken by what is there and twice a step
 
 
-class Captured:
+class CapturedStep:
     """A function of tensors whose shapes stay, as a CUDA graph. Its answer is overwritten by the next call."""
 
     def __init__(self, function: Callable[..., torch.Tensor], *given: torch.Tensor):
@@ -54,7 +54,7 @@ class CapturingTrainer(Trainer):
     captures = True  # whether it may be tried
     _kind: list | None = None  # of the batches that the step was made for
     _warm = 0
-    _step: Captured | None = None
+    _step: CapturedStep | None = None
     _gradients: list[tuple[torch.nn.Parameter, torch.Tensor]] | None = None  # where the graph writes them
 
     def training_step(self, model, inputs: dict, num_items_in_batch=None) -> torch.Tensor:
@@ -106,7 +106,7 @@ class CapturingTrainer(Trainer):
     def _capture(self, model, names: list[str], given: list[torch.Tensor]) -> None:
         step = super().training_step
         try:
-            self._step = Captured(lambda *own: step(model, dict(zip(names, own, strict=False)), own[-1]), *given)
+            self._step = CapturedStep(lambda *own: step(model, dict(zip(names, own, strict=False)), own[-1]), *given)
         except RuntimeError as error:
             if should_reduce_batch_size(error):
                 raise

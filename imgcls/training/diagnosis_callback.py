@@ -13,16 +13,16 @@ from imgcls.evaluation import diagnosis
 log = logging.getLogger(__name__)
 
 
-class Diagnosis(TrainerCallback):
+class DiagnosisCallback(TrainerCallback):
     """Says each finding once, when it appears. numbers: gives the latest evaluation's numbers, None before it."""
 
-    def __init__(self, task: diagnosis.Task, numbers: Callable[[], dict | None]):
+    def __init__(self, task: diagnosis.TrainingTask, numbers: Callable[[], dict | None]):
         self.task, self.numbers, self.said = task, numbers, set()
         self.waiting_s = self.working_s = 0.0
         self._mark = None
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self._say(diagnosis.before_training(self.task))
+        self._say(diagnosis.initial_findings(self.task))
 
     def on_step_begin(self, args, state, control, **kwargs):
         if self._mark is not None:
@@ -36,11 +36,11 @@ class Diagnosis(TrainerCallback):
     def on_log(self, args, state, control, **kwargs):
         self._mark = None if self._mark is None else time.monotonic()
         done = state.global_step / max(state.max_steps, 1)
-        self._say(diagnosis.course(self.task, state.log_history, done))
+        self._say(diagnosis.history_findings(self.task, state.log_history, done))
         spent = self.waiting_s + self.working_s
         if state.global_step >= 20:
             self._say(
-                diagnosis.pace(
+                diagnosis.throughput_findings(
                     self.waiting_s, self.working_s, spent * (1 / max(done, 1e-9) - 1), args.dataloader_num_workers
                 )
             )
@@ -51,9 +51,9 @@ class Diagnosis(TrainerCallback):
     def on_evaluate(self, args, state, control, **kwargs):
         self._mark = None if self._mark is None else time.monotonic()
         done = state.global_step / max(state.max_steps, 1)
-        self._say(diagnosis.evaluations(self.task, state.log_history, done))
+        self._say(diagnosis.evaluation_findings(self.task, state.log_history, done))
         if done > 1 / 3 and self.numbers() is not None:
-            self._say(diagnosis.predictions(self.task, self.numbers()))
+            self._say(diagnosis.prediction_findings(self.task, self.numbers()))
 
     @property
     def waiting_share(self) -> float | None:
@@ -70,11 +70,11 @@ class Diagnosis(TrainerCallback):
     def finish(self, history: Sequence[dict], numbers: dict) -> list[dict]:
         """All findings of a finished run, for diagnosis.json: those that hold at its end, and its pace."""
         found = [
-            *diagnosis.before_training(self.task),
-            *diagnosis.course(self.task, history, 1.0),
-            *diagnosis.evaluations(self.task, history, 1.0),
-            *diagnosis.predictions(self.task, numbers),
-            *diagnosis.finished(self.task, history, numbers),
-            *diagnosis.pace(self.waiting_s, self.working_s, 0.0, 0),
+            *diagnosis.initial_findings(self.task),
+            *diagnosis.history_findings(self.task, history, 1.0),
+            *diagnosis.evaluation_findings(self.task, history, 1.0),
+            *diagnosis.prediction_findings(self.task, numbers),
+            *diagnosis.final_findings(self.task, history, numbers),
+            *diagnosis.throughput_findings(self.waiting_s, self.working_s, 0.0, 0),
         ]
         return list({entry["code"]: entry for entry in reversed(found)}.values())[::-1]

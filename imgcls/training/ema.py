@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 FILE = "averaged.safetensors"  # in a checkpoint, beside the raw weights from which training goes on
 
 
-class WeightAverage(TrainerCallback):
+class EmaCallback(TrainerCallback):
     """timm's ModelEmaV3 of what is trained. decay: share of the average that a step keeps, rising to it in warm-up.
 
     Source: Polyak & Juditsky 1992; the warm-up is timm's.

@@ -15,10 +15,10 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from transformers import TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from imgcls.config.training_options import TrainOptions
+from imgcls.config.training_options import TrainingOptions
 from imgcls.errors import LaunchError, ModelError
 from imgcls.evaluation import diagnosis
-from imgcls.models.step_timing import Pace
+from imgcls.models.step_timing import StepTime
 from imgcls.storage import run_folder
 from imgcls.system import hardware
 from imgcls.training import acceleration
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 def fit(
     make_trainer: Callable[[int, int], ImageTrainer],
-    args: TrainOptions,
+    args: TrainingOptions,
     run: run_folder.RunFolder,
     compile: str = "off",
 ) -> ImageTrainer:
@@ -53,7 +53,7 @@ def fit(
             if not should_reduce_batch_size(error):
                 raise
             rehearsed = "rehearsed" in str(error)
-        batch, accumulation = halved(batch, accumulation)
+        batch, accumulation = halve_batch(batch, accumulation)
         if args.should_save or not rehearsed:
             run.write_json(run_folder.BATCH, {"batch": batch, "accumulation": accumulation})
         log.info(diagnosis.in_words(diagnosis.out_of_memory(batch, accumulation)))
@@ -67,7 +67,7 @@ def fit(
         clear_device_cache()
 
 
-def halved(batch: int, accumulation: int) -> tuple[int, int]:
+def halve_batch(batch: int, accumulation: int) -> tuple[int, int]:
     """The largest batch of at most half that divides the effective one, and its accumulation."""
     effective = batch * accumulation
     for smaller in range(batch // 2, 0, -1):
@@ -83,10 +83,12 @@ def _train(trainer: ImageTrainer, run: run_folder.RunFolder, compile: str) -> No
     state = None if checkpoint is None else _relocated_state(checkpoint, run)
     pace = trainer.rehearse()
     left = 1.0 if state is None else 1 - state.global_step / max(state.max_steps, 1)
-    pace = acceleration.lowered(trainer, pace, acceleration.agreed(left * _seconds(trainer, pace)), run)
-    with hardware.trimmed():  # of memory in the pieces that the trials left
+    pace = acceleration.use_bf16_if_faster(
+        trainer, pace, acceleration.broadcast_from_rank0(left * _seconds(trainer, pace)), run
+    )
+    with hardware.trimmed_heap():  # of memory in the pieces that the trials left
         pace = trainer.rehearse_batch(pace)
-    pace = acceleration.compiled(trainer, compile, pace, left * _seconds(trainer, pace))
+    pace = acceleration.compile_if_faster(trainer, compile, pace, left * _seconds(trainer, pace))
     if state is None:
         log.info("this will take %s", _in_words(_seconds(trainer, pace)))
         trainer.train()
@@ -108,12 +110,12 @@ def _relocated_state(checkpoint: Path, run: run_folder.RunFolder) -> TrainerStat
     if state.best_global_step:
         best = run / run_folder.CHECKPOINTS / f"{PREFIX_CHECKPOINT_DIR}-{state.best_global_step}"
         state.best_model_checkpoint = str(best)
-        with run_folder.whole_file(file) as out:
+        with run_folder.atomic_write(file) as out:
             out.write((json.dumps({**json.loads(file.read_text()), "best_model_checkpoint": str(best)})).encode())
     return state
 
 
-def _seconds(trainer: ImageTrainer, pace: Pace) -> float:
+def _seconds(trainer: ImageTrainer, pace: StepTime) -> float:
     """What the whole run takes at a pace."""
     args = trainer.args
     images = len(trainer.train_dataset)

@@ -16,23 +16,28 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import EarlyStoppingCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from imgcls.config.training_options import METRICS, TrainOptions
-from imgcls.dataloading.augmentation import DeviceHalf
+from imgcls.config.training_options import METRICS, TrainingOptions
+from imgcls.dataloading.augmentation import DeviceAugmentation
 from imgcls.dataloading.crops import EpochSampler
-from imgcls.dataloading.gpu_dataset import ResidentView
-from imgcls.dataloading.image_datasets import EvaluationView, TrainingView, collate
+from imgcls.dataloading.gpu_dataset import GpuCropDataset
+from imgcls.dataloading.image_datasets import EvaluationDataset, TrainingDataset, collate
 from imgcls.evaluation import diagnosis
 from imgcls.evaluation.intervals import standard_error
 from imgcls.evaluation.metrics import ImageClassification
 from imgcls.models import losses, param_groups
 from imgcls.models.classifier import Classifier, memory_layout
-from imgcls.models.step_timing import Pace, of_batch, rehearse
+from imgcls.models.step_timing import StepTime, time_full_batch, time_step
 from imgcls.storage import run_folder
 from imgcls.system import hardware
 from imgcls.training import diagnosis_callback
-from imgcls.training.callbacks import EvaluateEveryEpochs, History, Progress, Stopwatch
+from imgcls.training.callbacks import (
+    EvaluateEveryEpochsCallback,
+    HistoryCallback,
+    ProgressBarCallback,
+    StopwatchCallback,
+)
 from imgcls.training.checkpointing import CheckpointingTrainer, with_own_generator
-from imgcls.training.ema import WeightAverage
+from imgcls.training.ema import EmaCallback
 
 log = logging.getLogger(__name__)
 
@@ -52,14 +57,14 @@ class ImageTrainer(CheckpointingTrainer):
         self,
         classifier: Classifier,
         module: nn.Module,
-        args: TrainOptions,
+        args: TrainingOptions,
         train: Dataset,
         validation: Dataset,
         loss: losses.ClassificationLoss,
         run: run_folder.RunFolder,
-        rates: param_groups.Rates,
+        rates: param_groups.LearningRates,
         *,
-        task: diagnosis.Task,
+        task: diagnosis.TrainingTask,
         mix: Callable | None = None,
         start: Mapping[str, torch.Tensor] | None = None,
         ema: float | None = None,
@@ -68,15 +73,15 @@ class ImageTrainer(CheckpointingTrainer):
         self.run, self.classifier, self.rates, self.mix = run, classifier, rates, mix
         self.num_classes = len(task.classes)
         self.numbers: dict | None = None  # of the latest evaluation, as in metrics.json
-        self.diagnosis = diagnosis_callback.Diagnosis(task, lambda: self.numbers)
-        is_images = isinstance(train, TrainingView)
+        self.diagnosis = diagnosis_callback.DiagnosisCallback(task, lambda: self.numbers)
+        is_images = isinstance(train, TrainingDataset)
         self.layout = memory_layout(classifier.network) if is_images else torch.contiguous_format
-        self.device_half = DeviceHalf(train.processor, train.plan, train.px, self.layout) if is_images else None
+        self.device_half = DeviceAugmentation(train.processor, train.plan, train.px, self.layout) if is_images else None
         self.metric = ImageClassification(task.classes)
-        progress = Progress(not args.disable_tqdm, train.kept_share if is_images else None)
-        callbacks = [Stopwatch(), History(run), progress, self.diagnosis]
+        progress = ProgressBarCallback(not args.disable_tqdm, train.kept_share if is_images else None)
+        callbacks = [StopwatchCallback(), HistoryCallback(run), progress, self.diagnosis]
         if args.eval_strategy == "epoch":
-            callbacks.append(EvaluateEveryEpochs(args.eval_every_epochs))
+            callbacks.append(EvaluateEveryEpochsCallback(args.eval_every_epochs))
         if args.early_stopping_patience is not None:
             callbacks.append(EarlyStoppingCallback(args.early_stopping_patience))
         super().__init__(
@@ -89,7 +94,7 @@ class ImageTrainer(CheckpointingTrainer):
             compute_metrics=self._metrics,
             callbacks=callbacks,
         )
-        self.average = WeightAverage(module, ema) if ema else None
+        self.average = EmaCallback(module, ema) if ema else None
         if self.average:
             self.add_callback(self.average)
         # ResNet and EfficientNet take **kwargs, so Trainer would hand them num_items_in_batch, which they ignore.
@@ -100,7 +105,7 @@ class ImageTrainer(CheckpointingTrainer):
         self._seconds = (0.0, 0.0)  # waiting and working, at the last log
         self.is_compiled = False
         self.lower: torch.dtype | None = None  # precision that a CPU takes instead of float32
-        self.on_accelerator = ResidentView(train) if is_images else None
+        self.on_accelerator = GpuCropDataset(train) if is_images else None
         self.resident = None  # the photos, once they are there
 
     def unwrapped(self) -> nn.Module:
@@ -140,7 +145,7 @@ class ImageTrainer(CheckpointingTrainer):
         weights = None
         if self.args.sampler == "balanced":
             labels = self.train_dataset.labels
-            weights = losses.balanced_weights(labels, self.num_classes)[labels]
+            weights = losses.balanced_class_weights(labels, self.num_classes)[labels]
         self.sampler = EpochSampler(len(self.train_dataset), batch_images, data_seed, weights)
         return self.sampler
 
@@ -176,7 +181,7 @@ class ImageTrainer(CheckpointingTrainer):
         self._dealt = (with_own_generator(self.accelerator.prepare(loader)), self.sampler)
         log.info(
             "photos: %d on the accelerator, %s, in %.1f s: nothing else of them crosses the bus",
-            len(view), run_folder.size_text(view.bytes), time.monotonic() - started,
+            len(view), run_folder.format_bytes(view.bytes), time.monotonic() - started,
         )  # fmt: skip
 
     def _crops(self, indices: torch.Tensor, boxes: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
@@ -193,7 +198,7 @@ class ImageTrainer(CheckpointingTrainer):
             else:
                 inputs["pixel_values"] = self.device_half(inputs["pixel_values"], draws)
             if self.mix is not None:
-                shares = losses.class_shares(inputs["labels"], self.num_classes)
+                shares = losses.soft_labels(inputs["labels"], self.num_classes)
                 inputs["pixel_values"], inputs["labels"] = self.mix(inputs["pixel_values"], shares)
         inputs["pixel_values"] = inputs["pixel_values"].to(torch.float32, memory_format=self.layout)
         return inputs
@@ -212,8 +217,8 @@ class ImageTrainer(CheckpointingTrainer):
 
     def evaluate(self, *arguments, **options) -> dict[str, float]:
         """Trainer's evaluation, of the averaged weights where there are such."""
-        reads = isinstance(self.eval_dataset, EvaluationView) and not self.eval_dataset.is_kept
-        with self.average.in_place() if self.average else contextlib.nullcontext(), hardware.trimmed(reads):
+        reads = isinstance(self.eval_dataset, EvaluationDataset) and not self.eval_dataset.is_kept
+        with self.average.in_place() if self.average else contextlib.nullcontext(), hardware.trimmed_heap(reads):
             return super().evaluate(*arguments, **options)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -252,10 +257,10 @@ class ImageTrainer(CheckpointingTrainer):
     @property
     def sees_images(self) -> bool:
         """Whether a whole network is trained, and not a head on features."""
-        return isinstance(self.train_dataset, TrainingView)
+        return isinstance(self.train_dataset, TrainingDataset)
 
     def compute_loss_context_manager(self):
-        """Trainer's precision, or bf16 where `trials` found that faster on a CPU."""
+        """Trainer's precision, or bf16 where `acceleration` found that faster on a CPU."""
         if self.lower is None:
             return super().compute_loss_context_manager()
         return torch.autocast(self.args.device.type, self.lower)
@@ -270,19 +275,19 @@ class ImageTrainer(CheckpointingTrainer):
         self.model._compiled_call_impl = None
         self.is_compiled = False
 
-    def rehearse(self, whole: bool = False) -> Pace:
+    def rehearse(self, whole: bool = False) -> StepTime:
         """A step that leaves no trace, of few images on a CPU. Raises out-of-memory errors, on all ranks when one does.
 
         whole: with a batch as it will be, also on a CPU.
         """
         sets = (self.train_dataset, self.eval_dataset)
         how = (self._train_batch_size, self.args.device)
-        return self._together(lambda: rehearse(self.model, self._rehearsed_loss, *sets, *how, whole=whole))
+        return self._together(lambda: time_step(self.model, self._rehearsed_loss, *sets, *how, whole=whole))
 
-    def rehearse_batch(self, pace: Pace) -> Pace:
+    def rehearse_batch(self, pace: StepTime) -> StepTime:
         """The pace of a whole batch, where that of few images says that it takes not long. Raises as `rehearse`."""
         how = (self.train_dataset, self._train_batch_size, self.args.device)
-        return self._together(lambda: of_batch(pace, self.model, self._rehearsed_loss, *how))
+        return self._together(lambda: time_full_batch(pace, self.model, self._rehearsed_loss, *how))
 
     def _rehearsed_loss(self, samples: list) -> torch.Tensor:
         dtype = torch.bfloat16 if self.args.bf16 else torch.float16 if self.args.fp16 else self.lower
@@ -291,7 +296,7 @@ class ImageTrainer(CheckpointingTrainer):
         with torch.autocast(self.args.device.type, dtype, enabled=dtype is not None):
             return self.compute_loss_func(self.model(**inputs), labels)
 
-    def _together(self, rehearsed: Callable[[], Pace]) -> Pace:
+    def _together(self, rehearsed: Callable[[], StepTime]) -> StepTime:
         failure = None
         try:
             pace = rehearsed()

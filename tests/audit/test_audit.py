@@ -16,7 +16,7 @@ def looked_at(tmp_path, monkeypatch):
 
     def count(sources, told):
         seen.extend(sources)
-        return image_stats.inspect(sources, told)
+        return image_stats.inspect_images(sources, told)
 
     monkeypatch.setattr(audit, "inspect", count)
     monkeypatch.setenv("IMGCLS_CACHE", str(tmp_path / "cache"))
@@ -25,7 +25,9 @@ def looked_at(tmp_path, monkeypatch):
 
 def reasons(keys, source=None):
     """Position -> reason of each image that cannot be decoded."""
-    found = audit.examine([ImageFile(key, "a") for key in keys], keys, source or keys.__getitem__, show_progress=False)
+    found = audit.run_audit(
+        [ImageFile(key, "a") for key in keys], keys, source or keys.__getitem__, show_progress=False
+    )
     return {i: reason for i, reason in enumerate(found.reasons) if reason is not None}
 
 

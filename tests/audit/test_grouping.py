@@ -17,8 +17,8 @@ NONE = np.zeros(len(FILES), np.int64)
 
 
 def together(rule, taken=NONE):
-    number = grouping.joined(len(FILES), grouping.by_rule(rule, FILES, taken))
-    return sorted(sorted(i.tolist()) for i in grouping.members(number))
+    number = grouping.merge_groups(len(FILES), grouping.group_by_rule(rule, FILES, taken))
+    return sorted(sorted(i.tolist()) for i in grouping.group_members(number))
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_rules(rule, expected):
 def test_folders_of_a_split_and_of_no_class_at_all():
     files = [ImageFile("test/test/ann/1.jpg", "test", "test"), ImageFile("train/test/ann/2.jpg", "test", "train"),
              ImageFile("images/1.jpg", "a"), ImageFile("images/2.jpg", "b")]  # fmt: skip
-    assert grouping.by_rule("folder", files, NONE).tolist() == [[0, 1]]
+    assert grouping.group_by_rule("folder", files, NONE).tolist() == [[0, 1]]
 
 
 def test_pictures_of_a_burst_are_chained():
@@ -51,7 +51,7 @@ def test_pictures_of_a_burst_are_chained():
 def test_rules_that_cannot_be_followed(rule, message):
     def follow():
         DataOptions(group_by=rule)
-        grouping.by_rule(rule, FILES, NONE)
+        grouping.group_by_rule(rule, FILES, NONE)
 
     with pytest.raises(OptionError, match=message):
         follow()
@@ -62,8 +62,8 @@ def test_groups_stay_whole_and_shares_are_kept(seed):
     rng = np.random.default_rng(seed)
     group = np.repeat(np.arange(120), rng.integers(1, 6, 120)).tolist()
     labels = [f"c{number % 4}" for number in group]
-    split = stratified_split.stratified(labels, {"validation": 0.2, "test": 0.1}, seed, group)
-    fold = stratified_split.folds(labels, 5, seed, group)
+    split = stratified_split.stratified_group_split(labels, {"validation": 0.2, "test": 0.1}, seed, group)
+    fold = stratified_split.stratified_group_folds(labels, 5, seed, group)
     for of in (split, fold):
         assert len(set(zip(group, of, strict=True))) == 120
     for label in set(labels):
@@ -75,6 +75,8 @@ def test_groups_stay_whole_and_shares_are_kept(seed):
 
 def test_a_class_of_one_group_stays_in_train():
     assert (
-        stratified_split.stratified(["a"] * 5 + ["b"] * 5, {"validation": 0.2}, 0, [0] * 5 + [1, 2, 3, 4, 5])[:5]
+        stratified_split.stratified_group_split(
+            ["a"] * 5 + ["b"] * 5, {"validation": 0.2}, 0, [0] * 5 + [1, 2, 3, 4, 5]
+        )[:5]
         == ["train"] * 5
     )

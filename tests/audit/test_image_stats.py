@@ -7,7 +7,7 @@ import pytest
 from drawings import photo
 from PIL import Image, ImageFilter, ImageOps
 
-from imgcls.audit.image_stats import MOST_BYTES, inspect
+from imgcls.audit.image_stats import MOST_BYTES, inspect_images
 
 
 def encoded(picture, kind="PNG", **extra):
@@ -17,7 +17,7 @@ def encoded(picture, kind="PNG", **extra):
 
 
 def record(picture, kind="PNG", **extra):
-    (found,), (reason,) = inspect([encoded(picture, kind, **extra)])
+    (found,), (reason,) = inspect_images([encoded(picture, kind, **extra)])
     assert reason is None
     return found
 
@@ -41,7 +41,7 @@ def test_a_time_that_is_none(text):
 
 def test_the_same_bytes_have_the_same_digest_and_others_have_not():
     files = [encoded(photo(20, 20, seed)) for seed in (0, 1, 0)]
-    first, second, third = inspect(files)[0]["digest"]
+    first, second, third = inspect_images(files)[0]["digest"]
     assert (first == third).all()
     assert (first != second).any()
 
@@ -76,7 +76,7 @@ def test_bars(bars, share):
 
 
 def test_reasons_stand_in_the_place_of_records():
-    records, reasons = inspect([b"", encoded(photo(20, 20)), b"text", "/nowhere/x.jpg"])
+    records, reasons = inspect_images([b"", encoded(photo(20, 20)), b"text", "/nowhere/x.jpg"])
     assert [reason is None for reason in reasons] == [False, True, False, False]
     assert "No such file" in reasons[3]
     assert not records[0]["digest"].any()
@@ -86,6 +86,6 @@ def test_reasons_stand_in_the_place_of_records():
 def test_a_vast_sparse_file_is_not_read(tmp_path):
     with open(tmp_path / "vast.jpg", "wb") as file:
         file.truncate(10_000_000_000)
-    (_,), (reason,) = inspect([str(tmp_path / "vast.jpg")])
+    (_,), (reason,) = inspect_images([str(tmp_path / "vast.jpg")])
     assert reason == "a file larger than any photo"
     assert MOST_BYTES < 10_000_000_000

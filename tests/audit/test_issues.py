@@ -19,10 +19,10 @@ from imgcls.data.listing import ImageFile, Listing
 
 def checked(root):
     """The audit of a folder and its problems."""
-    listing = image_folder.scan(root, strict=False)
+    listing = image_folder.scan_image_folder(root, strict=False)
     keys = listing.paths()
-    audited = audit.examine(listing.files, keys, keys.__getitem__, show_progress=False)
-    return audited, screening.find_problems(listing, audited)
+    audited = audit.run_audit(listing.files, keys, keys.__getitem__, show_progress=False)
+    return audited, screening.find_issues(listing, audited)
 
 
 def named(found):
@@ -170,6 +170,6 @@ def test_many_files_are_counted_but_not_all_named():
     files = [ImageFile(f"a/{i}.jpg", "ab"[i % 2]) for i in range(3_000)]
     records = np.zeros(len(files), RECORD)
     audited = audit.Audit(files, records, ["truncated"] * len(files))
-    (found,) = (p for p in screening.find_problems(Listing("x", files), audited) if p.code == "unreadable")
+    (found,) = (p for p in screening.find_issues(Listing("x", files), audited) if p.code == "unreadable")
     assert found.count == 3_000
     assert len(found.row()["files"]) == issues.MOST_FILES

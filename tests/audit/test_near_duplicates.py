@@ -9,18 +9,18 @@ from PIL import Image, ImageDraw
 from scipy.fft import idctn
 
 from imgcls.audit import near_duplicates
-from imgcls.audit.image_stats import inspect
+from imgcls.audit.image_stats import inspect_images
 
 
 def near(thumbs):
     """Pairs among gray pictures."""
-    return near_duplicates.near(thumbs, np.full((len(thumbs), 4, 4, 3), 128, np.uint8))
+    return near_duplicates.find_near_duplicates(thumbs, np.full((len(thumbs), 4, 4, 3), 128, np.uint8))
 
 
 def pairs_of(pictures):
     """Pairs among pictures, by what is known of them."""
-    records, _ = inspect([encoded(picture) for picture in pictures])
-    return {tuple(pair) for pair in near_duplicates.near(records["thumb"], records["colour"]).tolist()}
+    records, _ = inspect_images([encoded(picture) for picture in pictures])
+    return {tuple(pair) for pair in near_duplicates.find_near_duplicates(records["thumb"], records["colour"]).tolist()}
 
 
 def encoded(picture):
@@ -86,6 +86,6 @@ def test_a_crowd_of_look_alikes_does_not_become_one_group():
 
 def test_files_that_are_the_same():
     digests = np.array([[1, 2], [3, 4], [1, 2], [0, 0], [0, 0]], np.uint64)
-    group = near_duplicates.exact(digests)
+    group = near_duplicates.find_exact_duplicates(digests)
     assert group[0] == group[2] >= 0
     assert list(group[[1, 3, 4]]) == [-1, -1, -1]

@@ -31,7 +31,7 @@ def shapes(tmp_path):
 def screened(root, **options):
     wanted = DataOptions(data=str(root), **options)
     images = dataset.open_images(wanted)
-    found = screening.screen(images, wanted, show_progress=False)
+    found = screening.screen_images(images, wanted, show_progress=False)
     return images, found, {images.listing.files[i].path: reason for i, reason in found.excluded.items()}
 
 
@@ -41,7 +41,7 @@ def test_what_is_left_out_and_what_stays_together(shapes):
     assert "near_duplicate" not in {problem.code for problem in found.problems}  # quick
     group = dict(zip((file.path for file in images.listing.files), found.groups, strict=True))
     assert group["circle/picture.png"] == group["circle/mirrored.png"]
-    division = dataset.divide(images, found.excluded, DataOptions(), 0, found.groups)
+    division = dataset.make_splits(images, found.excluded, DataOptions(), 0, found.groups)
     rows = {path: (split, of) for path, _, split, of in division.table()}
     assert rows["circle/picture.png"] == rows["circle/mirrored.png"]
     assert rows["circle/picture.png"][1] == "circle/mirrored.png"

@@ -6,10 +6,10 @@ import pytest
 
 from imgcls.config import parser
 from imgcls.config.data_options import DataOptions, ModelOptions, RunOptions
-from imgcls.config.training_options import TrainOptions
+from imgcls.config.training_options import TrainingOptions
 from imgcls.errors import FolderError, OptionError
 
-KINDS = (DataOptions, ModelOptions, TrainOptions, RunOptions)
+KINDS = (DataOptions, ModelOptions, TrainingOptions, RunOptions)
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def refused(parse, capsys):
     def of(*argv):
         with pytest.raises(SystemExit) as left:
             parse(*argv)
-        assert left.value.code == parser.WRONG_USAGE
+        assert left.value.code == parser.EXIT_USAGE
         err = capsys.readouterr().err
         assert err.count("\n") == 1
         return err
@@ -43,8 +43,8 @@ def test_only_what_is_given_counts(parse):
     assert "num_train_epochs" in given
     assert "learning_rate" not in given
     assert given.make(ModelOptions).model == "vit-base"
-    assert given.make(TrainOptions, learning_rate=0.5, num_train_epochs=1).num_train_epochs == 7
-    assert given.make(TrainOptions, learning_rate=0.5).learning_rate == 0.5
+    assert given.make(TrainingOptions, learning_rate=0.5, num_train_epochs=1).num_train_epochs == 7
+    assert given.make(TrainingOptions, learning_rate=0.5).learning_rate == 0.5
 
 
 def test_yaml_sets_defaults_and_the_command_line_wins(parse, tmp_path):
@@ -92,15 +92,15 @@ def test_wrong_usage_is_one_line(refused, argv, words):
         (DataOptions, {"val_fraction": 0.0}),
         (DataOptions, {"val_fraction": 0.6, "test_fraction": 0.5}),
         (ModelOptions, {"image_px": 8}),
-        (TrainOptions, {"output_dir": "x", "learning_rate": -1.0}),
-        (TrainOptions, {"output_dir": "x", "eval_every_epochs": 0}),
-        (TrainOptions, {"output_dir": "x", "per_device_train_batch_size": 0}),
-        (TrainOptions, {"output_dir": "x", "lr_scheduler_type": "cosin"}),
+        (TrainingOptions, {"output_dir": "x", "learning_rate": -1.0}),
+        (TrainingOptions, {"output_dir": "x", "eval_every_epochs": 0}),
+        (TrainingOptions, {"output_dir": "x", "per_device_train_batch_size": 0}),
+        (TrainingOptions, {"output_dir": "x", "lr_scheduler_type": "cosin"}),
     ],
 )
 def test_values_that_cannot_be_are_refused(options, values):
     with pytest.raises(OptionError):
-        parser.Given(values).make(options)
+        parser.ParsedOptions(values).make(options)
 
 
 def raising(error):
@@ -113,13 +113,17 @@ def raising(error):
 @pytest.mark.parametrize(
     ("error", "code", "words"),
     [
-        (FolderError("Expected this, got that. Do so."), parser.FAILED, "error: Expected this, got that. Do so."),
-        (OSError(errno.ENOSPC, "No space left on device", "a.bin"), parser.FAILED, "No space left on device: a.bin"),
-        (KeyboardInterrupt(), parser.INTERRUPTED, "goes on where it was"),
+        (FolderError("Expected this, got that. Do so."), parser.EXIT_ERROR, "error: Expected this, got that. Do so."),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "a.bin"),
+            parser.EXIT_ERROR,
+            "No space left on device: a.bin",
+        ),
+        (KeyboardInterrupt(), parser.EXIT_INTERRUPTED, "goes on where it was"),
     ],
 )
 def test_errors_that_can_be_mended_are_one_line(capsys, error, code, words):
-    assert parser.exit_code(raising(error)) == code
+    assert parser.run_main(raising(error)) == code
     err = capsys.readouterr().err
     assert words in err
     assert err.count("\n") == 1
@@ -127,4 +131,4 @@ def test_errors_that_can_be_mended_are_one_line(capsys, error, code, words):
 
 def test_our_own_mistakes_keep_their_traceback():
     with pytest.raises(ZeroDivisionError):
-        parser.exit_code(raising(ZeroDivisionError()))
+        parser.run_main(raising(ZeroDivisionError()))

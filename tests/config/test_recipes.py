@@ -14,7 +14,7 @@ def facts(images=500, classes=5, largest_over_smallest=1.0, family="cnn", pretra
 
 
 def chosen(**of):
-    return {choice.option: choice.value for choice in recipes.choose(facts(**of))}
+    return {choice.option: choice.value for choice in recipes.choose_options(facts(**of))}
 
 
 @pytest.mark.parametrize("images", [4, 20, 150, 999, 1000, 9999, 10_000, 200_000])
@@ -31,17 +31,17 @@ def test_there_are_always_enough_steps(images, pretrained, processes):
 )
 def test_the_guide_s_values_are_there(images, rate, augment):
     of = facts(images=images)
-    values = {choice.option: choice.value for choice in recipes.choose(of, "guide")}
+    values = {choice.option: choice.value for choice in recipes.choose_options(of, "guide")}
     assert (values["learning_rate"], values["augment"]) == (rate, augment)
     assert 4 <= values["per_device_train_batch_size"] <= 32
 
 
 def test_rates_far_below_the_measured_ones_are_said_to_undertrain():
-    assert "0.0004 measured best" in recipes.undertrains(facts(), 1e-5)
-    assert recipes.undertrains(facts(), 5e-5) is None
-    assert recipes.undertrains(facts(family="vit"), 1e-5) is None
-    assert "0.001 measured best" in recipes.undertrains(facts(mode="head"), 1e-5)
-    assert recipes.undertrains(facts(pretrained=False), 1e-5) is None
+    assert "0.0004 measured best" in recipes.undertraining_warning(facts(), 1e-5)
+    assert recipes.undertraining_warning(facts(), 5e-5) is None
+    assert recipes.undertraining_warning(facts(family="vit"), 1e-5) is None
+    assert "0.001 measured best" in recipes.undertraining_warning(facts(mode="head"), 1e-5)
+    assert recipes.undertraining_warning(facts(pretrained=False), 1e-5) is None
 
 
 def test_transformers_get_lower_rates_than_cnns():
@@ -72,13 +72,13 @@ def test_digits_are_not_mirrored():
 
 
 def test_every_choice_has_a_reason():
-    assert all(choice.reason for choice in recipes.choose(facts()))
+    assert all(choice.reason for choice in recipes.choose_options(facts()))
 
 
 def test_an_option_given_is_never_overruled():
     args = SimpleNamespace(**dict.fromkeys(chosen()), greater_is_better=None)
     args.learning_rate = 0.5
-    lines = recipes.fill(recipes.choose(facts()), {"learning_rate": 0.5}, args)
+    lines = recipes.apply_choices(recipes.choose_options(facts()), {"learning_rate": 0.5}, args)
     assert args.learning_rate == 0.5
     assert args.num_train_epochs > 0
     assert not any("learning_rate" in line for line in lines)
@@ -89,7 +89,7 @@ def test_an_option_given_is_never_overruled():
     [("cnn", 999, "probe_then_full"), ("cnn", 1_000, "probe_and_full"), ("vit", 50_000, "probe_then_full")],
 )
 def test_what_auto_means(family, images, mode):
-    assert recipes.auto_mode(family, images) == mode
+    assert recipes.auto_tuning_mode(family, images) == mode
     values = chosen(images=images, family=family, mode=mode)
     assert values["num_train_epochs"] <= 5
     assert values["batch_norm"] == ("train" if mode == "probe_and_full" else "hold")
@@ -107,5 +107,5 @@ def test_the_input_follows_the_size_of_the_pictures(family, own_px, short_side_p
 
 def test_smaller_inputs_leave_time_for_more_epochs():
     facts = recipes.Facts(1200, 10, 1.0, "cnn", pretrained=True, mode="probe_and_full", shown_smaller=True)
-    (epochs,) = [c.value for c in recipes.choose(facts) if c.option == "num_train_epochs"]
+    (epochs,) = [c.value for c in recipes.choose_options(facts) if c.option == "num_train_epochs"]
     assert epochs == 6

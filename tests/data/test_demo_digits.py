@@ -8,10 +8,10 @@ from imgcls.data import demo_digits
 
 
 def test_all_digits_are_there_with_their_pixels(tmp_path):
-    folder = demo_digits.class_folders(tmp_path)
+    folder = demo_digits.write_demo_digits(tmp_path)
     source = load_digits()
     files = sorted(folder.glob("*/*.png"), key=lambda f: f.name)
-    assert len(files) == demo_digits.COUNT == len(source.target)
+    assert len(files) == demo_digits.DEMO_IMAGES == len(source.target)
     assert [int(f.parent.name) for f in files] == source.target.tolist()
     for file, pixels in zip(files[::97], source.images[::97], strict=True):
         written = np.asarray(Image.open(file))
@@ -21,8 +21,8 @@ def test_all_digits_are_there_with_their_pixels(tmp_path):
 
 
 def test_they_are_written_once_and_no_half_folder_stays(tmp_path):
-    folder = demo_digits.class_folders(tmp_path)
+    folder = demo_digits.write_demo_digits(tmp_path)
     times = {f: f.stat().st_mtime_ns for f in folder.rglob("*.png")}
-    assert demo_digits.class_folders(tmp_path) == folder
+    assert demo_digits.write_demo_digits(tmp_path) == folder
     assert {f: f.stat().st_mtime_ns for f in folder.rglob("*.png")} == times
     assert [f.name for f in tmp_path.iterdir()] == ["digits"]

@@ -6,13 +6,13 @@ import planted
 import pytest
 from planted import images, labels, message, plant, skipped, splits
 
-from imgcls.data.image_folder import scan
+from imgcls.data.image_folder import scan_image_folder
 from imgcls.data.listing import EMPTY, HIDDEN, LOOSE, NO_IMAGE, OUTSIDE, ImageFile
 from imgcls.data.location import read_listing
 
 
 def test_plain_classes(tmp_path):
-    listing = scan(plant(tmp_path, *images("dog", "cat", count=3)))
+    listing = scan_image_folder(plant(tmp_path, *images("dog", "cat", count=3)))
     assert listing.classes == ["cat", "dog"]
     assert [f.path for f in listing.files] == sorted(images("cat", "dog", count=3))
     assert listing.files[0] == ImageFile("cat/0.png", "cat", None)
@@ -41,7 +41,7 @@ def test_plain_classes(tmp_path):
     ],
 )
 def test_names_are_taken_as_they_are(tmp_path, name):
-    listing = scan(plant(tmp_path, *images("cat", name)))
+    listing = scan_image_folder(plant(tmp_path, *images("cat", name)))
     assert listing.classes == sorted(["cat", name])
     assert splits(listing) == {None: {"cat": 2, name: 2}}
     assert all(listing.absolute(f).is_file() for f in listing.files)
@@ -49,25 +49,25 @@ def test_names_are_taken_as_they_are(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["train", "Train", "test", "val", "validation", "eval", "dev", "training"])
 def test_a_split_name_is_a_class_when_images_lie_in_it(tmp_path, name):
-    listing = scan(plant(tmp_path, *images("bus", name)))
+    listing = scan_image_folder(plant(tmp_path, *images("bus", name)))
     assert splits(listing) == {None: {"bus": 2, name: 2}}
 
 
 def test_train_and_test_as_classes_side_by_side(tmp_path):
     """Lab images sorted by equipment, or the splits of one class only: images lie directly in both."""
-    listing = scan(plant(tmp_path, *images("train", "test")))
+    listing = scan_image_folder(plant(tmp_path, *images("train", "test")))
     assert splits(listing) == {None: {"train": 2, "test": 2}}
 
 
 def test_the_class_train_may_have_folders(tmp_path):
     """Sorted by maker, beside other classes; nothing is shared, so these are no splits."""
-    listing = scan(plant(tmp_path, *images("train/steam", "train/diesel", "bus/red", "bus/blue")))
+    listing = scan_image_folder(plant(tmp_path, *images("train/steam", "train/diesel", "bus/red", "bus/blue")))
     assert splits(listing) == {None: {"train": 4, "bus": 4}}
 
 
 def test_folders_in_a_class_belong_to_it(tmp_path):
     plant(tmp_path, *images("cat", "cat/kittens", "cat/kittens/grey", "dog"))
-    listing = scan(tmp_path)
+    listing = scan_image_folder(tmp_path)
     assert splits(listing) == {None: {"cat": 6, "dog": 2}}
     assert "cat/kittens/grey/1.png" in labels(listing)
 
@@ -94,7 +94,7 @@ def test_everything_else_is_counted(tmp_path):
         "loose.JPG",
         "desktop.ini",
     )
-    listing = scan(tmp_path)
+    listing = scan_image_folder(tmp_path)
     assert splits(listing) == {None: {"cat": 2, "dog": 2}}
     # .DS_Store, ._0.png, .ipynb_checkpoints, Thumbs.db; __MACOSX, .git, @eaDir, desktop.ini
     assert skipped(listing) == {HIDDEN: 8, NO_IMAGE: 5, EMPTY: 3, LOOSE: 2}
@@ -107,7 +107,7 @@ def test_suffixes_in_any_case_and_none_at_all(tmp_path):
     plant(tmp_path, *images("cat", "dog"), "cat/A.PNG", "cat/b.Jpg")
     planted.PIXEL.save(tmp_path / "cat/n0001", "PNG")
     (tmp_path / "cat/LICENSE").write_text("free")
-    listing = scan(tmp_path)
+    listing = scan_image_folder(tmp_path)
     assert splits(listing) == {None: {"cat": 5, "dog": 2}}
     assert skipped(listing) == {NO_IMAGE: 1}
 
@@ -117,7 +117,7 @@ def test_trailing_slash_and_relative_root(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for root in ("data", "data/", "./data"):
         listing = read_listing(root)
-        assert listing.files == scan(tmp_path / "data").files
+        assert listing.files == scan_image_folder(tmp_path / "data").files
         assert listing.absolute(listing.files[0]) == tmp_path / "data/cat/0.png"
 
 
@@ -129,7 +129,7 @@ def test_links_to_images_and_folders_are_followed(tmp_path):
     (tmp_path / "root/lion").symlink_to(tmp_path / "far/lions")
     (tmp_path / "root/cat/big").symlink_to(tmp_path / "far/lions")
     (tmp_path / "root/dog/9.png").symlink_to(tmp_path / "far/lions/0.png")
-    assert splits(scan(tmp_path / "root")) == {None: {"cat": 4, "dog": 3, "lion": 2}}
+    assert splits(scan_image_folder(tmp_path / "root")) == {None: {"cat": 4, "dog": 3, "lion": 2}}
 
 
 @pytest.mark.parametrize("target", [".", "..", "../..", "../cat", "../dog/loop"])
@@ -138,8 +138,8 @@ def test_loops_add_nothing(tmp_path, target):
     plant(tmp_path / "root", *images("cat", "dog"))
     (tmp_path / "root/cat/loop").symlink_to(target)
     (tmp_path / "root/dog/loop").symlink_to(".")
-    assert splits(scan(tmp_path / "root"))[None]["cat"] in ((2, 4) if target == "../dog/loop" else (2,))
-    assert splits(scan(tmp_path / "root"))[None]["dog"] == 2
+    assert splits(scan_image_folder(tmp_path / "root"))[None]["cat"] in ((2, 4) if target == "../dog/loop" else (2,))
+    assert splits(scan_image_folder(tmp_path / "root"))[None]["dog"] == 2
 
 
 def test_a_link_to_itself_and_broken_links(tmp_path):
@@ -147,7 +147,7 @@ def test_a_link_to_itself_and_broken_links(tmp_path):
     (tmp_path / "cat/self").symlink_to("self")
     (tmp_path / "self").symlink_to("self")
     (tmp_path / "cat/gone").symlink_to("nowhere")
-    listing = scan(tmp_path)
+    listing = scan_image_folder(tmp_path)
     assert splits(listing) == {None: {"cat": 2, "dog": 2}}
     assert skipped(listing) == {NO_IMAGE: 3}
 
@@ -161,7 +161,7 @@ def test_a_link_to_itself_and_broken_links(tmp_path):
 )
 def test_train_and_validation(tmp_path, train, validation):
     plant(tmp_path, *images(f"{train}/cat", f"{train}/dog", count=3), *images(f"{validation}/cat", f"{validation}/dog"))
-    listing = scan(tmp_path)
+    listing = scan_image_folder(tmp_path)
     assert splits(listing) == {"train": {"cat": 3, "dog": 3}, "validation": {"cat": 2, "dog": 2}}
     assert labels(listing)[f"{train}/cat/0.png"] == "cat"
     assert skipped(listing) == {}
@@ -169,25 +169,25 @@ def test_train_and_validation(tmp_path, train, validation):
 
 def test_train_valid_test_in_any_case(tmp_path):
     names = [f"{split}/{name}" for split in ("Train", "Valid", "Test") for name in ("cat", "dog")]
-    listing = scan(plant(tmp_path, *images(*names)))
+    listing = scan_image_folder(plant(tmp_path, *images(*names)))
     assert splits(listing) == {split: {"cat": 2, "dog": 2} for split in ("train", "validation", "test")}
 
 
 def test_train_alone_and_train_with_test(tmp_path):
-    alone = scan(plant(tmp_path / "a", *images("train/cat", "train/dog")))
+    alone = scan_image_folder(plant(tmp_path / "a", *images("train/cat", "train/dog")))
     assert splits(alone) == {"train": {"cat": 2, "dog": 2}}
-    both = scan(plant(tmp_path / "b", *images("train/cat", "train/dog", "test/cat", "test/dog")))
+    both = scan_image_folder(plant(tmp_path / "b", *images("train/cat", "train/dog", "test/cat", "test/dog")))
     assert splits(both) == {"train": {"cat": 2, "dog": 2}, "test": {"cat": 2, "dog": 2}}
 
 
 def test_folders_in_a_class_of_a_split(tmp_path):
     plant(tmp_path, *images("train/cat/grey", "train/dog", "val/cat", "val/dog/big"))
-    assert splits(scan(tmp_path)) == {"train": {"cat": 2, "dog": 2}, "validation": {"cat": 2, "dog": 2}}
+    assert splits(scan_image_folder(tmp_path)) == {"train": {"cat": 2, "dog": 2}, "validation": {"cat": 2, "dog": 2}}
 
 
 def test_extra_folders_beside_splits(tmp_path):
     plant(tmp_path, *images("train/cat", "train/dog", "val/cat", "val/dog", "unlabelled", "extra/x", count=2), "a.png")
-    listing = scan(tmp_path)
+    listing = scan_image_folder(tmp_path)
     assert splits(listing) == {"train": {"cat": 2, "dog": 2}, "validation": {"cat": 2, "dog": 2}}
     assert skipped(listing) == {OUTSIDE: 4, LOOSE: 1}
     assert "4 in folders beside the splits" in listing.summary()
@@ -196,28 +196,28 @@ def test_extra_folders_beside_splits(tmp_path):
 def test_test_images_without_classes_are_left_out(tmp_path):
     """Kaggle's layout: test holds unlabelled images."""
     plant(tmp_path, *images("train/cat", "train/dog", "val/cat", "val/dog"), *images("test", count=5))
-    listing = scan(tmp_path)
+    listing = scan_image_folder(tmp_path)
     assert set(splits(listing)) == {"train", "validation"}
     assert skipped(listing) == {LOOSE: 5}
 
 
 def test_two_validation_folders(tmp_path):
     plant(tmp_path, *images(*(f"{s}/{c}" for s in ("train", "val", "valid") for c in ("cat", "dog"))))
-    text = message(scan, tmp_path, cure="Rename or remove one")
+    text = message(scan_image_folder, tmp_path, cure="Rename or remove one")
     assert str(tmp_path) in text
     assert "val and valid" in text
 
 
 def test_validation_and_test_without_train(tmp_path):
     plant(tmp_path, *images(*(f"{s}/{c}" for s in ("val", "test") for c in ("cat", "dog"))))
-    text = message(scan, tmp_path, cure="Rename the one to train on")
+    text = message(scan_image_folder, tmp_path, cure="Rename the one to train on")
     assert str(tmp_path) in text
     assert "test, val" in text
 
 
 def test_val_alone_with_classes_is_one_class(tmp_path):
     plant(tmp_path, *images("val/cat", "val/dog"))
-    text = message(scan, tmp_path, cure=f"give --data {tmp_path / 'val'}")
+    text = message(scan_image_folder, tmp_path, cure=f"give --data {tmp_path / 'val'}")
     assert "got one: val" in text
 
 
@@ -225,24 +225,24 @@ def test_val_alone_with_classes_is_one_class(tmp_path):
 def test_class_in_one_split_only(tmp_path, split):
     names = [f"{s}/{c}" for s in ("train", split) for c in ("cat", "dog")]
     plant(tmp_path, *images(*names, f"{split}/Dog"))
-    text = message(scan, tmp_path, cure="Name the classes alike")
+    text = message(scan_image_folder, tmp_path, cure="Name the classes alike")
     assert f"got Dog in {'validation' if split == 'val' else split} only in {tmp_path}" in text
     assert "cat, dog" in text
 
 
 def test_class_missing_in_validation(tmp_path):
     plant(tmp_path, *images("train/cat", "train/dog", "train/eel", "val/cat", "val/dog"))
-    assert f"none of eel in {tmp_path}" in message(scan, tmp_path, cure="Add images there")
+    assert f"none of eel in {tmp_path}" in message(scan_image_folder, tmp_path, cure="Add images there")
 
 
 def test_class_missing_in_test_is_fine(tmp_path):
     plant(tmp_path, *images("train/cat", "train/dog", "test/cat"))
-    assert splits(scan(tmp_path))["test"] == {"cat": 2}
+    assert splits(scan_image_folder(tmp_path))["test"] == {"cat": 2}
 
 
 def test_one_image_a_class_is_enough_beside_validation(tmp_path):
     plant(tmp_path, *images("train/cat", "train/dog", "val/cat", "val/dog", count=1))
-    assert splits(scan(tmp_path)) == {"train": {"cat": 1, "dog": 1}, "validation": {"cat": 1, "dog": 1}}
+    assert splits(scan_image_folder(tmp_path)) == {"train": {"cat": 1, "dog": 1}, "validation": {"cat": 1, "dog": 1}}
 
 
 # Errors.
@@ -264,44 +264,44 @@ def test_a_file_is_no_folder(tmp_path, name, cure):
 
 
 def test_empty_folder(tmp_path):
-    text = message(scan, tmp_path, cure="Make one folder a class")
+    text = message(scan_image_folder, tmp_path, cure="Make one folder a class")
     assert f"{tmp_path}, got an empty folder" in text
 
 
 def test_no_images_at_all(tmp_path):
     plant(tmp_path, "cat/a.txt", "dog/b.mp4", "eel/")
-    text = message(scan, tmp_path, cure="Make one folder a class")
+    text = message(scan_image_folder, tmp_path, cure="Make one folder a class")
     assert "3 empty folder" in text
     assert "2 not an image" in text
 
 
 def test_loose_images_only(tmp_path):
     plant(tmp_path, *images(".", count=3))
-    text = message(scan, tmp_path, cure="Make one folder a class")
+    text = message(scan_image_folder, tmp_path, cure="Make one folder a class")
     assert "3 images directly in it" in text
     assert str(tmp_path) in text
 
 
 def test_a_single_class(tmp_path):
     plant(tmp_path, *images("cat"), "dog/")
-    text = message(scan, tmp_path, cure="Add images of another class")
+    text = message(scan_image_folder, tmp_path, cure="Add images of another class")
     assert "got one: cat" in text
     assert str(tmp_path) in text
 
 
 def test_a_wrapper_folder(tmp_path):
     plant(tmp_path, *images("flowers/rose", "flowers/tulip"))
-    assert "got one: flowers" in message(scan, tmp_path, cure=f"give --data {tmp_path / 'flowers'}")
+    assert "got one: flowers" in message(scan_image_folder, tmp_path, cure=f"give --data {tmp_path / 'flowers'}")
 
 
 def test_a_single_class_in_splits(tmp_path):
     plant(tmp_path, *images("train/cat", "val/cat"))
-    assert "got one: cat" in message(scan, tmp_path, cure="Add images of another class")
+    assert "got one: cat" in message(scan_image_folder, tmp_path, cure="Add images of another class")
 
 
 def test_class_of_one_image(tmp_path):
     plant(tmp_path, *images("cat", "dog"), "eel/0.png")
-    text = message(scan, tmp_path, cure="Add images or remove the class")
+    text = message(scan_image_folder, tmp_path, cure="Add images or remove the class")
     assert f"got 1 in eel in {tmp_path}" in text
 
 
@@ -310,7 +310,7 @@ def test_unreadable_folder(tmp_path):
     plant(tmp_path, *images("cat", "dog"))
     (tmp_path / "cat").chmod(0)
     try:
-        assert str(tmp_path / "cat") in message(scan, tmp_path, cure="Change its permissions")
+        assert str(tmp_path / "cat") in message(scan_image_folder, tmp_path, cure="Change its permissions")
     finally:
         (tmp_path / "cat").chmod(0o755)
 
@@ -322,5 +322,5 @@ def test_folder_that_the_system_will_not_list(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied", str(folder))
 
     monkeypatch.setattr(os, "scandir", refuse)
-    text = message(scan, tmp_path, cure="Change its permissions")
+    text = message(scan_image_folder, tmp_path, cure="Change its permissions")
     assert f"{tmp_path}: Permission denied" in text

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from imgcls.data.stratified_split import folds, sample, stratified
+from imgcls.data.stratified_split import stratified_group_folds, stratified_group_split, stratified_sample
 from imgcls.errors import OptionError
 
 ONE = {"validation": 0.2}
@@ -32,7 +32,7 @@ def table(labels, found):
 def test_classes_of_two_are_on_both_sides(fractions):
     for seed in range(150):
         labels = random_labels(np.random.default_rng(seed))
-        for counts in table(labels, stratified(labels, fractions, seed)).values():
+        for counts in table(labels, stratified_group_split(labels, fractions, seed)).values():
             size = counts.total()
             assert set(counts) <= {"train", "validation"}
             assert counts["train"] >= 1
@@ -43,7 +43,7 @@ def test_classes_of_two_are_on_both_sides(fractions):
 def test_classes_of_three_are_in_all_splits(fractions):
     for seed in range(150):
         labels = random_labels(np.random.default_rng(seed))
-        for counts in table(labels, stratified(labels, fractions, seed)).values():
+        for counts in table(labels, stratified_group_split(labels, fractions, seed)).values():
             size = counts.total()
             assert counts["train"] >= 1
             assert counts["validation"] >= (size >= 2)
@@ -53,13 +53,13 @@ def test_classes_of_three_are_in_all_splits(fractions):
 @pytest.mark.parametrize("fractions", [{"validation": 0.9, "test": 0.09}, {"validation": 0.6, "test": 0.3}])
 @pytest.mark.parametrize("size", range(3, 12))
 def test_a_greedy_first_split_leaves_one_for_the_second(fractions, size):
-    assert set(stratified(["a"] * size, fractions, 0)) == {"train", "validation", "test"}
+    assert set(stratified_group_split(["a"] * size, fractions, 0)) == {"train", "validation", "test"}
 
 
 def test_sizes_are_near_the_fraction():
     for seed in range(150):
         labels = random_labels(np.random.default_rng(seed))
-        for counts in table(labels, stratified(labels, TWO, seed)).values():
+        for counts in table(labels, stratified_group_split(labels, TWO, seed)).values():
             size = counts.total()
             if size < 4:
                 continue
@@ -72,7 +72,7 @@ def test_rounding_does_not_add_up(size, fraction):
     """Rounded to the nearest, 100 classes of 10 would give 0.20 where 0.15 was asked for."""
     labels = [f"class {i}" for i in range(400) for _ in range(size)]
     for seed in range(5):
-        got = stratified(labels, {"validation": fraction}, seed).count("validation")
+        got = stratified_group_split(labels, {"validation": fraction}, seed).count("validation")
         assert abs(got - fraction * len(labels)) < 4 * 10  # four standard deviations: 400 draws of at most 0.5
 
 
@@ -80,27 +80,29 @@ def test_whole_shares_are_exact():
     """29 of 100 too, although 0.29 * 100 is 28.999999999999996."""
     for size, fraction, expected in [(20, 0.15, 3), (100, 0.29, 29), (100, 0.07, 7), (10, 0.3, 3)]:
         for seed in range(50):
-            assert stratified(["a"] * size, {"validation": fraction}, seed).count("validation") == expected
+            assert stratified_group_split(["a"] * size, {"validation": fraction}, seed).count("validation") == expected
 
 
 def test_the_same_on_every_platform():
     """Stored from Python 3.11: Python promises that .random() stays, of .shuffle() it does not say so."""
-    found = stratified(["a", "b"] * 6, TWO, 0)
+    found = stratified_group_split(["a", "b"] * 6, TWO, 0)
     assert "".join(split[1] for split in found) == "rrrerarrerar"  # r: train, a: validation, e: test
-    assert folds(["a", "b"] * 4, 3, 0) == [0, 1, 2, 0, 0, 1, 1, 2]
+    assert stratified_group_folds(["a", "b"] * 4, 3, 0) == [0, 1, 2, 0, 0, 1, 1, 2]
 
 
 def test_same_seed_same_split_other_seed_another():
     labels = random_labels(np.random.default_rng(3)) + ["big"] * 50
-    assert stratified(labels, TWO, 5) == stratified(labels, TWO, 5)
-    assert stratified(labels, TWO, 5) != stratified(labels, TWO, 6)
+    assert stratified_group_split(labels, TWO, 5) == stratified_group_split(labels, TWO, 5)
+    assert stratified_group_split(labels, TWO, 5) != stratified_group_split(labels, TWO, 6)
 
 
 def test_the_drawn_images_are_spread():
     """Not simply the first ones: over many seeds each position is drawn about as often."""
     drawn = Counter()
     for seed in range(400):
-        drawn.update(i for i, split in enumerate(stratified(["a"] * 10, ONE, seed)) if split == "validation")
+        drawn.update(
+            i for i, split in enumerate(stratified_group_split(["a"] * 10, ONE, seed)) if split == "validation"
+        )
     assert drawn.total() == 800
     assert min(drawn.values()) > 45
     assert max(drawn.values()) < 120
@@ -110,25 +112,25 @@ def test_adding_a_class_moves_nobody():
     rng = np.random.default_rng(0)
     for seed in range(50):
         labels = random_labels(rng)
-        before = stratified(labels, TWO, seed)
+        before = stratified_group_split(labels, TWO, seed)
         more = [(label, i) for i, label in enumerate(labels)] + [("new", None)] * int(rng.integers(1, 30))
         at = rng.permutation(len(more))
         more = sorted((more[i] for i in at), key=lambda m: (m[1] is None, m[1]) if seed % 2 else (False, m[1] or 0))
-        after = stratified([label for label, _ in more], TWO, seed)
+        after = stratified_group_split([label for label, _ in more], TWO, seed)
         for (_, i), split in zip(more, after, strict=True):
             if i is not None:
                 assert split == before[i]
 
 
 def test_classes_of_one_and_two():
-    assert stratified(["a"], TWO, 0) == ["train"]
-    assert sorted(stratified(["a", "a"], TWO, 0)) == ["train", "validation"]
-    assert sorted(stratified(["a", "a"], {"test": 0.1}, 0)) == ["test", "train"]
+    assert stratified_group_split(["a"], TWO, 0) == ["train"]
+    assert sorted(stratified_group_split(["a", "a"], TWO, 0)) == ["train", "validation"]
+    assert sorted(stratified_group_split(["a", "a"], {"test": 0.1}, 0)) == ["test", "train"]
 
 
 def test_nothing_to_divide():
-    assert stratified([], TWO, 0) == []
-    assert stratified(["a", "b"], {}, 0) == ["train", "train"]
+    assert stratified_group_split([], TWO, 0) == []
+    assert stratified_group_split(["a", "b"], {}, 0) == ["train", "train"]
 
 
 @pytest.mark.parametrize(
@@ -147,7 +149,7 @@ def test_nothing_to_divide():
 )
 def test_fractions_that_leave_nothing(fractions):
     with pytest.raises(OptionError, match="Expected fractions"):
-        stratified(["a"] * 10, fractions, 0)
+        stratified_group_split(["a"] * 10, fractions, 0)
 
 
 def test_folds_are_even():
@@ -157,7 +159,7 @@ def test_folds_are_even():
         count = int(rng.integers(2, 11))
         if len(labels) < count:
             continue
-        found = folds(labels, count, seed)
+        found = stratified_group_folds(labels, count, seed)
         sizes = Counter(found)
         assert set(sizes) == set(range(count))
         assert max(sizes.values()) - min(sizes.values()) <= 1
@@ -168,22 +170,22 @@ def test_folds_are_even():
 
 def test_folds_are_seeded_and_shuffled():
     labels = random_labels(np.random.default_rng(3)) + ["big"] * 50
-    assert folds(labels, 5, 1) == folds(labels, 5, 1)
-    assert folds(labels, 5, 1) != folds(labels, 5, 2)
-    assert folds(["a"] * 50, 5, 1) != [i % 5 for i in range(50)]
-    assert folds([*labels, *["new"] * 7], 5, 1)[: len(labels)] == folds(labels, 5, 1)
+    assert stratified_group_folds(labels, 5, 1) == stratified_group_folds(labels, 5, 1)
+    assert stratified_group_folds(labels, 5, 1) != stratified_group_folds(labels, 5, 2)
+    assert stratified_group_folds(["a"] * 50, 5, 1) != [i % 5 for i in range(50)]
+    assert stratified_group_folds([*labels, *["new"] * 7], 5, 1)[: len(labels)] == stratified_group_folds(labels, 5, 1)
 
 
 @pytest.mark.parametrize(("size", "count"), [(10, 1), (10, 0), (10, -2), (3, 4), (0, 2)])
 def test_folds_that_cannot_be_filled(size, count):
     with pytest.raises(OptionError, match="folds"):
-        folds(["a"] * size, count, 0)
+        stratified_group_folds(["a"] * size, count, 0)
 
 
 def test_a_sample_has_about_as_many_and_something_of_every_class():
     labels = ["a"] * 900 + ["b"] * 98 + ["c"] * 2
-    chosen = sample(labels, 100, seed=0)
-    assert chosen == sorted(set(chosen)) == sample(labels, 100, seed=0)
+    chosen = stratified_sample(labels, 100, seed=0)
+    assert chosen == sorted(set(chosen)) == stratified_sample(labels, 100, seed=0)
     assert 98 <= len(chosen) <= 102
     assert {labels[i] for i in chosen} == {"a", "b", "c"}
-    assert sample(labels, 1000, seed=0) == list(range(1000))
+    assert stratified_sample(labels, 1000, seed=0) == list(range(1000))

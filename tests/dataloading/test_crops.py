@@ -14,13 +14,20 @@ from transformers import AutoImageProcessor
 
 from imgcls.config.data_options import AugmentOptions
 from imgcls.data import decoding
-from imgcls.dataloading.augmentation import DRAWS, PLANS, DeviceHalf, Plan, mixing, plan_of
+from imgcls.dataloading.augmentation import (
+    PARAMS_PER_IMAGE,
+    PLANS,
+    AugmentationPlan,
+    DeviceAugmentation,
+    make_augmentation_plan,
+    make_batch_mixing,
+)
 from imgcls.dataloading.crops import EpochSampler, evaluation_pixels, read_crop
-from imgcls.dataloading.image_datasets import TrainingView, collate
+from imgcls.dataloading.image_datasets import TrainingDataset, collate
 from imgcls.dataloading.random_params import uniform
 from imgcls.errors import OptionError
 from imgcls.models import classifier, source
-from imgcls.models.losses import PADDING_LABEL, balanced_weights
+from imgcls.models.losses import PADDING_LABEL, balanced_class_weights
 
 NAMES = sorted(tiny.HUB_IDS)
 CLASSES = ["a", "b"]
@@ -48,7 +55,7 @@ def reference(name, folder, px):
 @pytest.mark.parametrize("px", [None, 160, 384])
 def test_evaluation_pixels_are_the_image_processors(checkpoint, px, tmp_path):
     name, folder = checkpoint
-    processor = classifier.build(source.locate(str(folder)), CLASSES, image_px=px).processor
+    processor = classifier.build_classifier(source.resolve_model(str(folder)), CLASSES, image_px=px).processor
     expected = reference(name, folder, px)
     worst = 0.0
     for i, size in enumerate([(640, 480), (384, 512), (50, 80), (700, 100), (px or 224, px or 224)]):
@@ -64,19 +71,19 @@ def test_evaluation_pixels_are_the_image_processors(checkpoint, px, tmp_path):
 
 def test_training_normalises_as_the_image_processor(checkpoint):
     name, folder = checkpoint
-    built = classifier.build(source.locate(str(folder)), CLASSES)
-    half = DeviceHalf(built.processor, Plan(), built.image_px)
+    built = classifier.build_classifier(source.resolve_model(str(folder)), CLASSES)
+    half = DeviceAugmentation(built.processor, AugmentationPlan(), built.image_px)
     for colour in [(1, 2, 3), (200, 100, 50), (90, 180, 254)]:
         plain = Image.new("RGB", (built.image_px,) * 2, colour)
         expected = built.processor(images=plain, return_tensors="pt")["pixel_values"]
         batch = torch.tensor(colour, dtype=torch.uint8).view(1, 3, 1, 1).expand(expected.shape)
-        assert (half(batch, torch.zeros(1, DRAWS)) - expected).abs().max() < 1e-5, name
+        assert (half(batch, torch.zeros(1, PARAMS_PER_IMAGE)) - expected).abs().max() < 1e-5, name
 
 
 @pytest.fixture
 def half(tmp_path):
     def of(**plan):
-        return DeviceHalf(Identity(), Plan(**plan), 32)
+        return DeviceAugmentation(Identity(), AugmentationPlan(**plan), 32)
 
     return of
 
@@ -158,8 +165,8 @@ def rows(tmp_path, count=6):
 
 
 def test_training_samples_depend_on_seed_epoch_and_index_alone(tmp_path):
-    processor = classifier.build(source.locate("resnet-18"), CLASSES, from_scratch=True).processor
-    views = [TrainingView(rows(tmp_path), processor, PLANS["heavy"], 48, seed) for seed in (1, 1, 2)]
+    processor = classifier.build_classifier(source.resolve_model("resnet-18"), CLASSES, from_scratch=True).processor
+    views = [TrainingDataset(rows(tmp_path), processor, PLANS["heavy"], 48, seed) for seed in (1, 1, 2)]
     first, again, other = (view[3, 2, True] for view in views)
     assert torch.equal(first["pixel_values"], again["pixel_values"])
     assert first["draws"] == again["draws"]
@@ -172,9 +179,9 @@ def test_training_samples_depend_on_seed_epoch_and_index_alone(tmp_path):
 @pytest.mark.parametrize("name", ["resnet-18", "efficientnet-b0"])  # resized by torch, and by Pillow
 @pytest.mark.parametrize("plan", ["none", "light"])
 def test_samples_are_mirrored_as_drawn(tmp_path, plan, name):
-    processor = classifier.build(source.locate(name), CLASSES, from_scratch=True).processor
-    mirrored = TrainingView(rows(tmp_path), processor, replace(PLANS[plan], flip="both"), 48, 0)
-    plain = TrainingView(rows(tmp_path), processor, PLANS[plan], 48, 0)
+    processor = classifier.build_classifier(source.resolve_model(name), CLASSES, from_scratch=True).processor
+    mirrored = TrainingDataset(rows(tmp_path), processor, replace(PLANS[plan], flip="both"), 48, 0)
+    plain = TrainingDataset(rows(tmp_path), processor, PLANS[plan], 48, 0)
     drawn = set()
     for key in [(epoch, index, True) for epoch in range(4) for index in range(6)]:
         found = mirrored[key]
@@ -185,12 +192,12 @@ def test_samples_are_mirrored_as_drawn(tmp_path, plan, name):
 
 
 def test_collated_batches_have_the_shapes_promised(tmp_path):
-    processor = classifier.build(source.locate("resnet-18"), CLASSES, from_scratch=True).processor
-    view = TrainingView(rows(tmp_path), processor, PLANS["standard"], 48, 0)
+    processor = classifier.build_classifier(source.resolve_model("resnet-18"), CLASSES, from_scratch=True).processor
+    view = TrainingDataset(rows(tmp_path), processor, PLANS["standard"], 48, 0)
     batch = collate([view[0, i, True] for i in range(4)])
     assert batch["pixel_values"].shape == (4, 3, 48, 48)
     assert batch["labels"].tolist() == [0, 1, 0, 1]
-    assert batch["draws"].shape == (4, DRAWS)
+    assert batch["draws"].shape == (4, PARAMS_PER_IMAGE)
 
 
 @pytest.mark.parametrize(("size", "batch_images"), [(10, 4), (8, 4), (3, 8)])
@@ -210,7 +217,7 @@ def test_an_epoch_deals_each_image_once_in_full_batches(size, batch_images):
 
 def test_balanced_draws_show_every_class_equally_often():
     labels = torch.tensor([0] * 900 + [1] * 100)
-    sampler = EpochSampler(1000, 10, seed=1, weights=balanced_weights(labels, 2)[labels])
+    sampler = EpochSampler(1000, 10, seed=1, weights=balanced_class_weights(labels, 2)[labels])
     shown = labels[[index for _, index, _ in sampler]].float().mean()
     assert 0.45 < shown < 0.55
     assert list(sampler) == list(sampler)
@@ -221,18 +228,18 @@ def test_mixing_keeps_the_mass_of_labels_and_mixes_images_by_it(mixup, cutmix):
     torch.manual_seed(0)
     images = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 3, 32, 32)
     shares = torch.eye(4)
-    mixed, mixed_shares = mixing(mixup, cutmix)(images, shares)
+    mixed, mixed_shares = make_batch_mixing(mixup, cutmix)(images, shares)
     torch.testing.assert_close(mixed_shares.sum(1), torch.ones(4))
     torch.testing.assert_close(mixed.mean((1, 2, 3)), mixed_shares @ torch.arange(4.0))
-    assert mixing(0, 0) is None
+    assert make_batch_mixing(0, 0) is None
 
 
 @pytest.mark.parametrize("name", ["trivialaugment", "randaugment"])
 def test_a_policy_depends_on_seed_epoch_and_index_alone(tmp_path, name):
-    processor = classifier.build(source.locate("resnet-18"), CLASSES, from_scratch=True).processor
+    processor = classifier.build_classifier(source.resolve_model("resnet-18"), CLASSES, from_scratch=True).processor
     options = AugmentOptions(augment="light", flip="none", **{name: True})
-    view = TrainingView(rows(tmp_path), processor, plan_of(options), 48, 0)
-    plain = TrainingView(rows(tmp_path), processor, PLANS["light"], 48, 0)
+    view = TrainingDataset(rows(tmp_path), processor, make_augmentation_plan(options), 48, 0)
+    plain = TrainingDataset(rows(tmp_path), processor, PLANS["light"], 48, 0)
     first = [view[0, i, True]["pixel_values"] for i in range(6)]
     torch.manual_seed(99)
     state = torch.get_rng_state()
@@ -240,4 +247,4 @@ def test_a_policy_depends_on_seed_epoch_and_index_alone(tmp_path, name):
     assert torch.equal(torch.get_rng_state(), state)
     assert any(not torch.equal(plain[0, i, True]["pixel_values"], pixels) for i, pixels in enumerate(first))
     with pytest.raises(OptionError, match="--augment light"):
-        plan_of(AugmentOptions(augment="none", flip="none", **{name: True}))
+        make_augmentation_plan(AugmentOptions(augment="none", flip="none", **{name: True}))

@@ -8,7 +8,7 @@ import torch
 from drawings import photo
 
 from imgcls.dataloading.crops import crop
-from imgcls.dataloading.gpu_images import REACH, Resident, weights
+from imgcls.dataloading.gpu_images import FILTER_SUPPORT, GpuImageStore, resize_weights
 
 SIZES = [(90, 60), (60, 90), (64, 64), (200, 40), (33, 150), (7, 3), (2, 5), (1, 1)]  # width, height
 CPU = torch.device("cpu")
@@ -29,7 +29,7 @@ def noisy(width, height, seed):
 
 def resident(photos):
     canvas = max(p.shape[0] for p in photos), max(p.shape[1] for p in photos)
-    return Resident(iter(photos), len(photos), canvas, CPU)
+    return GpuImageStore(iter(photos), len(photos), canvas, CPU)
 
 
 def boxes(count, seed):
@@ -47,7 +47,7 @@ def boxes(count, seed):
 
 
 @pytest.mark.parametrize("px", [8, 48])
-@pytest.mark.parametrize("resample", REACH, ids=lambda r: r.name)
+@pytest.mark.parametrize("resample", FILTER_SUPPORT, ids=lambda r: r.name)
 @pytest.mark.parametrize("kind", [smooth, noisy, hard])
 def test_crops_are_within_a_level_of_those_of_one_photo(kind, resample, px):
     photos = [kind(*size, seed) for seed, size in enumerate(SIZES)]
@@ -61,7 +61,7 @@ def test_crops_are_within_a_level_of_those_of_one_photo(kind, resample, px):
     assert -0.001 < found.min() <= found.max() < 255.001
 
 
-@pytest.mark.parametrize("resample", REACH, ids=lambda r: r.name)
+@pytest.mark.parametrize("resample", FILTER_SUPPORT, ids=lambda r: r.name)
 def test_mirrored_crops_are_the_others_mirrored(resample):
     stays = resident([smooth(*size, seed) for seed, size in enumerate(SIZES)])
     indices, places = boxes(60, 3)
@@ -75,13 +75,13 @@ def test_mirrored_crops_are_the_others_mirrored(resample):
     torch.testing.assert_close(found[::2], plain[::2], atol=0.01, rtol=0)
 
 
-@pytest.mark.parametrize("reach", sorted(REACH.values()))
+@pytest.mark.parametrize("reach", sorted(FILTER_SUPPORT.values()))
 def test_weights_sum_to_one_and_look_at_nothing_outside_the_box(reach):
     draw = random.Random(int(reach))
     count = 120
     ends = [sorted(draw.sample(range(count + 1), 2)) for _ in range(200)]
     low, high = torch.tensor([*ends, [0, count], [0, 1], [count - 1, count]]).T
-    found = weights(low, high, torch.arange(len(low)) % 2, count, 32, reach)
+    found = resize_weights(low, high, torch.arange(len(low)) % 2, count, 32, reach)
     assert found.dtype == torch.float32
     assert found.shape == (len(low), 32, count)
     torch.testing.assert_close(found.sum(-1), torch.ones(len(low), 32), atol=1e-5, rtol=0)
@@ -92,7 +92,7 @@ def test_weights_sum_to_one_and_look_at_nothing_outside_the_box(reach):
 
 def test_a_crop_of_the_same_size_is_the_photo_itself():
     photos = [noisy(*size, seed) for seed, size in enumerate(SIZES)]
-    for resample in REACH:
+    for resample in FILTER_SUPPORT:
         found = resident(photos).crops(
             torch.tensor([0, 1]), torch.tensor([[10, 5, 42, 37], [28, 58, 60, 90]]), torch.zeros(2, 2), 32, resample
         )

@@ -20,21 +20,21 @@ from imgcls.config.data_options import AugmentOptions
 from imgcls.data import decoding
 from imgcls.data.listing import ImageFile
 from imgcls.dataloading import image_datasets, random_params
-from imgcls.dataloading.augmentation import DRAWS, PLANS, plan_of
-from imgcls.dataloading.crops import EpochSampler, evaluation_pixels, whole_boxes
-from imgcls.dataloading.gpu_dataset import ResidentView
-from imgcls.dataloading.image_datasets import EvaluationView, TrainingView, collate
+from imgcls.dataloading.augmentation import PARAMS_PER_IMAGE, PLANS, make_augmentation_plan
+from imgcls.dataloading.crops import EpochSampler, evaluation_pixels, integer_boxes
+from imgcls.dataloading.gpu_dataset import GpuCropDataset
+from imgcls.dataloading.image_datasets import EvaluationDataset, TrainingDataset, collate
 from imgcls.models import input_size, model_config, source
-from imgcls.storage.pixel_cache import Pixels, key_of
+from imgcls.storage.pixel_cache import PixelCache, cache_key
 
 SIZES = [(160, 120), (120, 170), (150, 150), (40, 50), (300, 90), (97, 131)]
 SHORT_PX, PX = 72, 48
-POLICY = plan_of(AugmentOptions(augment="light", flip="both", trivialaugment=True))
+POLICY = make_augmentation_plan(AugmentOptions(augment="light", flip="both", trivialaugment=True))
 
 
 def processor_of(name, px=64, aspect=None):
-    config, processor = model_config.of(source.locate(name))
-    processor = input_size.resized(config, processor, px)
+    config, processor = model_config.load_config(source.resolve_model(name))
+    processor = input_size.with_input_size(config, processor, px)
     return input_size.with_aspect(config, processor, aspect) if aspect else processor
 
 
@@ -77,12 +77,12 @@ def decoded(monkeypatch):
 
 
 def kept(folder):
-    return Pixels(folder, 10**9)
+    return PixelCache(folder, 10**9)
 
 
 def training(rows, folder=None, *, name="resnet-18", plan=PLANS["heavy"], **more):
-    pixels = kept(folder) if folder else Pixels()
-    return TrainingView(rows, processor_of(name), plan, PX, 5, kept=pixels, **{"short_px": SHORT_PX, **more})
+    pixels = kept(folder) if folder else PixelCache()
+    return TrainingDataset(rows, processor_of(name), plan, PX, 5, kept=pixels, **{"short_px": SHORT_PX, **more})
 
 
 def assert_equal(samples, others):
@@ -173,18 +173,18 @@ def test_images_without_files_are_kept_by_their_names(pictures, folder, decoded)
 
 def test_photos_reside_only_once_all_are_kept_and_only_where_crops_can_be_made_there(rows, folder):
     view = training(rows, folder)
-    assert not ResidentView(view).is_possible
+    assert not GpuCropDataset(view).is_possible
     view.__getitems__(KEYS[:5])
-    assert not ResidentView(view).is_possible
+    assert not GpuCropDataset(view).is_possible
     view.__getitems__(KEYS)
-    assert ResidentView(view).is_possible
-    assert ResidentView(training(rows, folder, name="vit-base")).is_possible  # bilinear
+    assert GpuCropDataset(view).is_possible
+    assert GpuCropDataset(training(rows, folder, name="vit-base")).is_possible  # bilinear
     for way in ("light, nearest", "padded", "policy", "not cropped"):
         view = training(rows, folder, **WAYS[way])
         view.__getitems__(KEYS)
-        assert not ResidentView(view).is_possible, way
-    assert not ResidentView(training(rows, folder, short_px=None)).is_possible
-    assert not ResidentView(training(rows)).is_possible
+        assert not GpuCropDataset(view).is_possible, way
+    assert not GpuCropDataset(training(rows, folder, short_px=None)).is_possible
+    assert not GpuCropDataset(training(rows)).is_possible
 
 
 @pytest.mark.parametrize("name", ["resnet-18", "vit-base"])
@@ -192,7 +192,7 @@ def test_boxes_show_what_the_pixels_dealt_otherwise_show(rows, folder, decoded, 
     view = training(rows, folder, name=name, plan=replace(PLANS["heavy"], flip="both"))
     dealt = collate([view[key] for key in KEYS])
     assert len(dealt["draws"][:, :2].unique(dim=0)) == 4
-    boxes = ResidentView(view)
+    boxes = GpuCropDataset(view)
     resident = boxes.photos(torch.device("cpu"))
     count = sum(decoded.values())
     batch = collate(boxes.__getitems__(KEYS))
@@ -202,7 +202,7 @@ def test_boxes_show_what_the_pixels_dealt_otherwise_show(rows, folder, decoded, 
     assert not batch["boxes"].is_floating_point()
     assert torch.equal(batch["labels"], dealt["labels"])
     assert torch.equal(batch["draws"], dealt["draws"])
-    assert batch["draws"].shape == (len(KEYS), DRAWS)
+    assert batch["draws"].shape == (len(KEYS), PARAMS_PER_IMAGE)
     crops = resident.crops(batch["indices"], batch["boxes"], batch["draws"][:, :2], PX, view.resample)
     assert (crops.round() - dealt["pixel_values"].float()).abs().max() <= 1
     assert resident.photos.nbytes == boxes.bytes
@@ -220,7 +220,7 @@ def test_kept_evaluation_is_exact_and_decodes_each_photo_once(rows, pictures, fo
     decoded.clear()
     order = [3, 0, 5, 1, 2, 4]
     for _ in range(2):
-        view = EvaluationView(rows, processor, kept=kept(folder))
+        view = EvaluationDataset(rows, processor, kept=kept(folder))
         for _ in range(2):
             assert_equal(view.__getitems__(order), [expected[i] for i in order])
             assert_equal([view[2]], [expected[2]])
@@ -235,7 +235,7 @@ def test_processors_that_give_other_values_share_nothing(rows, pictures, folder)
     ]
     given = set()
     for processor in processors:
-        samples = EvaluationView(rows, processor, kept=kept(folder)).__getitems__(range(6))
+        samples = EvaluationDataset(rows, processor, kept=kept(folder)).__getitems__(range(6))
         pixels = torch.stack([sample["pixel_values"] for sample in samples])
         assert torch.equal(pixels, torch.stack([evaluation_pixels(file, processor) for file in pictures]))
         given.add(pixels.numpy().tobytes())
@@ -243,7 +243,10 @@ def test_processors_that_give_other_values_share_nothing(rows, pictures, folder)
 
 
 def test_a_thread_that_asks_while_another_reads_the_processor_keeps_under_the_right_settings(rows, folder, monkeypatch):
-    view, settings_of = EvaluationView(rows, processor_of("resnet-18"), kept=kept(folder)), image_datasets.settings_of
+    view, settings_of = (
+        EvaluationDataset(rows, processor_of("resnet-18"), kept=kept(folder)),
+        image_datasets.processor_settings,
+    )
     between = []
 
     def interrupted(processor):
@@ -252,7 +255,7 @@ def test_a_thread_that_asks_while_another_reads_the_processor_keeps_under_the_ri
             between[0] = view[1]
         return settings_of(processor)
 
-    monkeypatch.setattr(image_datasets, "settings_of", interrupted)
+    monkeypatch.setattr(image_datasets, "processor_settings", interrupted)
     view.__getitems__(range(6))
     assert view.kept.holds([view.key(i, "") for i in range(6)]) == 0
     assert view.is_kept
@@ -275,7 +278,7 @@ def test_evaluation_of_shrunk_photos_uses_those_of_training(rows, folder, decode
     processor = processor_of("resnet-18")
     training(rows, folder).__getitems__(KEYS)
     decoded.clear()
-    shown = EvaluationView(rows, processor, kept=kept(folder), short_px=SHORT_PX).__getitems__(range(6))
+    shown = EvaluationDataset(rows, processor, kept=kept(folder), short_px=SHORT_PX).__getitems__(range(6))
     assert not decoded
     for sample, row in zip(shown, rows, strict=True):
         shrunk = decoding.load_shrunk(row["image"]["path"], SHORT_PX)
@@ -298,7 +301,7 @@ def test_crops_of_kept_photos_are_hardly_enlarged(plan, px):
         size = (short, round(short * draw.choice([1, 1.1, 4 / 3, 3 / 2, 16 / 9, 3])))
         sizes.append(size[:: draw.choice([1, -1])])
     numbers = np.random.default_rng(0).random((len(sizes), random_params.NUMBERS))
-    boxes = whole_boxes(random_params.crop_boxes(numbers, np.array(sizes), share), np.array(sizes))
+    boxes = integer_boxes(random_params.crop_boxes(numbers, np.array(sizes), share), np.array(sizes))
     smallest = min(short, (boxes[:, 2:] - boxes[:, :2]).min())
     assert smallest >= 0.86 * train_px  # the most elongated: a square of that area has as many px as the crop
 
@@ -319,10 +322,14 @@ def test_photos_that_the_check_decoded_are_not_decoded_again(tmp_path, folder, d
     plain = training(task, short_px=short_px).shrunk(range(3), short_px)
     decoded.clear()
     pixels = kept(folder)
-    audit.examine(
-        [ImageFile(f, "a") for f in files], files, files.__getitem__, False, seen=image_datasets.keeping(pixels, files)
+    audit.run_audit(
+        [ImageFile(f, "a") for f in files],
+        files,
+        files.__getitem__,
+        False,
+        seen=image_datasets.caching_thumbnails(pixels, files),
     )
-    view = TrainingView(task, processor_of("resnet-18"), PLANS["light"], PX, 5, kept=pixels, short_px=short_px)
+    view = TrainingDataset(task, processor_of("resnet-18"), PLANS["light"], PX, 5, kept=pixels, short_px=short_px)
     shrunk = view.shrunk(range(3), short_px)
     assert all(np.array_equal(*pair) for pair in zip(shrunk, plain, strict=True))
     assert decoded == {"bytes": 3, "2.jpg": 1}  # the check's, and a photo of which an eighth is too small
@@ -341,18 +348,18 @@ def test_photos_that_the_check_decoded_are_not_decoded_again(tmp_path, folder, d
     ],
 )
 def test_a_check_keeps_eighths_that_are_of_use(folder, decoded_px, photo_px, is_kept):
-    pixels = Pixels(folder, 10**7)
-    image_datasets.keeping(pixels, ["a"])(0, Image.new("RGB", decoded_px), photo_px)
-    assert pixels.holds([key_of("a", image_datasets.EIGHTH)]) == is_kept
+    pixels = PixelCache(folder, 10**7)
+    image_datasets.caching_thumbnails(pixels, ["a"])(0, Image.new("RGB", decoded_px), photo_px)
+    assert pixels.holds([cache_key("a", image_datasets.EIGHTH)]) == is_kept
 
 
 def test_eighths_leave_room_for_training(folder):
-    pixels = Pixels(folder, 10 * 500 * 375 * 3)
-    keep = image_datasets.keeping(pixels, [str(i) for i in range(8)])
+    pixels = PixelCache(folder, 10 * 500 * 375 * 3)
+    keep = image_datasets.caching_thumbnails(pixels, [str(i) for i in range(8)])
     for i in range(8):
         keep(i, Image.new("RGB", (500, 375)), (4000, 3000))
-    assert pixels.holds(key_of(str(i), image_datasets.EIGHTH) for i in range(8)) == 3
+    assert pixels.holds(cache_key(str(i), image_datasets.EIGHTH) for i in range(8)) == 3
 
 
 def test_nothing_is_kept_of_a_check_without_a_cache():
-    assert image_datasets.keeping(Pixels(), []) is None
+    assert image_datasets.caching_thumbnails(PixelCache(), []) is None

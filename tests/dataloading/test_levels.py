@@ -9,21 +9,21 @@ from PIL import Image
 from transformers import ViTImageProcessor
 
 from imgcls.dataloading.crops import evaluation_pixels
-from imgcls.dataloading.image_datasets import EvaluationView
-from imgcls.dataloading.levels import Levels
+from imgcls.dataloading.image_datasets import EvaluationDataset
+from imgcls.dataloading.levels import LevelTable
 from imgcls.models import input_size, model_config, source
 from imgcls.models.registry import CHECKPOINTS
-from imgcls.storage.pixel_cache import Pixels
+from imgcls.storage.pixel_cache import PixelCache
 
 
 def processor_of(name, px=None, aspect=None):
     """A checkpoint's image processor and the side of what it gives."""
-    config, found = model_config.of(source.locate(name))
+    config, found = model_config.load_config(source.resolve_model(name))
     if px:
-        found = input_size.resized(config, found, px)
+        found = input_size.with_input_size(config, found, px)
     if aspect:
         found = input_size.with_aspect(config, found, aspect)
-    return found, input_size.side(config, found)
+    return found, input_size.input_side(config, found)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def noisy():
 @pytest.mark.parametrize("name", CHECKPOINTS)
 def test_levels_say_exactly_what_the_processor_gives(name, px, noisy):
     processor, side = processor_of(name, px)
-    levels = Levels(processor, side)
+    levels = LevelTable(processor, side)
     seen = set()
     for picture in noisy:
         given = processor(images=picture, return_tensors="pt")["pixel_values"][0]
@@ -56,7 +56,7 @@ def test_levels_say_exactly_what_the_processor_gives(name, px, noisy):
 @pytest.mark.parametrize("name", ["vit-base", "resnet-18", "efficientnet-b0", "mobilenetv3-small"])
 def test_each_level_is_what_a_plain_picture_of_it_becomes(name):
     processor, side = processor_of(name)
-    levels = Levels(processor, side)
+    levels = LevelTable(processor, side)
     for colour in [(0, 1, 2), (255, 128, 15), (16, 239, 240)]:
         given = processor(images=Image.new("RGB", (side, side), colour), return_tensors="pt")["pixel_values"][0]
         for channel, level in enumerate(colour):
@@ -65,7 +65,7 @@ def test_each_level_is_what_a_plain_picture_of_it_becomes(name):
 
 def test_values_between_levels_and_beyond_are_not_taken_for_levels(noisy):
     processor, side = processor_of("resnet-18", 64)
-    levels = Levels(processor, side)
+    levels = LevelTable(processor, side)
     given = processor(images=noisy[0], return_tensors="pt")["pixel_values"][0]
     assert levels.to_uint8(given) is not None
     for change in (1e-6, 0.003, 9.0, -9.0, float("nan")):
@@ -81,7 +81,7 @@ def test_what_a_processor_gives_need_not_be_square(tmp_path):
         photo(*size, seed=1).save(file)
     rows = datasets.Dataset.from_dict({"image": [{"path": f, "bytes": None} for f in files], "label": [0] * 3})
     for _ in range(2):
-        view = EvaluationView(rows, processor, kept=Pixels(tmp_path / "pixels", 10**9))
+        view = EvaluationDataset(rows, processor, kept=PixelCache(tmp_path / "pixels", 10**9))
         for i, file in enumerate(files):
             assert torch.equal(view[i]["pixel_values"], evaluation_pixels(file, processor))
 
@@ -95,12 +95,12 @@ def test_photos_with_a_padding_are_exact_too(name, noisy, tmp_path, monkeypatch)
         picture.save(file)
     rows = datasets.Dataset.from_dict({"image": [{"path": f, "bytes": None} for f in files], "label": [0] * 5})
     expected = [evaluation_pixels(file, processor) for file in files]
-    levels = Levels(processor, side)
+    levels = LevelTable(processor, side)
     has_floats = [levels.to_uint8(pixels) is None for pixels in expected]
     is_timm = name == "mobilenetv3-small"  # it pads before it normalises, with a level
     assert has_floats == ([False] * 5 if is_timm else [True] * 4 + [False])
     for _ in range(2):
-        view = EvaluationView(rows, processor, kept=Pixels(tmp_path / "pixels", 10**9))
+        view = EvaluationDataset(rows, processor, kept=PixelCache(tmp_path / "pixels", 10**9))
         for _ in range(2):
             samples = view.__getitems__(range(5))
             for sample, pixels in zip(samples, expected, strict=True):

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from imgcls.dataloading.augmentation import PLANS
-from imgcls.dataloading.random_params import CROP_ASPECT, GAMMA, NUMBERS, _mixed, crop_boxes, uniform, variations
+from imgcls.dataloading.random_params import (
+    CROP_ASPECT,
+    GAMMA,
+    NUMBERS,
+    _mixed,
+    augmentation_params,
+    crop_boxes,
+    uniform,
+)
 
 MANY = uniform(3, [(0, index) for index in range(4000)])
 
@@ -75,7 +83,7 @@ def test_padded_crops_are_of_the_square_around_the_photo():
 
 def test_variation_stays_within_its_plan():
     plan = PLANS["heavy"]
-    found = variations(MANY, replace(plan, flip="both"))
+    found = augmentation_params(MANY, replace(plan, flip="both"))
     assert found.dtype == np.float32
     assert found[:, :2].mean(0) == pytest.approx([0.5, 0.5], abs=0.03)
     assert np.abs(found[:, 2]).max() <= plan.degrees
@@ -87,5 +95,7 @@ def test_variation_stays_within_its_plan():
     assert ((left < right) & (top < bottom))[erased].all()
     assert (found[:, 6:] >= 0).all()
     assert (found[:, 6:] <= 1).all()
-    assert variations(MANY, replace(plan, flip="none"))[:, :2].max() == 0
-    assert variations(MANY, replace(plan, flip="horizontal"))[:, :2].mean(0) == pytest.approx([0.5, 0], abs=0.03)
+    assert augmentation_params(MANY, replace(plan, flip="none"))[:, :2].max() == 0
+    assert augmentation_params(MANY, replace(plan, flip="horizontal"))[:, :2].mean(0) == pytest.approx(
+        [0.5, 0], abs=0.03
+    )

@@ -33,7 +33,7 @@ def predict(monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", [str(PREDICT), *map(str, arguments)])
         if stdin is not None:
             monkeypatch.setattr(sys, "stdin", stdin)
-        code = parser.exit_code(main)
+        code = parser.run_main(main)
         shown = capsys.readouterr()
         return code, shown.out, shown.err
 
@@ -43,7 +43,9 @@ def predict(monkeypatch, capsys):
 def saved(name, folder):
     """A model folder with three classes, as a run leaves it."""
     torch.manual_seed(0)
-    built = classifier.build(source.locate(str(tiny.write(name, folder / "backbone"))), ["a", "b", "c"])
+    built = classifier.build_classifier(
+        source.resolve_model(str(tiny.write(name, folder / "backbone"))), ["a", "b", "c"]
+    )
     built.network.save_pretrained(folder / "run")
     if not hasattr(built.processor, "data_config"):
         built.processor.save_pretrained(folder / "run")
@@ -75,7 +77,7 @@ def rows(file):
 def test_all_architectures_answer_as_pipeline(predict, tmp_path, photos, name):
     folder = saved(name, tmp_path)
     code, _, err = predict("--run", folder, photos, "--out", tmp_path / "a.csv", "--top_k", 3, "--batch_size", 5)
-    assert code == parser.DONE
+    assert code == parser.EXIT_OK
     assert "not calibrated" in err
     assert "2 that could not be read" in err
     found = {os.path.basename(r["path"]): r for r in rows(tmp_path / "a.csv")}
@@ -94,7 +96,7 @@ def test_all_architectures_answer_as_pipeline(predict, tmp_path, photos, name):
 
 def test_formats_lists_and_patterns(predict, run, photos, tmp_path):
     code, out, _ = predict("--run", run, photos / "00.jpg", photos / "empty.png", "--min_confidence", 1)
-    assert code == parser.DONE
+    assert code == parser.EXIT_OK
     assert out.splitlines()[0].endswith("unsure")
     assert "could not be read" in out.splitlines()[1]
     _, out, _ = predict("--run", run, photos / "0*.jpg", "--format", "jsonl")
@@ -108,7 +110,7 @@ def test_formats_lists_and_patterns(predict, run, photos, tmp_path):
 
 def test_sorting_and_mistakes(predict, run, photos, tmp_path):
     code, _, _ = predict("--run", run, photos, "--out", tmp_path / "a.csv", "--sort_into", tmp_path / "sorted")
-    assert code == parser.DONE
+    assert code == parser.EXIT_OK
     copied = {p.name: p.parent.name for p in (tmp_path / "sorted").rglob("*.jpg")}
     assert copied == {os.path.basename(r["path"]): r["predicted"] for r in rows(tmp_path / "a.csv") if not r["error"]}
     for arguments, words in (
@@ -120,7 +122,7 @@ def test_sorting_and_mistakes(predict, run, photos, tmp_path):
         (["--run", run, photos, "--top_k", 0], "--top_k"),
     ):
         code, _, err = predict(*arguments)
-        assert code == parser.FAILED
+        assert code == parser.EXIT_ERROR
         assert words in err
         assert err.count("error:") == 1
 
@@ -146,7 +148,7 @@ def both(predict, tmp_path):
         for more in ((), ("--fast",)):
             out = tmp_path / f"{len(list(tmp_path.iterdir()))}.csv"
             code, _, err = predict("--run", folder, *arguments, "--out", out, "--top_k", 3, *more)
-            assert code == parser.DONE
+            assert code == parser.EXIT_OK
             assert ("--fast" in err) == bool(more)
             answers.append(rows(out))
         return *answers, err
@@ -225,9 +227,9 @@ def test_fast_does_not_go_on_with_exact_answers(predict, run, photos, tmp_path, 
         raise OptionError("stopped")
 
     with monkeypatch.context() as patch:
-        patch.setattr(resumable_table.Ledger, "finish", stop)
+        patch.setattr(resumable_table.ResumableTable, "finish", stop)
         code, _, _ = predict("--run", run, photos, "--out", tmp_path / "a.csv")
-    assert code == parser.FAILED
+    assert code == parser.EXIT_ERROR
     assert len(list(tmp_path.glob("*.partial"))) == 1
     _, _, err = predict("--run", run, photos, "--out", tmp_path / "a.csv", "--fast")
     assert "14 images, " in err
@@ -239,7 +241,7 @@ def test_calibrated_answers_of_a_run(predict, train, shapes, resnet, tmp_path):
     assert train("--model", resnet, "--data", shapes, "--epochs", 2, "--output_dir", folder).returncode == 0
     trust = json.loads((folder / "calibration.json").read_text())
     code, _, err = predict("--run", folder, shapes, "--out", tmp_path / "a.csv")
-    assert code == parser.DONE
+    assert code == parser.EXIT_OK
     assert "confidence:" in err
     (plain,) = pipeline("image-classification", model=str(folder), top_k=1)(rows(tmp_path / "a.csv")[0]["path"])
     row = rows(tmp_path / "a.csv")[0]
@@ -262,7 +264,7 @@ def test_a_killed_command_goes_on(run, tmp_path):
             process.send_signal((signal.SIGKILL, signal.SIGINT, signal.SIGKILL)[kills])
             kills += 1
         process.communicate()
-        assert process.returncode in (0, -signal.SIGKILL, parser.INTERRUPTED)
+        assert process.returncode in (0, -signal.SIGKILL, parser.EXIT_INTERRUPTED)
     paths = [r["path"] for r in rows(out)]
     assert paths == sorted(str(p) for p in data.rglob("*.jpg"))
     assert kills > 1

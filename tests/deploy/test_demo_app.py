@@ -38,7 +38,7 @@ STRANGE = ("<b>bold</b>", "${1 + 1} {{value}}", "قطة", "../../x")
 def saved(name, folder, classes):
     """A model folder, as a run leaves it."""
     torch.manual_seed(0)
-    built = classifier.build(source.locate(str(tiny.write(name, folder / "backbone"))), list(classes))
+    built = classifier.build_classifier(source.resolve_model(str(tiny.write(name, folder / "backbone"))), list(classes))
     built.network.save_pretrained(folder / "run")
     built.processor.save_pretrained(folder / "run")
     return folder / "run"
@@ -51,13 +51,13 @@ def run(tmp_path_factory, shapes, resnet):
     arguments = ("--model", resnet, "--data", shapes, "--epochs", 2, "--val_fraction", 0.3, "--output_dir", made)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(sys, "argv", [str(TRAIN), *map(str, arguments)])
-        assert main_of(TRAIN)() == parser.DONE
+        assert main_of(TRAIN)() == parser.EXIT_OK
     return made
 
 
 @pytest.fixture(scope="module")
 def shown(run):
-    return demo_model.load(str(run), 0.95, 4)
+    return demo_model.load_demo_model(str(run), 0.95, 4)
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def app(monkeypatch):
     """demo.app; the event loops that gradio opens for its locks, and leaves open, are closed."""
     opened, new = [], asyncio.new_event_loop
     monkeypatch.setattr(asyncio, "new_event_loop", lambda: opened.append(new()) or opened[-1])
-    yield demo_app.app
+    yield demo_app.build_app
     asyncio.set_event_loop(None)
     for loop in opened:
         loop.close()
@@ -115,7 +115,7 @@ def predicted(monkeypatch, tmp_path):
         out = tmp_path / "predicted.csv"
         arguments = ("--run", run, *files, "--out", out, "--top_k", top_k)
         monkeypatch.setattr(sys, "argv", [str(PREDICT), *map(str, arguments)])
-        assert main_of(PREDICT)() == parser.DONE
+        assert main_of(PREDICT)() == parser.EXIT_OK
         return {Path(row["path"]).name: row for row in rows(out)}
 
     return run_it
@@ -170,7 +170,7 @@ def test_doubt_is_said_in_words(shown, pictures):
 
 
 def test_names_stay_text_and_some_networks_have_no_heat_map(tmp_path, pictures, monkeypatch):
-    other = demo_model.load(str(saved("resnet-18", tmp_path, STRANGE)), 0.95, 4)
+    other = demo_model.load_demo_model(str(saved("resnet-18", tmp_path, STRANGE)), 0.95, 4)
     monkeypatch.setattr(demo_model.overlay, "pictures", lambda *_: None)
     text = demo_app.answer_text(other, str(pictures[0])) + demo_app.heading(other)
     assert "cannot be shown" in text
@@ -181,7 +181,7 @@ def test_names_stay_text_and_some_networks_have_no_heat_map(tmp_path, pictures, 
 
 @pytest.mark.parametrize("name", ["resnet-18", "vit-base"])
 def test_many_at_once_get_the_answers_of_one_alone(tmp_path, pictures, name):
-    other = demo_model.load(str(saved(name, tmp_path, "abcdef")), 0.95, 2)
+    other = demo_model.load_demo_model(str(saved(name, tmp_path, "abcdef")), 0.95, 2)
     files = [str(path) for path in pictures] * 4
     alone = [other.answer(file) for file in files[: len(pictures)]] * 4
     with ThreadPoolExecutor(8) as pool:
@@ -208,13 +208,13 @@ def test_flagged_pictures_are_class_folders(tmp_path, pictures, bad):
     root = tmp_path / "flagged"
     names = ["cat", "قطة", "../../x", "..", "/etc", "a\\b", ".hidden", "__MACOSX", "_unsure", "a\0b\n", "<b>"]
     for name in names:
-        kept = demo_model.keep(str(pictures[0]), name, root)
+        kept = demo_model.save_flagged(str(pictures[0]), name, root)
         assert kept.parent == root
         assert (kept / pictures[0].name).read_bytes() == pictures[0].read_bytes()
     (tmp_path / pictures[0].name).write_bytes(pictures[1].read_bytes())
     for _ in range(2):
-        demo_model.keep(str(tmp_path / pictures[0].name), " cat ", root)
-    found = image_folder.scan(root, strict=False)
+        demo_model.save_flagged(str(tmp_path / pictures[0].name), " cat ", root)
+    found = image_folder.scan_image_folder(root, strict=False)
     assert len(found.classes) == len(names)
     assert sorted(file.path for file in found.files if file.label == "cat") == ["cat/alpha-2.png", "cat/alpha.png"]
     assert (root / "cat" / "alpha-2.png").read_bytes() == pictures[1].read_bytes()
@@ -283,7 +283,7 @@ def test_without_gradio_the_command_that_installs_it_is_said(monkeypatch, capsys
     monkeypatch.delitem(sys.modules, "imgcls.deploy.demo_app")
     monkeypatch.delattr(imgcls, "demo")
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--run", str(run)])
-    assert parser.exit_code(main_of(SCRIPT)) == parser.FAILED
+    assert parser.run_main(main_of(SCRIPT)) == parser.EXIT_ERROR
     assert "pip install gradio" in capsys.readouterr().err
 
 
@@ -343,5 +343,5 @@ def test_a_live_page(run, pictures, bad, predicted, tmp_path):
         finally:
             server.send_signal(signal.SIGINT)
             _, err = server.communicate(timeout=30)
-    assert server.returncode == parser.DONE
+    assert server.returncode == parser.EXIT_OK
     assert err.splitlines()[-1] == "stopped"

@@ -26,21 +26,21 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_a_folder(folder):
-    assert list(input_files.expand(["in"])) == ["in/a.jpg", "in/odd", "in/b/c.png", "in/b/d/e.jpg"]
+    assert list(input_files.expand_inputs(["in"])) == ["in/a.jpg", "in/odd", "in/b/c.png", "in/b/d/e.jpg"]
 
 
 def test_files_and_patterns(folder):
-    assert list(input_files.expand(["in/notes.txt"])) == [
+    assert list(input_files.expand_inputs(["in/notes.txt"])) == [
         "in/notes.txt"
     ]  # named by a person: the answer will say why not
-    assert list(input_files.expand(["in/*"])) == ["in/a.jpg", "in/b/c.png", "in/b/d/e.jpg", "in/odd"]
-    assert list(input_files.expand(["in/b/d/**/*.jpg"])) == ["in/b/d/e.jpg"]
+    assert list(input_files.expand_inputs(["in/*"])) == ["in/a.jpg", "in/b/c.png", "in/b/d/e.jpg", "in/odd"]
+    assert list(input_files.expand_inputs(["in/b/d/**/*.jpg"])) == ["in/b/d/e.jpg"]
     (folder / "b[1].jpg").write_bytes((folder / "a.jpg").read_bytes())
-    assert list(input_files.expand(["in/b[1].jpg"])) == ["in/b[1].jpg"]  # a name, though it looks like a pattern
+    assert list(input_files.expand_inputs(["in/b[1].jpg"])) == ["in/b[1].jpg"]  # a name, though it looks like a pattern
 
 
 def test_a_list(folder):
-    assert list(input_files.expand(["-", "in/a.jpg"], ["x.jpg\n", "\n", "y z.jpg\r\n"])) == [
+    assert list(input_files.expand_inputs(["-", "in/a.jpg"], ["x.jpg\n", "\n", "y z.jpg\r\n"])) == [
         "x.jpg",
         "y z.jpg",
         "in/a.jpg",
@@ -53,11 +53,11 @@ def test_a_list(folder):
 )
 def test_mistakes(folder, inputs, words):
     with pytest.raises(OptionError, match=words):
-        input_files.check(inputs, allow_urls=False)
+        input_files.check_inputs(inputs, allow_urls=False)
 
 
 def test_what_is_there_is_fine(folder):
-    input_files.check(["in", "in/a.jpg", "in/*.jpg", "-", "HTTPS://h/x.jpg"], allow_urls=True)
+    input_files.check_inputs(["in", "in/a.jpg", "in/*.jpg", "-", "HTTPS://h/x.jpg"], allow_urls=True)
 
 
 def test_urls(folder):
@@ -68,24 +68,24 @@ def test_urls(folder):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         base = f"http://127.0.0.1:{server.server_address[1]}"
-        assert input_files.source(f"{base}/in/a.jpg", allow_urls=True) == (folder / "a.jpg").read_bytes()
+        assert input_files.read_input(f"{base}/in/a.jpg", allow_urls=True) == (folder / "a.jpg").read_bytes()
         with pytest.raises(ImageError) as raised:
-            input_files.source(f"{base}/in/none.jpg", allow_urls=True)
+            input_files.read_input(f"{base}/in/none.jpg", allow_urls=True)
         assert "404" in str(raised.value.__cause__)
         with pytest.raises(ImageError):
-            input_files.source(f"{base}/in/a.jpg", allow_urls=False)
+            input_files.read_input(f"{base}/in/a.jpg", allow_urls=False)
         server.shutdown()
-    assert input_files.source("in/a.jpg", allow_urls=False) == "in/a.jpg"
+    assert input_files.read_input("in/a.jpg", allow_urls=False) == "in/a.jpg"
 
 
 @pytest.mark.parametrize("url", ["http://h/a b.jpg", "http://h/é.jpg", "http://[bad/x.jpg", f"http://{'a' * 70}/x.jpg"])
 def test_addresses_that_are_none(url):
     with pytest.raises(ImageError):
-        input_files.source(url, allow_urls=True)
+        input_files.read_input(url, allow_urls=True)
 
 
 def test_deep_patterns_give_each_image_once(folder):
     os.unlink(folder / "b" / "up")
     for pattern in ("in/**", "in/**/*"):
-        found = list(input_files.expand([pattern]))
+        found = list(input_files.expand_inputs([pattern]))
         assert sorted(found) == ["in/a.jpg", "in/b/c.png", "in/b/d/e.jpg", "in/odd"]

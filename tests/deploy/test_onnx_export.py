@@ -38,7 +38,7 @@ def run_export(monkeypatch, capsys):
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", [str(EXPORT), *map(str, arguments)])
         capsys.readouterr()  # of what came before
-        code = parser.exit_code(main)
+        code = parser.run_main(main)
         shown = capsys.readouterr()
         return code, shown.out, shown.err
 
@@ -48,7 +48,7 @@ def run_export(monkeypatch, capsys):
 def saved(name, folder):
     """A model folder with three classes, without the run that made it."""
     torch.manual_seed(0)
-    built = classifier.build(source.locate(str(tiny.write(name, folder / "backbone"))), CLASSES)
+    built = classifier.build_classifier(source.resolve_model(str(tiny.write(name, folder / "backbone"))), CLASSES)
     built.network.save_pretrained(folder / "run")
     if not hasattr(built.processor, "data_config"):
         built.processor.save_pretrained(folder / "run")
@@ -60,18 +60,18 @@ def folder(tmp_path_factory):
     """A model folder with its export; what a test exports there the next one overwrites."""
     found = saved("resnet-18", tmp_path_factory.mktemp("model"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(onnx_model, "program", lambda *given: graphs.append(program(*given)) or graphs[0])
-        onnx_export.export(found, run_folder.RunFolder(found))
+        patch.setattr(onnx_model, "to_onnx_program", lambda *given: graphs.append(program(*given)) or graphs[0])
+        onnx_export.export_onnx(found, run_folder.RunFolder(found))
     return found
 
 
-graphs, program = [], onnx_model.program
+graphs, program = [], onnx_model.to_onnx_program
 
 
 @pytest.fixture
 def same_graph(monkeypatch, folder):
     """The graph of `folder` is the one that was made before, which takes seconds."""
-    monkeypatch.setattr(onnx_model, "program", lambda *given: graphs[0])
+    monkeypatch.setattr(onnx_model, "to_onnx_program", lambda *given: graphs[0])
 
 
 def files(folder):
@@ -82,7 +82,7 @@ def files(folder):
 def test_all_architectures_answer_as_pipeline(run_export, tmp_path, name):
     folder = saved(name, tmp_path)
     code, out, err = run_export("--run", folder)
-    assert (code, err) == (parser.DONE, "")
+    assert (code, err) == (parser.EXIT_OK, "")
     record = json.loads((folder / "export" / "export.json").read_text())
     assert f"{record['images']} generated images" in out
     assert record["labels_equal"] == 1
@@ -101,7 +101,7 @@ def test_all_architectures_answer_as_pipeline(run_export, tmp_path, name):
     told = {k: json.loads(v) for k, v in session.get_modelmeta().custom_metadata_map.items()}
     assert told == {"classes": CLASSES, "image_px": 224, "temperature": 1.0, "preprocessing": steps}
     photos = [photo(300 + 40 * i, 260, i) for i in range(3)]
-    logits = session.run(None, {"pixel_values": np.stack([processor_spec.done(steps, p) for p in photos])})[0]
+    logits = session.run(None, {"pixel_values": np.stack([processor_spec.apply_steps(steps, p) for p in photos])})[0]
     expected = pipeline("image-classification", model=str(folder), top_k=3)(photos)
     for row, answers in zip(torch.tensor(logits).softmax(1).tolist(), expected, strict=True):
         assert dict(zip(CLASSES, row, strict=True)) == pytest.approx(
@@ -112,20 +112,22 @@ def test_all_architectures_answer_as_pipeline(run_export, tmp_path, name):
 @pytest.mark.parametrize("name", ["vit-base", "vit-small-msn", "resnet-18", "efficientnet-b0", "mobilenetv3-small"])
 @pytest.mark.parametrize("px", [96, 224, 400])
 def test_steps_make_what_the_processor_makes(name, px):
-    config, processor = model_config.of(source.locate(name))
-    resized = input_size.resized(config, processor, px)
+    config, processor = model_config.load_config(source.resolve_model(name))
+    resized = input_size.with_input_size(config, processor, px)
     asked = {aspect: input_size.with_aspect(config, resized, aspect) for aspect in ("crop", "squash")}
     if name != "efficientnet-b0":  # its processor cannot pad
         asked["pad"] = input_size.with_aspect(config, resized, "pad")
     for aspect, changed in {"own": resized, **asked}.items():
         for picture in (photo(330, 250, 1), photo(250, 331, 2)):
-            steps = processor_spec.steps(changed, picture, px)
+            steps = processor_spec.preprocessing_steps(changed, picture, px)
             assert steps["levels_missed"] < 0.4, aspect
             assert ("as they act" in steps["in_words"]) == (name == "efficientnet-b0")
             if aspect != "own":
                 words = ("in the middle" in steps["in_words"], "filled up" in steps["in_words"])
                 assert words == (aspect == "crop", aspect == "pad")
-            missed = processor_spec.quick(changed)(picture).numpy() - processor_spec.pixels(picture, changed)
+            missed = processor_spec.fast_preprocess(changed)(picture).numpy() - processor_spec.preprocess(
+                picture, changed
+            )
             levels = np.abs(missed).mean((1, 2)) * np.array(steps["std"]) * 255
             assert levels.max() < 0.4, aspect
             assert (levels.max() == 0) or aspect != "pad", aspect  # the processor itself
@@ -133,8 +135,8 @@ def test_steps_make_what_the_processor_makes(name, px):
 
 @pytest.mark.parametrize("name", ["vit-base", "resnet-18", "mobilenetv3-small"])
 def test_photos_are_resized_quickly_without_the_processor(name, monkeypatch):
-    processor = model_config.of(source.locate(name))[1]
-    quick = processor_spec.quick(processor)
+    processor = model_config.load_config(source.resolve_model(name))[1]
+    quick = processor_spec.fast_preprocess(processor)
     monkeypatch.setattr(type(processor), "__call__", None)
     assert quick(photo(330, 250, 1)).shape == (3, 224, 224)
 
@@ -142,9 +144,9 @@ def test_photos_are_resized_quickly_without_the_processor(name, monkeypatch):
 def test_what_is_no_square_is_left_to_the_processor():
     size = {"size": {"shortest_edge": 256}, "crop_size": {"height": 192, "width": 224}}
     processor, picture = BitImageProcessor(**size), photo(330, 250, 1)
-    found = processor_spec.quick(processor)(picture)
+    found = processor_spec.fast_preprocess(processor)(picture)
     assert found.shape == (3, 192, 224)
-    assert np.array_equal(found, processor_spec.pixels(picture, processor))
+    assert np.array_equal(found, processor_spec.preprocess(picture, processor))
 
 
 def test_a_processor_of_another_way_is_named(folder):
@@ -153,8 +155,10 @@ def test_a_processor_of_another_way_is_named(folder):
             return super().__call__(images=images.transpose(Image.Transpose.FLIP_LEFT_RIGHT), **options)
 
     processor, picture = Mirrored.from_pretrained(folder), photo(300, 200, 0)
-    assert np.array_equal(processor_spec.quick(processor)(picture), processor_spec.pixels(picture, processor))
-    steps = processor_spec.steps(processor, picture, 224)
+    assert np.array_equal(
+        processor_spec.fast_preprocess(processor)(picture), processor_spec.preprocess(picture, processor)
+    )
+    steps = processor_spec.preprocessing_steps(processor, picture, 224)
     assert "a way of its own" in steps["in_words"]
     assert "resize" not in steps
     assert steps["mean"] == pytest.approx(tiny.MEAN)
@@ -167,7 +171,7 @@ def test_a_run_is_proven_on_its_validation_images(run_export, train, shapes, res
     held_out = sum(row["split"] == "validation" for row in run.read_csv(run_folder.PREDICTIONS))
     before = set(files(folder))
     code, out, err = run_export("--run", folder)
-    assert (code, err) == (parser.DONE, "")
+    assert (code, err) == (parser.EXIT_OK, "")
     assert f"{held_out} validation images" in out
     record = json.loads((folder / "export/export.json").read_text())
     assert (record["images"], record["source"]) == (held_out, "validation images")
@@ -203,11 +207,11 @@ def test_a_file_that_answers_otherwise_is_refused(run_export, monkeypatch, folde
         written(graph, file, told)
         corrupt(file)
 
-    written = onnx_model.save
+    written = onnx_model.save_onnx
     before = files(folder)
-    monkeypatch.setattr(onnx_model, "save", save)
+    monkeypatch.setattr(onnx_model, "save_onnx", save)
     code, out, err = run_export("--run", folder)
-    assert (code, out) == (parser.FAILED, "")
+    assert (code, out) == (parser.EXIT_ERROR, "")
     assert "another class" in err
     assert err.count("\n") == 1
     assert files(folder) == before
@@ -233,16 +237,16 @@ def test_what_the_proof_lets_pass():
         return answer
 
     plain = [0, 1, 4], [2, 0, 0], [0, 3, 3.0001]
-    proof = onnx_export.proof(says(*plain), says(plain[0], [2, 0, 0.0004], [0, 3.0001, 3]), pixels)
+    proof = onnx_export.parity_proof(says(*plain), says(plain[0], [2, 0, 0.0004], [0, 3.0001, 3]), pixels)
     assert asked == [1, 2, 5] * 2
     assert proof["labels_equal"] == 1 - 2 / 8  # a draw decided otherwise, asked twice
     assert proof["max_logit_difference"] == pytest.approx(4e-4, rel=0.01)
     assert 0 < proof["max_probability_difference"] < 1e-3
     for other in ([2, 0, 0.02], [0, 2, 0], [2, 0, np.nan]):
         with pytest.raises(ModelError, match="as torch does"):
-            onnx_export.proof(says(*plain), says(plain[0], other, plain[2]), pixels)
+            onnx_export.parity_proof(says(*plain), says(plain[0], other, plain[2]), pixels)
     with pytest.raises(ModelError, match="diverged"):
-        onnx_export.proof(says(plain[0], [np.nan] * 3, plain[2]), says(*plain), pixels)
+        onnx_export.parity_proof(says(plain[0], [np.nan] * 3, plain[2]), says(*plain), pixels)
 
 
 def test_mistakes_in_one_line(run_export, monkeypatch, folder, tmp_path):
@@ -256,14 +260,14 @@ def test_mistakes_in_one_line(run_export, monkeypatch, folder, tmp_path):
         (["--run", tmp_path / "taken"], "Move it elsewhere"),
     ):
         code, out, err = run_export(*arguments)
-        assert (code, out) == (parser.FAILED, "")
+        assert (code, out) == (parser.EXIT_ERROR, "")
         assert words in err
         assert err.count("\n") == 1
     assert (tmp_path / "taken/export/notes.txt").read_text() == "mine"
     for name in ("onnx", "onnxruntime"):
         monkeypatch.setitem(sys.modules, name, None)
     code, _, err = run_export("--run", folder)
-    assert code == parser.FAILED
+    assert code == parser.EXIT_ERROR
     assert err.endswith("pip install onnx onnxruntime\n")
 
 
@@ -271,7 +275,7 @@ def test_large_weights_lie_beside_and_the_example_runs(run_export, monkeypatch, 
     monkeypatch.setattr(onnx_model, "ONE_FILE_BYTES", 1000)
     before = files(folder)
     code, out, _ = run_export("--run", folder)
-    assert code == parser.DONE
+    assert code == parser.EXIT_OK
     assert "weights in model.onnx.data" in out
     assert {p.name for p in (folder / "export").iterdir()} == {"model.onnx", "model.onnx.data", "export.json"}
     assert files(folder)["export/model.onnx"] != before["export/model.onnx"]
@@ -287,7 +291,7 @@ def test_a_model_of_the_hub_gets_a_run_folder(run_export, monkeypatch, folder, s
     (cached / "refs").mkdir()
     (cached / "refs/main").write_text("abc")
     monkeypatch.chdir(tmp_path)
-    assert run_export("--run", "someone/tiny")[0] == parser.DONE
+    assert run_export("--run", "someone/tiny")[0] == parser.EXIT_OK
     assert {p.name for p in (tmp_path / "runs/someone-tiny/export").iterdir()} == {"model.onnx", "export.json"}
 
 
@@ -298,4 +302,4 @@ def test_a_network_that_onnx_cannot_hold():
             return SimpleNamespace(logits=rows if rows.sum().item() > 0 else rows * np.random.rand())
 
     with pytest.raises(ModelError, match="got Branching: "):
-        onnx_model.program(Branching(), (3, 8, 8))
+        onnx_model.to_onnx_program(Branching(), (3, 8, 8))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from imgcls.deploy.predictions import Answers, summary
+from imgcls.deploy.predictions import PredictionFormatter, prediction_summary
 from imgcls.errors import ImageError
 
 CLASSES = ["a", "b", "c"]
@@ -16,7 +16,7 @@ def broken(path):
 
 
 def test_rows_keep_their_places():
-    said = Answers(CLASSES, temperature=2.0, threshold=0.6, top_k=2)
+    said = PredictionFormatter(CLASSES, temperature=2.0, threshold=0.6, top_k=2)
     rows = said.rows(["1", "2", "3"], np.array([[4.0, 0, 0], [0, 1.0, 0.5]]), {1: broken("2")})
     p = np.exp([2.0, 0, 0]) / np.exp([2.0, 0, 0]).sum()
     assert rows[0]["predicted"] == "a"
@@ -30,15 +30,15 @@ def test_rows_keep_their_places():
 
 
 def test_all_broken_and_nothing_finite():
-    said = Answers(CLASSES)
+    said = PredictionFormatter(CLASSES)
     assert said.rows(["1"], np.zeros((0, 0)), {0: broken("1")})[0]["error"]
     (row,) = said.rows(["1"], np.full((1, 3), np.nan), {})
     assert "not a number" in row["error"]
 
 
 def test_summary():
-    assert summary({"sure": 1}, 0, None) == "1 image"
-    assert summary({"sure": 2}, 1000, "a.csv") == "2 images more, after 1,000: a.csv"
-    assert summary({"sure": 1200, "unsure": 30, "broken": 4}, 0, "a.csv") == (
+    assert prediction_summary({"sure": 1}, 0, None) == "1 image"
+    assert prediction_summary({"sure": 2}, 1000, "a.csv") == "2 images more, after 1,000: a.csv"
+    assert prediction_summary({"sure": 1200, "unsure": 30, "broken": 4}, 0, "a.csv") == (
         "1,234 images, 30 unsure, 4 that could not be read: a.csv"
     )

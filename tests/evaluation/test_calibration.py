@@ -57,9 +57,11 @@ def test_calibration_changes_confidence_and_no_answer():
     t = calibration.fit_temperature(logits, labels)
     before, after = calibration.probabilities(logits), calibration.probabilities(logits, t)
     assert (before.argmax(1) == after.argmax(1)).all()
-    assert calibration.error(after, labels) < 0.3 * calibration.error(before, labels)
-    crossed = calibration.crossfitted(logits, labels)
-    assert calibration.error(crossed, labels) == pytest.approx(calibration.error(after, labels), abs=0.01)
+    assert calibration.calibration_error(after, labels) < 0.3 * calibration.calibration_error(before, labels)
+    crossed = calibration.cross_fitted_probabilities(logits, labels)
+    assert calibration.calibration_error(crossed, labels) == pytest.approx(
+        calibration.calibration_error(after, labels), abs=0.01
+    )
 
 
 def test_images_that_are_not_finite_are_left_out():
@@ -67,66 +69,69 @@ def test_images_that_are_not_finite_are_left_out():
     worse = np.vstack([logits, np.full((3, 5), np.nan)])
     more = np.append(labels, [0, 1, 2])
     assert calibration.fit_temperature(worse, more) == calibration.fit_temperature(logits, labels)
-    assert calibration.error(calibration.probabilities(worse), more) == calibration.error(
+    assert calibration.calibration_error(calibration.probabilities(worse), more) == calibration.calibration_error(
         calibration.probabilities(logits), labels
     )
-    assert calibration.error(calibration.probabilities(np.full((2, 5), np.nan)), [0, 1]) is None
+    assert calibration.calibration_error(calibration.probabilities(np.full((2, 5), np.nan)), [0, 1]) is None
     assert calibration.fit_temperature(np.full((2, 5), np.nan), [0, 1]) == 1.0
 
 
 def test_coverage_and_threshold_by_hand():
     p = np.array([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3], [0.4, 0.6]])
     labels = [0, 1, 1, 1]  # the third is wrong
-    assert calibration.coverage(p, labels) == [
+    assert calibration.coverage_curve(p, labels) == [
         pytest.approx(entry) for entry in [(0.6, 1.0, 0.75), (0.7, 0.75, 2 / 3), (0.8, 0.5, 1.0), (0.9, 0.25, 1.0)]
     ]
-    assert calibration.threshold(p, labels, 0.7)["confidence"] == pytest.approx(0.6)
-    found = calibration.threshold(p, labels, 0.99)
+    assert calibration.precision_threshold(p, labels, 0.7)["confidence"] == pytest.approx(0.6)
+    found = calibration.precision_threshold(p, labels, 0.99)
     assert (found["confidence"], found["coverage"], found["precision"]) == (0.8, 0.5, 1.0)
-    assert calibration.threshold(p, [1, 0, 0, 0], 0.99)["confidence"] is None
+    assert calibration.precision_threshold(p, [1, 0, 0, 0], 0.99)["confidence"] is None
     with pytest.raises(MetricError, match="precision"):
-        calibration.threshold(p, labels, 0)
+        calibration.precision_threshold(p, labels, 0)
 
 
 def test_equally_sure_images_are_kept_or_refused_together():
     p = np.array([[0.8, 0.2]] * 4 + [[0.6, 0.4]])
-    assert [round(c, 2) for _, c, _ in calibration.coverage(p, [0, 0, 0, 1, 0])] == [1.0, 0.8]
+    assert [round(c, 2) for _, c, _ in calibration.coverage_curve(p, [0, 0, 0, 1, 0])] == [1.0, 0.8]
 
 
 def test_reliability_bins_hold_all_images():
     logits, labels = overconfident(700)
-    bins = calibration.reliability(calibration.probabilities(logits), labels)
+    bins = calibration.reliability_bins(calibration.probabilities(logits), labels)
     assert sum(b["images"] for b in bins) == 700
     assert all(b["low"] < b["confidence"] <= b["high"] for b in bins)
-    assert len(calibration.reliability(calibration.probabilities(logits[:40]), labels[:40])) <= 4
+    assert len(calibration.reliability_bins(calibration.probabilities(logits[:40]), labels[:40])) <= 4
 
 
 def test_of_a_run(tmp_path):
     run = run_folder.RunFolder(tmp_path)
-    assert calibration.of_run(run, 0.9) is None
+    assert calibration.load_calibration(run, 0.9) is None
     logits, labels = overconfident(60, 2)
     run.write_json(run_folder.METRICS, {"classes": ["a", "b"]})
     rows = [(f"{i}.jpg", "validation", "ab"[y], "a", "0.5", 1) for i, y in enumerate(labels)]
     run.write_csv(run_folder.PREDICTIONS, run_folder.PREDICTION_COLUMNS, rows)
     run.write_logits(validation=logits)
-    found = calibration.of_run(run, 0.9)
+    found = calibration.load_calibration(run, 0.9)
     assert found["temperature"] == calibration.fit_temperature(logits, labels)
     assert found["threshold"]["min_precision"] == 0.9
-    assert calibration.in_use(found, None) == (found["temperature"], found["threshold"]["confidence"])
-    assert calibration.in_use(found, 0.4) == (found["temperature"], 0.4)
-    assert calibration.in_use(None, None) == (1.0, 0.0)
+    assert calibration.temperature_and_threshold(found, None) == (
+        found["temperature"],
+        found["threshold"]["confidence"],
+    )
+    assert calibration.temperature_and_threshold(found, 0.4) == (found["temperature"], 0.4)
+    assert calibration.temperature_and_threshold(None, None) == (1.0, 0.0)
     hopeless = {**found, "threshold": {"min_precision": 0.99, "confidence": None}}
-    assert calibration.in_use(hopeless, None)[1] > 1
+    assert calibration.temperature_and_threshold(hopeless, None)[1] > 1
 
 
 def test_a_model_of_the_hub_brings_its_own_threshold(tmp_path, caplog):
     run = run_folder.RunFolder(tmp_path)
     brought = {"temperature": 1.5, "images": 40, "threshold": {"min_precision": 0.95, "confidence": 0.8}}
     run.write_json("calibration.json", brought)
-    assert calibration.of_run(run, 0.95) == brought
+    assert calibration.load_calibration(run, 0.95) == brought
     assert not caplog.text
-    assert calibration.of_run(run, 0.9) == brought
+    assert calibration.load_calibration(run, 0.9) == brought
     assert "--min_precision 0.9 is not known" in caplog.text
     for foreign in ([1, 2], {"temperature": 2}, None):
         run.write_json("calibration.json", foreign)
-        assert calibration.of_run(run, 0.95) is None
+        assert calibration.load_calibration(run, 0.95) is None

@@ -7,12 +7,12 @@ from drawings import photo
 from imgcls.evaluation import corruptions
 
 
-@pytest.mark.parametrize("kind", corruptions.KINDS)
+@pytest.mark.parametrize("kind", corruptions.CORRUPTIONS)
 def test_stronger_is_further_from_the_image(kind):
     image = photo(300, 200, 3)
     before = np.asarray(image, float)
     far = []
-    for value in corruptions.KINDS[kind][2]:
+    for value in corruptions.CORRUPTIONS[kind][2]:
         worse = corruptions.corrupt(image, kind, value, 0)
         assert (worse.size, worse.mode) == (image.size, "RGB")
         assert np.array_equal(worse, corruptions.corrupt(image, kind, value, 0))

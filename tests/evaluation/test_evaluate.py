@@ -19,7 +19,7 @@ SCRIPTS = TESTS.parent / "scripts"
 def script(monkeypatch, capsys):
     def run(name, *arguments):
         monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
-        code = parser.exit_code(main_of(SCRIPTS / name))
+        code = parser.run_main(main_of(SCRIPTS / name))
         shown = capsys.readouterr()
         return code, shown.out, shown.err
 
@@ -43,7 +43,7 @@ def rows(file):
 def test_what_was_held_out_gives_the_run_s_own_numbers(script, run):
     before = {p: p.read_bytes() for p in run.iterdir() if p.is_file()}
     code, out, err = script("validate.py", "--run", run)
-    assert code == parser.DONE, err
+    assert code == parser.EXIT_OK, err
     found = run / "validation" / "test"
     mine, own = (json.loads((f / "metrics.json").read_text())["test"] for f in (found, run))
     assert mine["accuracy"] == own["accuracy"]
@@ -62,7 +62,7 @@ def test_a_labelled_folder_is_matched_by_name(script, run, tmp_path):
     other = class_folders(tmp_path / "other", classes=("square", "circle"), per_class=5, seed=9)
     (other / "circle" / "broken.jpg").write_bytes(b"no image")
     code, out, err = script("validate.py", "--run", run, "--data", other, "--tta", "--corruptions", "--name", "x")
-    assert code == parser.DONE, err
+    assert code == parser.EXIT_OK, err
     assert "broken.jpg" in err
     assert "no images of cross" in err
     metrics = json.loads((run / "validation/x/metrics.json").read_text())
@@ -80,11 +80,11 @@ def test_two_runs(script, run, shapes, tmp_path):
     second = tmp_path / "second"
     shutil.copytree(run, second)
     code, out, err = script("validate.py", "--run", run, "--compare", second)
-    assert code == parser.DONE, err
+    assert code == parser.EXIT_OK, err
     assert "p = 1" in out
     assert rows(run / "validation/test/differences.csv") == []
     code, out, err = script("compare.py", run, second, tmp_path, "--out", tmp_path / "c.html")
-    assert code == parser.DONE
+    assert code == parser.EXIT_OK
     assert f"left out: Expected a finished run in {tmp_path}" in err
     assert [line.split()[0] for line in out.splitlines()[1:3]] == [str(run), str(second)]
     assert "options that differ" not in out
@@ -94,7 +94,7 @@ def test_two_runs(script, run, shapes, tmp_path):
     own = json.loads((run / "metrics.json").read_text())["test"]
     assert (row["accuracy"], row["judged_by"]) == (own["accuracy"], "test")
     assert row["latency_ms"] > 0
-    assert script("compare.py", tmp_path)[0] == parser.FAILED
+    assert script("compare.py", tmp_path)[0] == parser.EXIT_ERROR
 
 
 def test_mistakes(script, run, shapes, tmp_path):
@@ -112,15 +112,15 @@ def test_mistakes(script, run, shapes, tmp_path):
         ([], ["--run"]),
     ):
         code, _, err = script("validate.py", *arguments)
-        assert code == parser.FAILED
+        assert code == parser.EXIT_ERROR
         assert err.count("error:") == 1
         assert all(word in err for word in words), err
     code, _, err = script("validate.py", "--run", run, "--data", shapes)
-    assert code == parser.DONE
+    assert code == parser.EXIT_OK
     assert "were trained on" in err
     (run / "options.yaml").write_text(options.replace(str(shapes), str(tmp_path / "moved")))
     code, _, err = script("validate.py", "--run", run)
-    assert code == parser.FAILED
+    assert code == parser.EXIT_ERROR
     assert "--data" in err
 
 
@@ -147,20 +147,20 @@ def test_what_a_reader_found(script, run, shapes, tmp_path, monkeypatch):
     """Another folder of the same name, a plain file among the runs, a fold without weights, a run by its home."""
     for parent in ("one", "two"):
         class_folders(tmp_path / parent / "photos", per_class=3)
-    assert script("validate.py", "--run", run, "--data", tmp_path / "one/photos")[0] == parser.DONE
-    assert script("validate.py", "--run", run, "--data", tmp_path / "one/photos")[0] == parser.DONE
+    assert script("validate.py", "--run", run, "--data", tmp_path / "one/photos")[0] == parser.EXIT_OK
+    assert script("validate.py", "--run", run, "--data", tmp_path / "one/photos")[0] == parser.EXIT_OK
     code, _, err = script("validate.py", "--run", run, "--data", tmp_path / "two/photos")
-    assert code == parser.FAILED
+    assert code == parser.EXIT_ERROR
     assert "--name" in err
     (tmp_path / "notes.txt").write_text("no run")
     shutil.copytree(run, tmp_path / "bare")
     (tmp_path / "bare/model.safetensors").unlink()
     code, _, err = script("compare.py", run, tmp_path / "notes.txt", tmp_path / "bare")
-    assert code == parser.DONE
+    assert code == parser.EXIT_OK
     assert err.count("left out") == 2
     monkeypatch.setenv("HOME", str(tmp_path))
     code, _, err = script("validate.py", "--run", f"~/{run.name}", "--name", "home")
-    assert code == parser.DONE, err
+    assert code == parser.EXIT_OK, err
     assert (run / "validation/home/metrics.json").exists()
     with np.load(run / "logits.npz") as kept:
         assert set(kept) == {"validation", "test"}
@@ -171,5 +171,5 @@ def test_a_backbone_is_no_classifier(script, tmp_path):
 
     folder = tiny.write("vit-base", tmp_path / "backbone")
     code, _, err = script("predict.py", "--run", folder, tmp_path)
-    assert code == parser.FAILED
+    assert code == parser.EXIT_ERROR
     assert "Train it first" in err

@@ -8,7 +8,7 @@ from sklearn.metrics import balanced_accuracy_score, f1_score
 
 from imgcls.errors import MetricError
 from imgcls.evaluation import intervals
-from imgcls.evaluation.metrics import judge
+from imgcls.evaluation.metrics import compute_metrics
 
 
 def resampled(labels, predicted, statistic, draws=1500):
@@ -46,7 +46,7 @@ def test_macro_intervals_of_degenerate_matrices(matrix):
 
 
 def test_a_part_of_metrics_json_has_them():
-    numbers = judge(np.array([[2.0, 0], [0, 1.0], [3.0, 0]]), [0, 1, 1], ["a", "b"])
+    numbers = compute_metrics(np.array([[2.0, 0], [0, 1.0], [3.0, 0]]), [0, 1, 1], ["a", "b"])
     assert numbers["balanced_accuracy_ci95"][0] <= numbers["balanced_accuracy"] <= numbers["balanced_accuracy_ci95"][1]
 
 

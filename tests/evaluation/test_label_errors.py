@@ -21,10 +21,10 @@ def opinions(n=200, k=4, swapped=10, seed=0):
 
 def test_swapped_labels_come_first():
     given, true, said = opinions()
-    score, order = label_errors.rank(given, said)
+    score, order = label_errors.rank_label_errors(given, said)
     assert set(order[:10]) == set(range(10))
     assert ((score >= 0) & (score <= 1)).all()
-    found = label_errors.find(given, said)
+    found = label_errors.find_label_errors(given, said)
     assert {i for i, _, _ in found[:8]} <= set(range(10))
     assert all(other == true[i] for i, other, _ in found if i < 10)
     assert [s for _, _, s in found] == sorted(s for _, _, s in found)
@@ -34,11 +34,11 @@ def test_swapped_labels_come_first():
 def test_models_that_agree_with_all_labels():
     given, _, _ = opinions(swapped=0)
     sure = np.where(np.eye(4)[given] > 0, 0.97, 0.01)
-    assert label_errors.find(given, [sure]) == []
+    assert label_errors.find_label_errors(given, [sure]) == []
 
 
 def test_what_is_not_finite_says_nothing():
     given, _, said = opinions()
     said[0][:] = np.nan
-    assert len(label_errors.find(given, said)) > 0
-    assert label_errors.find(np.zeros(5, int), [np.full((5, 2), 0.5)]) == []  # one class: nothing to swap
+    assert len(label_errors.find_label_errors(given, said)) > 0
+    assert label_errors.find_label_errors(np.zeros(5, int), [np.full((5, 2), 0.5)]) == []  # one class: nothing to swap

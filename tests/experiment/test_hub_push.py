@@ -11,7 +11,7 @@ import pytest
 from commands import TWO_PROCESSES
 from loopback import LoopbackHub
 
-from imgcls.config.training_options import TrainOptions
+from imgcls.config.training_options import TrainingOptions
 from imgcls.errors import HubError, OptionError
 from imgcls.experiment import hub_push
 from imgcls.hub import repository
@@ -151,7 +151,7 @@ def test_where_a_training_goes_without_a_name(resnet, shapes, train, monkeypatch
         asked.append((name, options["private"]))
         raise HubError("no")
 
-    monkeypatch.setattr(repository, "claim", refused)
+    monkeypatch.setattr(repository, "claim_repository", refused)
     monkeypatch.chdir(tmp_path)
     assert train("--data", shapes, "--model", resnet, "--push_to_hub", "--hub_private_repo", "true").returncode == 1
     assert train("--data", shapes, "--model", resnet, "--push_to_hub", "--output_dir", "mine").returncode == 1
@@ -165,4 +165,4 @@ def test_where_a_training_goes_without_a_name(resnet, shapes, train, monkeypatch
 ])  # fmt: skip
 def test_other_ways_to_push_are_refused(options, tmp_path):
     with pytest.raises(OptionError):
-        TrainOptions(output_dir=str(tmp_path), push_to_hub=True, **options)
+        TrainingOptions(output_dir=str(tmp_path), push_to_hub=True, **options)

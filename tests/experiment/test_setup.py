@@ -59,7 +59,7 @@ def test_probe_then_full_holds_the_statistics_and_moves_the_rest(fit, resnet):
 
 @pytest.mark.parametrize(("lr", "kept"), [(1e-3, "fine-tuned"), (1e-9, "probe")])
 def test_auto_on_a_large_set_starts_afresh_and_must_beat_the_probe(fit, monkeypatch, lr, kept):
-    monkeypatch.setattr(recipes, "SMALL", 10)
+    monkeypatch.setattr(recipes, "SMALL_DATASET", 10)
     found = numbers(fit("auto", "--epochs", 20, "--lr", lr))["selection"]
     assert found["kept"] == kept
     assert set(found["accuracy"]) == {"probe", "fine-tuned"}
@@ -73,7 +73,7 @@ def test_auto_on_a_large_set_starts_afresh_and_must_beat_the_probe(fit, monkeypa
 )  # fmt: skip
 def test_what_is_kept_unless_another_is_clearly_better(mode, class_weights, expected):
     args = SimpleNamespace(class_weights=class_weights)
-    assert setup.Setup(mode, *[None] * 5, args, None, None, False).expected == expected
+    assert setup.TrainingSetup(mode, *[None] * 5, args, None, None, False).expected == expected
 
 
 def test_full_has_no_probe_to_choose_from(fit):
@@ -83,7 +83,7 @@ def test_full_has_no_probe_to_choose_from(fit):
 def test_lora_leaves_an_ordinary_model_and_its_adapter(fit, resnet, shapes, tmp_path):
     run = fit("lora", "--epochs", 2, "--lr", 5e-3)
     torch.manual_seed(0)
-    base = classifier.build(source.locate(str(resnet)), numbers(run)["classes"], image_px=288).network
+    base = classifier.build_classifier(source.resolve_model(str(resnet)), numbers(run)["classes"], image_px=288).network
     # in double precision, so that only what merging rounded shows
     adapted = peft.PeftModel.from_pretrained(base, str(run / "adapter")).eval().double()
     merged = AutoModelForImageClassification.from_pretrained(run).eval().double()

@@ -26,7 +26,7 @@ def run(tmp_path):
 
 
 def test_numbers_are_those_of_the_files(run):
-    text = summary.in_words(run)
+    text = summary.summary_text(run)
     assert "resnet-18, from pretrained weights, 3 classes" in text
     assert "12 images x 7 epochs in 1 min 23 s (1 img/s), best epoch 6\n" in text
     (row,) = [line.split() for line in text.splitlines() if line.startswith("validation")]
@@ -35,7 +35,7 @@ def test_numbers_are_those_of_the_files(run):
 
 
 def test_weak_classes_and_confusions_are_named(run):
-    lines = summary.in_words(run).splitlines()
+    lines = summary.summary_text(run).splitlines()
     at = lines.index("weakest classes")
     assert lines[at + 1].strip() in (
         "dog: F1 0.67, precision 0.50, recall 1.00, support 1",
@@ -48,11 +48,11 @@ def test_findings_are_said_with_their_advice(run):
     run.write_json(
         run_folder.DIAGNOSIS, [{"code": "rain", "severity": "warning", "evidence": "It rains", "advice": "Wait."}]
     )
-    assert "warning: rain: It rains. Wait." in summary.in_words(run).splitlines()
+    assert "warning: rain: It rains. Wait." in summary.summary_text(run).splitlines()
 
 
 def test_only_files_that_are_there_are_named_and_the_next_command_is_whole(run):
-    text = summary.in_words(run)
+    text = summary.summary_text(run)
     assert f"written to {run.path}: metrics.json\n" in text
     assert f"--model {run.path} --data FOLDER --output_dir NEW" in text
 
@@ -61,4 +61,4 @@ def test_a_loss_without_a_number(run):
     numbers = run.read_json(run_folder.METRICS)
     numbers["validation"]["loss"] = None
     run.write_json(run_folder.METRICS, numbers)
-    assert " inf\n" in summary.in_words(run)
+    assert " inf\n" in summary.summary_text(run)

@@ -24,25 +24,25 @@ def right(share, n=100):
 )
 def test_the_average_unless_another_is_clearly_better(probe, average, tuned, kept):
     correct = {"probe": right(probe), "average": right(average), "fine-tuned": right(tuned)}
-    assert weight_selection.choose(correct) == kept
+    assert weight_selection.choose_weights(correct) == kept
 
 
 def test_one_image_decides_nothing():
     one = {"probe": np.array([True]), "average": np.array([False]), "fine-tuned": np.array([True])}
-    assert weight_selection.choose(one) == "average"
+    assert weight_selection.choose_weights(one) == "average"
 
 
 def test_the_fine_tuned_model_when_it_did_not_start_from_the_probe():
     correct = {"probe": right(0.83), "fine-tuned": right(0.82)}
-    assert weight_selection.choose(correct, "fine-tuned") == "fine-tuned"
-    assert weight_selection.choose(correct | {"probe": right(0.9)}, "fine-tuned") == "probe"
+    assert weight_selection.choose_weights(correct, "fine-tuned") == "fine-tuned"
+    assert weight_selection.choose_weights(correct | {"probe": right(0.9)}, "fine-tuned") == "probe"
 
 
 def test_halfway():
     start = {"w": torch.zeros(2), "steps": torch.tensor(0)}
     end = {"w": torch.tensor([2.0, 4.0]), "steps": torch.tensor(7)}
-    found = weight_selection.between(start, end, 0.5)
+    found = weight_selection.interpolate_weights(start, end, 0.5)
     assert torch.equal(found["w"], torch.tensor([1.0, 2.0]))
     assert found["steps"] == 7
-    assert torch.equal(weight_selection.between(start, end, 0.0)["w"], start["w"])
-    assert torch.equal(weight_selection.between(start, end, 1.0)["w"], end["w"])
+    assert torch.equal(weight_selection.interpolate_weights(start, end, 0.0)["w"], start["w"])
+    assert torch.equal(weight_selection.interpolate_weights(start, end, 1.0)["w"], end["w"])

@@ -22,22 +22,22 @@ def shown(text):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_name_is_read_as_it_is(name):
-    seen, kinds = shown(f"called {markdown.escaped(name)}.")
+    seen, kinds = shown(f"called {markdown.escape(name)}.")
     assert seen == f"called {name}."
     assert kinds <= {"text", "text_special"}
 
 
 def test_links_are_broken_without_a_change_to_the_eye():
-    assert markdown.escaped("http://a.b www.a.b") == "http\\://a.b www\\.a.b"
+    assert markdown.escape("http://a.b www.a.b") == "http\\://a.b www\\.a.b"
 
 
 def test_line_breaks_and_control_signs_are_shown():
-    assert markdown.escaped("a\nb\u202ec\x00") == "a\\\\nb\\\\u202ec\\\\x00"
-    assert markdown.escaped(" ") == "(no name)"
+    assert markdown.escape("a\nb\u202ec\x00") == "a\\\\nb\\\\u202ec\\\\x00"
+    assert markdown.escape(" ") == "(no name)"
 
 
 def test_a_table_keeps_its_cells_whatever_the_names():
-    rows = [["class", "n", "share"], *([markdown.escaped(name), 1200, 0.5] for name in NAMES), ["all", None, 1.0]]
+    rows = [["class", "n", "share"], *([markdown.escape(name), 1200, 0.5] for name in NAMES), ["all", None, 1.0]]
     tokens = MarkdownIt("gfm-like", {"linkify": False}).parse(markdown.table(rows))
     assert sum(t.type == "tr_open" for t in tokens) == len(rows)
     cells = [t.content for t in tokens if t.type == "inline"]

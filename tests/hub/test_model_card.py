@@ -13,7 +13,7 @@ from imgcls.deploy import onnx_export
 from imgcls.errors import RunError
 from imgcls.evaluation import calibration
 from imgcls.hub import model_card
-from imgcls.hub.run_profile import Profile
+from imgcls.hub.run_profile import RunProfile
 from imgcls.storage import run_folder
 
 # Sections of the Hub's guidebook for model cards, and what they are called here.
@@ -35,7 +35,7 @@ FILES = [f"figures/{name}.png" for name in run_folder.FIGURE_NAMES]
 
 @pytest.fixture(scope="module")
 def written(shared):
-    return model_card.stamped(model_card.render(Profile(shared, "tester/odd-names", "mit", FILES)))
+    return model_card.stamped(model_card.render_model_card(RunProfile(shared, "tester/odd-names", "mit", FILES)))
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_the_command_is_there_without_the_token_and_pictures_only_as_files(share
     assert "python scripts/train.py --data" in written
     assert "hf_secret" not in written
     assert "](figures/confusion_matrix.png)" in written
-    assert "](figures/" not in model_card.render(Profile(shared, "tester/x"))
+    assert "](figures/" not in model_card.render_model_card(RunProfile(shared, "tester/x"))
 
 
 def test_where_it_comes_from(changed):
@@ -108,7 +108,7 @@ def test_where_it_comes_from(changed):
         metrics["sources"] = {"base_model": "microsoft/resnet-18", "dataset": "someone/photos", "demo": False,
                               "earlier": ["someone/older", None]}  # fmt: skip
 
-    text = model_card.render(Profile(changed(public), "tester/x", "mit"))
+    text = model_card.render_model_card(RunProfile(changed(public), "tester/x", "mit"))
     data = ModelCard(text).data
     assert (data.base_model, data.base_model_relation, data.datasets) == (
         "microsoft/resnet-18", "finetune", ["someone/photos", "someone/older"],
@@ -123,7 +123,9 @@ def test_limits_are_told_in_words_and_without_names_of_files(changed):
     cured = problem | {"code": "leak", "message": "2 images in two splits: a/2.jpg"}
     classes = problem | {"files": ["a/"], "message": "classes with few images: a 3"}
     finding = {"code": "x", "severity": "warning", "evidence": "it overfits", "advice": "Stop"}
-    text = model_card.render(Profile(changed(check=[problem, classes, cured], diagnosis=[finding]), "tester/x"))
+    text = model_card.render_model_card(
+        RunProfile(changed(check=[problem, classes, cured], diagnosis=[finding]), "tester/x")
+    )
     limits = text.split("## Bias")[1].split("## Training data")[0]
     assert "it overfits. Stop" in limits
     assert "1 image dark." in limits
@@ -139,7 +141,7 @@ def test_runs_of_every_kind(changed):
 
     run = changed(old)
     (run / run_folder.CALIBRATION).unlink()
-    text = model_card.render(Profile(run, "name-alone"))
+    text = model_card.render_model_card(RunProfile(run, "name-alone"))
     assert "It was not measured." in text
     assert "not recorded" in text
 
@@ -147,7 +149,7 @@ def test_runs_of_every_kind(changed):
     metrics |= {"test": None, "cross_validation": metrics["validation"] | {"folds": 5}, "initialised": "random"}
     metrics["validation"]["loss"] = None  # a model that diverged
     run.write_json(run_folder.METRICS, metrics)
-    text = model_card.render(Profile(run, "tester/x"))
+    text = model_card.render_model_card(RunProfile(run, "tester/x"))
     assert "cross-validation" in text
     assert "Trained from random weights" in text
     assert json.dumps(None) not in text
@@ -162,13 +164,13 @@ def test_an_edited_card_is_known(written):
 
 def test_a_folder_without_a_finished_run(tmp_path):
     with pytest.raises(RunError, match="Expected a finished run"):
-        Profile(run_folder.RunFolder(tmp_path), "tester/x")
+        RunProfile(run_folder.RunFolder(tmp_path), "tester/x")
 
 
 def test_what_it_tells_to_type_works(shared, shapes, tmp_path):
     run = run_folder.RunFolder(shutil.copytree(shared.path, tmp_path / "run"))
-    onnx_export.export(run.path, run)
-    text = model_card.render(Profile(run, "tester/x", files=["export/model.onnx"]))
+    onnx_export.export_onnx(run.path, run)
+    text = model_card.render_model_card(RunProfile(run, "tester/x", files=["export/model.onnx"]))
     photo = next(shapes.glob("*/*.jpg"))
     file = 'hf_hub_download("tester/x", "export/model.onnx")'
     there = {file: f'"{run / "export/model.onnx"}"', "photo.jpg": str(photo), "tester/x": str(run.path)}
@@ -181,4 +183,4 @@ def test_what_it_tells_to_type_works(shared, shapes, tmp_path):
         said.append(names)
     answer = {one["label"]: one["score"] for one in said[0]["classify"](str(photo))}
     p = calibration.probabilities(said[1]["logits"])[0]
-    assert answer == pytest.approx(dict(zip(Profile(run, "x").classes, p, strict=True)), abs=1e-4)
+    assert answer == pytest.approx(dict(zip(RunProfile(run, "x").classes, p, strict=True)), abs=1e-4)

@@ -30,7 +30,7 @@ def run(shared, tmp_path):
 
 def staged(run, **options):
     """What is pushed, name -> content."""
-    with publish.staged(run, "tester/x", **({"license": "mit"} | options)) as files:
+    with publish.stage_files(run, "tester/x", **({"license": "mit"} | options)) as files:
         return {name: file.read_bytes() for name, file in files.items()}
 
 
@@ -116,16 +116,16 @@ def test_an_edited_card_is_pushed_as_it_is(run):
     first = staged(run)["README.md"]
     assert (run / run_folder.CARD).read_bytes() == first
     assert b"tester/x" in first
-    with publish.staged(run, "other/y", license=None) as files:
+    with publish.stage_files(run, "other/y", license=None) as files:
         assert b"other/y" in files["README.md"].read_bytes()  # written anew
     (run / run_folder.CARD).write_text("---\nlicense: mit\n---\n\n# Mine\n")
     assert staged(run)["README.md"] == b"---\nlicense: mit\n---\n\n# Mine\n"
-    publish.describe(run)
+    publish.write_model_card(run)
     assert (run / run_folder.CARD).read_text().endswith("# Mine\n")
 
 
 def test_a_card_edited_before_there_was_a_repository_gets_its_name(run):
-    publish.describe(run)
+    publish.write_model_card(run)
     text = (run / run_folder.CARD).read_text()
     assert 'model="YOUR-NAME/run"' in text
     (run / run_folder.CARD).write_text(text + "\nMy own words.\n")
@@ -139,7 +139,7 @@ def test_a_card_edited_before_there_was_a_repository_gets_its_name(run):
 def test_an_edited_card_that_the_hub_would_refuse(run, content):
     (run / run_folder.CARD).write_bytes(content)
     with pytest.raises(RunError, match="README"):
-        publish.check(run)
+        publish.check_pushable(run)
 
 
 def test_what_an_edited_card_does_not_say_is_said(run, caplog):
@@ -149,7 +149,7 @@ def test_what_an_edited_card_does_not_say_is_said(run, caplog):
     (run / run_folder.CARD).write_text("# Mine, of accuracy 0.123\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(publish.hub, "send", lambda *arguments: None)
-        publish.push(run, Repo, again="", license="mit", space="tester/page")
+        publish.push_run(run, Repo, again="", license="mit", space="tester/page")
     assert "does not state this run's accuracy" in caplog.text
     assert "--license mit is not in it" in caplog.text
     assert "--space tester/page is not in it" in caplog.text
@@ -168,14 +168,14 @@ def test_a_run_folder_that_cannot_be_written_is_pushed_all_the_same(run, monkeyp
 def test_a_damaged_run_is_no_traceback(run, name):
     (run / name).write_text("{}" if name == "config.json" else '{"train": {}, "classes": []}')
     with pytest.raises(RunError):
-        publish.check(run)
+        publish.check_pushable(run)
 
 
 def test_the_command_that_pushes():
-    assert publish.command(run_folder.RunFolder("a b"), "me/x", True) == (
+    assert publish.push_command(run_folder.RunFolder("a b"), "me/x", True) == (
         "python scripts/push.py --run 'a b' --repo me/x --private"
     )
-    assert publish.command(run_folder.RunFolder("-run")) == "python scripts/push.py --run=-run"
+    assert publish.push_command(run_folder.RunFolder("-run")) == "python scripts/push.py --run=-run"
 
 
 def test_the_license_is_the_checkpoint_s(run):
@@ -205,14 +205,14 @@ def test_the_license_of_another_checkpoint_is_asked_for_and_not_waited_for(run, 
 
 def test_what_is_missing_is_said(run, tmp_path):
     with pytest.raises(RunError, match="Expected a finished run"):
-        publish.check(run_folder.RunFolder(tmp_path))
-    publish.check(run, ["export", "report"])
+        publish.check_pushable(run_folder.RunFolder(tmp_path))
+    publish.check_pushable(run, ["export", "report"])
     (run / "export/export.json").unlink()
     with pytest.raises(RunError, match=r"scripts/export\.py --run"):
-        publish.check(run, ["export"])
+        publish.check_pushable(run, ["export"])
     (run / run_folder.REPORT).unlink()
     with pytest.raises(RunError, match="Leave out --include report"):
-        publish.check(run, ["report"])
+        publish.check_pushable(run, ["report"])
 
 
 @pytest.mark.parametrize("name", ["resnet-18", "vit-base"])
@@ -241,7 +241,7 @@ def test_an_adapter_brings_a_card_that_puts_it_on_its_base(train, shapes, tmp_pa
 
 
 def test_the_files_are_gone_when_the_push_ends(run):
-    with contextlib.suppress(KeyError), publish.staged(run, "tester/x", license=None) as files:
+    with contextlib.suppress(KeyError), publish.stage_files(run, "tester/x", license=None) as files:
         copy = files["metrics.json"]
         assert copy.is_file()
         raise KeyError

@@ -14,7 +14,7 @@ from imgcls.hub import space
 @pytest.fixture
 def laid(tmp_path):
     """The files of a Space, where the Hub would put them."""
-    with space.staged("tester/model", private=False) as files:
+    with space.stage_space("tester/model", private=False) as files:
         for name, file in files.items():
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(file, tmp_path / name)
@@ -26,7 +26,7 @@ def test_its_app_shows_the_model_and_finds_all_modules(laid):
     app = (laid / "app.py").read_text()
     compile(app, "app.py", "exec")
     assert 'demo.app("tester/model").launch()' in app
-    code = "import imgcls.deploy.demo_app; print(imgcls.__file__, callable(imgcls.deploy.demo_app.app))"
+    code = "import imgcls.deploy.demo_app; print(imgcls.__file__, callable(imgcls.deploy.demo_app.build_app))"
     done = subprocess.run([sys.executable, "-c", code], cwd=laid, capture_output=True, text=True)
     assert done.stdout.split() == [str(laid / "imgcls/__init__.py"), "True"], done.stderr
 
@@ -39,5 +39,5 @@ def test_it_says_what_it_is_and_what_it_needs(laid):
 
 
 def test_a_private_model_needs_a_secret():
-    with space.staged("tester/model", private=True) as files:
+    with space.stage_space("tester/model", private=True) as files:
         assert "HF_TOKEN" in files["README.md"].read_text()

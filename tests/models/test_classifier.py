@@ -17,7 +17,9 @@ NAMES = sorted(tiny.HUB_IDS)
 @pytest.fixture
 def build(tmp_path):
     def of(name, classes=("a", "b"), **options):
-        return classifier.build(source.locate(str(tiny.write(name, tmp_path / name))), list(classes), **options)
+        return classifier.build_classifier(
+            source.resolve_model(str(tiny.write(name, tmp_path / name))), list(classes), **options
+        )
 
     return of
 
@@ -25,7 +27,7 @@ def build(tmp_path):
 @pytest.mark.parametrize("name", ["resnet-18", "efficientnet-b0", "mobilenetv3-small", "vit-base"])
 def test_from_scratch_needs_no_files(name):
     torch.manual_seed(0)
-    built = classifier.build(source.locate(name), ["a", "b", "c"], from_scratch=True)
+    built = classifier.build_classifier(source.resolve_model(name), ["a", "b", "c"], from_scratch=True)
     assert built.initialised == "random"
     assert built.network.config.num_labels == 3
     assert built.processor(images=photo(90, 70, 0), return_tensors="pt")["pixel_values"].shape[-1] == built.image_px
@@ -72,14 +74,14 @@ def test_weights_that_lack_a_layer_are_refused(build, tmp_path):
     gone = next(key for key in weights if "encoder" in key)
     save_file({k: v for k, v in weights.items() if k != gone}, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(ModelError, match="got none for"):
-        classifier.build(source.locate(str(folder)), ["a", "b"])
+        classifier.build_classifier(source.resolve_model(str(folder)), ["a", "b"])
 
 
 def test_weights_that_can_run_code_are_refused(tmp_path):
     folder = tiny.write("resnet-18", tmp_path / "resnet-18")
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(ModelError, match="safetensors"):
-        classifier.build(source.locate(str(folder)), ["a", "b"])
+        classifier.build_classifier(source.resolve_model(str(folder)), ["a", "b"])
 
 
 def test_code_in_a_checkpoint_is_never_run(tmp_path):
@@ -89,24 +91,24 @@ def test_code_in_a_checkpoint_is_never_run(tmp_path):
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     with pytest.raises(ModelError):
-        classifier.build(source.locate(str(folder)), ["a", "b"])
+        classifier.build_classifier(source.resolve_model(str(folder)), ["a", "b"])
     assert not (tmp_path / "ran").exists()
 
 
 def test_a_text_model_is_no_image_model(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(ModelError, match="image"):
-        classifier.build(source.locate(str(tmp_path)), ["a", "b"])
+        classifier.build_classifier(source.resolve_model(str(tmp_path)), ["a", "b"])
 
 
 def test_a_folder_without_a_model_is_named(tmp_path):
     with pytest.raises(ModelError, match=r"config\.json"):
-        source.locate(str(tmp_path))
+        source.resolve_model(str(tmp_path))
 
 
 def test_batch_norm_statistics_follow_slowly():
     for name in ("efficientnet-b0", "resnet-18", "mobilenetv3-small"):
-        built = classifier.build(source.locate(name), ["a", "b"], from_scratch=True, image_px=64)
+        built = classifier.build_classifier(source.resolve_model(name), ["a", "b"], from_scratch=True, image_px=64)
         momenta = {m.momentum for m in built.network.modules() if isinstance(m, torch.nn.BatchNorm2d)}
         assert momenta == {0.1}
 
@@ -115,7 +117,9 @@ def test_random_networks_tell_pictures_apart():
     pictures = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     for name in ("efficientnet-b0", "resnet-18", "mobilenetv3-small", "vit-small-msn"):
         torch.manual_seed(0)
-        network = classifier.build(source.locate(name), ["a", "b"], from_scratch=True, image_px=64).network.train()
+        network = classifier.build_classifier(
+            source.resolve_model(name), ["a", "b"], from_scratch=True, image_px=64
+        ).network.train()
         with torch.no_grad():
             logits = network(pixel_values=pictures).logits
         assert logits.std(dim=0).min() > 1e-3, name

@@ -16,7 +16,7 @@ def saved(tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
     tiny.write("resnet-18", folder / "backbone")
     torch.manual_seed(0)
-    built = classifier.build(source.locate(str(folder / "backbone")), ["a", "b", "c"], image_px=64)
+    built = classifier.build_classifier(source.resolve_model(str(folder / "backbone")), ["a", "b", "c"], image_px=64)
     built.network.save_pretrained(folder / "run")
     built.processor.save_pretrained(folder / "run")
     return folder / "run"
@@ -38,9 +38,9 @@ class Photos:
 
 @pytest.mark.parametrize("batch", [1, 3, 50])
 def test_logits_are_pipeline_s_whatever_the_batch(saved, batch):
-    network, processor = inference.load(saved, torch.device("cpu"))
-    logits = inference.outputs_of(
-        inference.logits(network), Photos(processor, 7), batch=batch, device=torch.device("cpu")
+    network, processor = inference.load_model(saved, torch.device("cpu"))
+    logits = inference.compute_outputs(
+        inference.logits_function(network), Photos(processor, 7), batch=batch, device=torch.device("cpu")
     )
     assert (logits.shape, logits.dtype) == ((7, 3), np.float32)
     predict = pipeline("image-classification", model=str(saved), top_k=None)
@@ -50,12 +50,12 @@ def test_logits_are_pipeline_s_whatever_the_batch(saved, batch):
 
 
 def test_processes_share_the_images(saved):
-    network, processor = inference.load(saved, torch.device("cpu"))
+    network, processor = inference.load_model(saved, torch.device("cpu"))
     view, options = Photos(processor, 7), {"batch": 2, "device": torch.device("cpu")}
-    whole = inference.outputs_of(inference.logits(network), view, **options)
+    whole = inference.compute_outputs(inference.logits_function(network), view, **options)
     for processes in (2, 9):  # of nine, two have nothing to do
         parts = [
-            inference.outputs_of(inference.logits(network), view, part=(rank, processes), **options)
+            inference.compute_outputs(inference.logits_function(network), view, part=(rank, processes), **options)
             for rank in range(processes)
         ]
         for rank, part in enumerate(parts):

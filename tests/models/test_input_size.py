@@ -27,14 +27,14 @@ def folder(request, tmp_path_factory):
 def test_what_is_shown_and_after_loading(folder, px, aspect, tmp_path):
     if "efficientnet" in folder.name and aspect == "pad":
         with pytest.raises(ModelError, match="can pad photos, got EfficientNetImageProcessor"):
-            classifier.build(source.locate(str(folder)), ["a", "b"], image_px=px, aspect=aspect)
+            classifier.build_classifier(source.resolve_model(str(folder)), ["a", "b"], image_px=px, aspect=aspect)
         return
-    built = classifier.build(source.locate(str(folder)), ["a", "b"], image_px=px, aspect=aspect)
+    built = classifier.build_classifier(source.resolve_model(str(folder)), ["a", "b"], image_px=px, aspect=aspect)
     seen = built.processor(images=framed(), return_tensors="pt")["pixel_values"][0]
     assert seen.shape == (3, built.image_px, built.image_px)
     red = seen[0] > (seen[0].amax() + seen[0].amin()) / 2
     middle = built.image_px // 2
-    assert input_size.shown(built.processor, built.image_px) == aspect
+    assert input_size.detect_aspect(built.processor, built.image_px) == aspect
     if aspect == "crop":
         assert not red[middle].any()  # the frame's sides are cut off
     elif aspect == "squash":
@@ -47,13 +47,13 @@ def test_what_is_shown_and_after_loading(folder, px, aspect, tmp_path):
         built.processor.save_pretrained(tmp_path)
     loaded = AutoImageProcessor.from_pretrained(tmp_path)
     assert torch.equal(loaded(images=framed(), return_tensors="pt")["pixel_values"][0], seen)
-    again = classifier.build(source.locate(str(tmp_path)), ["a", "b"], image_px=96)
+    again = classifier.build_classifier(source.resolve_model(str(tmp_path)), ["a", "b"], image_px=96)
     assert again.image_px == 96
-    assert input_size.shown(again.processor, 96) == aspect
+    assert input_size.detect_aspect(again.processor, 96) == aspect
 
 
 def test_what_checkpoints_show(folder):
-    built = classifier.build(source.locate(str(folder)), ["a", "b"])
+    built = classifier.build_classifier(source.resolve_model(str(folder)), ["a", "b"])
     cropping = built.network.config.model_type in ("resnet", "timm_wrapper")
-    assert input_size.shown(built.processor, built.image_px) == ("crop" if cropping else "squash")
-    assert model_config.own_aspect(source.locate(str(folder))) == ("crop" if cropping else "squash")
+    assert input_size.detect_aspect(built.processor, built.image_px) == ("crop" if cropping else "squash")
+    assert model_config.checkpoint_aspect(source.resolve_model(str(folder))) == ("crop" if cropping else "squash")

@@ -15,7 +15,7 @@ def folder(request, tmp_path_factory):
 
 def build(folder):
     torch.manual_seed(0)
-    return classifier.build(source.locate(str(folder)), ["a", "b", "c"])
+    return classifier.build_classifier(source.resolve_model(str(folder)), ["a", "b", "c"])
 
 
 def logits(network, pixels):
@@ -26,14 +26,14 @@ def logits(network, pixels):
 
 def test_one_step_changes_adapters_and_head_alone_and_every_form_agrees(folder, tmp_path):
     classifier = build(folder)
-    wrapped = lora.wrap(classifier, rank=4)
-    param_groups.hold_batch_norm(wrapped)
+    wrapped = lora.add_lora(classifier, rank=4)
+    param_groups.freeze_batch_norm(wrapped)
     pixels = torch.randn(4, 3, classifier.image_px, classifier.image_px, generator=torch.Generator().manual_seed(1))
     untouched = logits(build(folder).network, pixels)
     torch.testing.assert_close(logits(wrapped, pixels), untouched, atol=1e-5, rtol=0)  # adapters start at nothing
 
     before = {name: value.clone() for name, value in wrapped.state_dict().items()}
-    rates = param_groups.Rates(lora.head_names(wrapped), head_factor=2.0)
+    rates = param_groups.LearningRates(lora.head_names(wrapped), head_factor=2.0)
     groups = param_groups.parameter_groups(wrapped, rates, learning_rate=1e-2, weight_decay=0.0)
     assert {group["lr"] for group in groups} == {1e-2, 2e-2}
     optimizer = torch.optim.AdamW(groups)
@@ -49,10 +49,10 @@ def test_one_step_changes_adapters_and_head_alone_and_every_form_agrees(folder, 
 
     trained = logits(wrapped, pixels)
     assert (trained - untouched).abs().max() > 1e-3
-    lora.save(wrapped, str(tmp_path / "adapter"))
+    lora.save_adapter(wrapped, str(tmp_path / "adapter"))
     loaded = peft.PeftModel.from_pretrained(build(folder).network, str(tmp_path / "adapter"))
     torch.testing.assert_close(logits(loaded, pixels), trained, atol=1e-5, rtol=0)
-    ordinary = lora.merged(wrapped)
+    ordinary = lora.merge_adapter(wrapped)
     assert ordinary is classifier.network
     assert set(ordinary.state_dict()) == set(build(folder).network.state_dict())
     torch.testing.assert_close(logits(ordinary, pixels), trained, atol=1e-5, rtol=0)
@@ -60,14 +60,14 @@ def test_one_step_changes_adapters_and_head_alone_and_every_form_agrees(folder, 
 
 def test_few_weights_train(folder):
     classifier = build(folder)
-    trained, in_all = lora.wrap(classifier, rank=4).get_nb_trainable_parameters()
+    trained, in_all = lora.add_lora(classifier, rank=4).get_nb_trainable_parameters()
     assert 0 < trained < in_all
 
 
 def test_depthwise_and_grouped_convolutions_get_none(tmp_path):
     classifier = build(tiny.write("mobilenetv3-small", tmp_path))
     modules = dict(classifier.network.named_modules())
-    chosen = [modules[name] for name in lora.targets(classifier)]
+    chosen = [modules[name] for name in lora.lora_targets(classifier)]
     assert chosen
     assert all(getattr(m, "groups", 1) == 1 for m in chosen)
     assert any(getattr(m, "groups", 1) > 1 for m in modules.values())

@@ -9,7 +9,7 @@ from torch.nn import functional
 from transformers.modeling_outputs import ImageClassifierOutput
 
 from imgcls.errors import OptionError
-from imgcls.models.losses import PADDING_LABEL, ClassificationLoss, balanced_weights, class_shares
+from imgcls.models.losses import PADDING_LABEL, ClassificationLoss, balanced_class_weights, soft_labels
 
 N, K = 16, 5
 SMOOTHING = [0.0, 0.1, 0.5]
@@ -174,7 +174,7 @@ def test_pickles(logits, labels):
 @pytest.mark.parametrize("kind", [list, torch.tensor], ids=["list", "tensor"])
 def test_balanced_weights(kind):
     labels = [0] * 1 + [1] * 2 + [2] * 7
-    weights = balanced_weights(kind(labels), 3)
+    weights = balanced_class_weights(kind(labels), 3)
     assert weights.dtype == torch.float32
     torch.testing.assert_close(weights, torch.tensor([10 / 3, 10 / 6, 10 / 21]))
     torch.testing.assert_close(weights[torch.tensor(labels)].mean(), torch.tensor(1.0))
@@ -183,18 +183,18 @@ def test_balanced_weights(kind):
 
 
 def test_balanced_weights_of_balanced_classes_are_one():
-    torch.testing.assert_close(balanced_weights([0, 1, 2] * 4, 3), torch.ones(3))
+    torch.testing.assert_close(balanced_class_weights([0, 1, 2] * 4, 3), torch.ones(3))
 
 
 @pytest.mark.parametrize(("labels", "num_classes", "lacking"), [([0, 0, 2], 3, "1"), ([0, 1], 3, "2"), ([], 2, "0, 1")])
 def test_balanced_weights_need_every_class(labels, num_classes, lacking):
     with pytest.raises(OptionError, match=f"every class .* none of class {lacking}"):
-        balanced_weights(labels, num_classes)
+        balanced_class_weights(labels, num_classes)
 
 
 def test_soft_targets_are_the_mixture_of_both_labels(logits, labels):
     other = labels.roll(1)
-    shares = 0.7 * class_shares(labels, K) + 0.3 * class_shares(other, K)
+    shares = 0.7 * soft_labels(labels, K) + 0.3 * soft_labels(other, K)
     for loss in (ClassificationLoss(), ClassificationLoss(smoothing=0.1), ClassificationLoss(WEIGHTS, 0.1)):
         expected = 0.7 * loss(outputs(logits), labels) + 0.3 * loss(outputs(logits), other)
         torch.testing.assert_close(loss(outputs(logits), shares), expected)
@@ -203,7 +203,7 @@ def test_soft_targets_are_the_mixture_of_both_labels(logits, labels):
 def test_padding_that_was_mixed_in_counts_nowhere(logits, labels):
     padded = labels.clone()
     padded[5:] = PADDING_LABEL
-    shares = 0.6 * class_shares(padded, K) + 0.4 * class_shares(padded, K).roll(1, 0)
+    shares = 0.6 * soft_labels(padded, K) + 0.4 * soft_labels(padded, K).roll(1, 0)
     ours = ClassificationLoss()(outputs(logits), shares)
     log_p = functional.log_softmax(logits, -1)
     assert ours.item() == pytest.approx(-(shares * log_p).sum().item() / 5, rel=1e-5)

@@ -18,13 +18,13 @@ BLOCKS = {  # stem, numbered blocks, what comes after them, head
 @pytest.fixture(scope="module", params=sorted(BLOCKS))
 def network(request, tmp_path_factory):
     folder = tiny.write(request.param, tmp_path_factory.mktemp(request.param))
-    return request.param, classifier.build(source.locate(str(folder)), ["a", "b", "c"]).network
+    return request.param, classifier.build_classifier(source.resolve_model(str(folder)), ["a", "b", "c"]).network
 
 
 def test_depth_rises_from_the_stem_to_the_head(network):
     name, net = network
     head = classifier.head_names(net)
-    depth = param_groups.depths(net, head)
+    depth = param_groups.layer_depths(net, head)
     assert set(depth) == {n for n, _ in net.named_parameters()}
     in_order = [depth[n] for n, _ in net.named_parameters() if n not in head]
     assert in_order == sorted(in_order)
@@ -37,11 +37,11 @@ def test_depth_rises_from_the_stem_to_the_head(network):
 def test_groups_hold_every_parameter_once_with_its_rate_and_decay(network):
     _, net = network
     head = classifier.head_names(net)
-    rates = param_groups.Rates(head, layer_decay=0.5, head_factor=10)
+    rates = param_groups.LearningRates(head, layer_decay=0.5, head_factor=10)
     groups = param_groups.parameter_groups(net, rates, learning_rate=1e-3, weight_decay=0.1)
     found = {id(p): (g["lr"], g["weight_decay"]) for g in groups for p in g["params"]}
     assert sum(len(g["params"]) for g in groups) == len(found) == len(list(net.parameters()))
-    depth = param_groups.depths(net, head)
+    depth = param_groups.layer_depths(net, head)
     deepest = max(depth.values())
     for name, parameter in net.named_parameters():
         rate, decay = found[id(parameter)]
@@ -54,21 +54,21 @@ def test_frozen_parameters_are_left_out(network):
     _, net = network
     first = next(net.parameters())
     first.requires_grad_(False)
-    groups = param_groups.parameter_groups(net, param_groups.Rates(classifier.head_names(net)), 1e-3, 0.0)
+    groups = param_groups.parameter_groups(net, param_groups.LearningRates(classifier.head_names(net)), 1e-3, 0.0)
     first.requires_grad_(True)
     assert id(first) not in {id(p) for g in groups for p in g["params"]}
 
 
 def test_batch_norm_is_held_against_train(tmp_path):
     folder = tiny.write("mobilenetv3-small", tmp_path)
-    net = classifier.build(source.locate(str(folder)), ["a", "b"]).network
+    net = classifier.build_classifier(source.resolve_model(str(folder)), ["a", "b"]).network
     pixels = torch.rand(4, 3, 64, 64)
 
     def statistics():
         return {n: b.clone() for n, b in net.named_buffers() if "running" in n}
 
     before = statistics()
-    param_groups.hold_batch_norm(net)
+    param_groups.freeze_batch_norm(net)
     net.train()
     net(pixel_values=pixels).logits.sum().backward()
     assert all(torch.equal(value, before[name]) for name, value in statistics().items())

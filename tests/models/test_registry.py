@@ -4,7 +4,7 @@ import pytest
 from tiny import HUB_IDS, PARAMETERS
 
 from imgcls.errors import ModelError
-from imgcls.models.registry import CHECKPOINTS, find
+from imgcls.models.registry import CHECKPOINTS, find_checkpoint
 
 
 def test_the_table_agrees_with_the_checkpoints():
@@ -14,4 +14,4 @@ def test_the_table_agrees_with_the_checkpoints():
 
 def test_an_unknown_name_gets_the_nearest():
     with pytest.raises(ModelError, match="Nearest: resnet-50"):
-        find("resnet50")
+        find_checkpoint("resnet50")

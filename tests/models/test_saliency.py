@@ -12,7 +12,7 @@ from imgcls.report import heatmaps
 
 @pytest.mark.parametrize("name", tiny.HUB_IDS)
 def test_all_architectures(tmp_path, name):
-    built = classifier.build(source.locate(str(tiny.write(name, tmp_path))), ["a", "b", "c"])
+    built = classifier.build_classifier(source.resolve_model(str(tiny.write(name, tmp_path))), ["a", "b", "c"])
     pixels = torch.randn(2, 3, built.image_px, built.image_px, generator=torch.Generator().manual_seed(0))
     before = built.network(pixel_values=pixels).logits
     maps = saliency.heat_maps(built.network, pixels, [0, 2])
@@ -64,9 +64,9 @@ def test_a_network_that_neither_way_fits(tmp_path):
 
 
 def test_overlays_are_pictures(tmp_path, shapes):
-    built = classifier.build(source.locate(str(tiny.write("resnet-18", tmp_path))), ["a", "b"])
+    built = classifier.build_classifier(source.resolve_model(str(tiny.write("resnet-18", tmp_path))), ["a", "b"])
     file = next(shapes.rglob("*.jpg"))
-    (encoded,) = heatmaps.pictures(built.network, built.processor, [str(file)], [1])
+    (encoded,) = heatmaps.heatmap_pictures(built.network, built.processor, [str(file)], [1])
     assert encoded.startswith("/9j/")  # a JPEG in base64
 
 
@@ -76,7 +76,7 @@ def test_other_transformers_are_explained_or_said_not_to_be(shapes, kind):
              "LevitFor": "LevitForImageClassification", "PvtV2": "PvtV2ForImageClassification"}  # fmt: skip
     network = getattr(transformers, names[kind])(getattr(transformers, CONFIGS[kind])(num_labels=3)).eval()
     processor = transformers.ViTImageProcessor(size={"height": 224, "width": 224})
-    found = heatmaps.pictures(network, processor, [str(next(shapes.rglob("*.jpg")))], [1])
+    found = heatmaps.heatmap_pictures(network, processor, [str(next(shapes.rglob("*.jpg")))], [1])
     assert found is None or (kind != "Swin" and found[0].startswith("/9j/"))  # its attention is in windows
 
 

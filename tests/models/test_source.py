@@ -37,27 +37,27 @@ def ask(env, name, weights="weights"):
 
 def test_a_folder_is_itself_and_needs_no_network(tmp_path):
     tiny.write("resnet-18", tmp_path / "mine")
-    found = source.fetch(source.locate(str(tmp_path / "mine")))
+    found = source.fetch_model(source.resolve_model(str(tmp_path / "mine")))
     assert (found.folder, found.short_name, found.checkpoint) == (tmp_path / "mine", "mine", None)
 
 
 def test_a_name_of_the_table_and_a_hub_id():
-    assert source.locate("resnet-50").hub_id == "microsoft/resnet-50"
-    other = source.locate("someone/their-model")
+    assert source.resolve_model("resnet-50").hub_id == "microsoft/resnet-50"
+    other = source.resolve_model("someone/their-model")
     assert (other.hub_id, other.short_name, other.checkpoint) == ("someone/their-model", "their-model", None)
 
 
 def test_a_folder_called_like_a_model_does_not_hide_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     os.mkdir("resnet-18")
-    assert source.locate("resnet-18").hub_id == "microsoft/resnet-18"
+    assert source.resolve_model("resnet-18").hub_id == "microsoft/resnet-18"
     with pytest.raises(ModelError, match=r"config\.json, got \./resnet-18 without one"):
-        source.locate("./resnet-18")
+        source.resolve_model("./resnet-18")
 
 
 def test_an_unknown_name_gets_the_nearest():
     with pytest.raises(ModelError, match="resnet-50"):
-        source.locate("resnet50")
+        source.resolve_model("resnet50")
 
 
 def test_files_come_once_and_then_from_the_cache(tmp_path):
@@ -102,24 +102,24 @@ def test_a_hub_that_refuses_connections_is_noticed_at_once(tmp_path):
 
 
 def test_what_a_model_goes_back_to(tmp_path):
-    assert source.base_model(source.locate("resnet-50")) == "microsoft/resnet-50"
-    assert source.base_model(source.locate("someone/their-model")) == "someone/their-model"
+    assert source.base_model(source.resolve_model("resnet-50")) == "microsoft/resnet-50"
+    assert source.base_model(source.resolve_model("someone/their-model")) == "someone/their-model"
     mine = tiny.write("resnet-18", tmp_path / "mine")
-    assert source.base_model(source.locate(str(mine))) is None
+    assert source.base_model(source.resolve_model(str(mine))) is None
     run_folder.RunFolder(mine).write_json(run_folder.METRICS, {"sources": {"base_model": "google/vit"}})
-    assert source.base_model(source.locate(str(mine))) == "google/vit"
-    assert source.earlier(source.locate("resnet-50")) == []
-    assert source.earlier(source.locate(str(mine))) == [None]
+    assert source.base_model(source.resolve_model(str(mine))) == "google/vit"
+    assert source.previous_datasets(source.resolve_model("resnet-50")) == []
+    assert source.previous_datasets(source.resolve_model(str(mine))) == [None]
     sources = {"dataset": "someone/photos", "earlier": [None]}
     run_folder.RunFolder(mine).write_json(run_folder.METRICS, {"sources": sources})
-    assert source.earlier(source.locate(str(mine))) == ["someone/photos", None]
+    assert source.previous_datasets(source.resolve_model(str(mine))) == ["someone/photos", None]
 
 
 def test_a_model_that_is_only_asked_has_another_cure(monkeypatch):
     def unreachable(_):
         raise source.HubUnreachable("train with --from_scratch")
 
-    monkeypatch.setattr(source, "fetch", unreachable)
+    monkeypatch.setattr(source, "fetch_model", unreachable)
     with pytest.raises(source.HubUnreachable, match=r"--run\.$") as raised:
-        source.trained("someone/model")
+        source.fetch_trained_model("someone/model")
     assert "--from_scratch" not in str(raised.value)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from imgcls.models.step_timing import QUICK_S, Pace, of_batch, rehearse
+from imgcls.models.step_timing import QUICK_S, StepTime, time_full_batch, time_step
 
 CPU = torch.device("cpu")
 
@@ -40,11 +40,11 @@ def test_no_trace_is_left(network, fails):
     state, random, _ = traces(network)
     if fails:
         with pytest.raises(torch.OutOfMemoryError):
-            rehearse(network, step, Images(), Images(), 4, CPU)
+            time_step(network, step, Images(), Images(), 4, CPU)
         with pytest.raises(torch.OutOfMemoryError):
-            of_batch(Pace(4, 0.01, 0.01), network, step, Images(), 8, CPU)
+            time_full_batch(StepTime(4, 0.01, 0.01), network, step, Images(), 8, CPU)
     else:
-        pace = of_batch(rehearse(network, step, Images(), Images(), 8, CPU), network, step, Images(), 8, CPU)
+        pace = time_full_batch(time_step(network, step, Images(), Images(), 8, CPU), network, step, Images(), 8, CPU)
         assert pace.images == 8
         assert pace.train_s > 0
         assert pace.evaluation_s > 0
@@ -61,17 +61,17 @@ def test_a_whole_batch_is_rehearsed_where_a_few_images_were_quick(network):
         sizes.append(len(samples))
         return network(torch.stack(samples)).square().mean()
 
-    few = rehearse(network, step, Images(), Images(), 8, CPU)
+    few = time_step(network, step, Images(), Images(), 8, CPU)
     assert few.images == 4
-    slow = Pace(4, QUICK_S / 4, 0.1)
-    assert of_batch(slow, network, step, Images(), 8, CPU) is slow
+    slow = StepTime(4, QUICK_S / 4, 0.1)
+    assert time_full_batch(slow, network, step, Images(), 8, CPU) is slow
     assert max(sizes) == 4
-    whole = of_batch(few, network, step, Images(), 8, CPU)
+    whole = time_full_batch(few, network, step, Images(), 8, CPU)
     assert (sizes[-1], whole.images) == (8, 8)
     assert (whole.read_s, whole.read_evaluated_s) == (few.read_s, few.read_evaluated_s)
-    assert of_batch(whole, network, step, Images(), 8, CPU) is whole
-    assert rehearse(network, step, Images(), Images(), 8, CPU, whole=True).images == 8
+    assert time_full_batch(whole, network, step, Images(), 8, CPU) is whole
+    assert time_step(network, step, Images(), Images(), 8, CPU, whole=True).images == 8
 
 
 def test_seconds_are_summed_over_images():
-    assert Pace(4, 0.2, 0.05).seconds(100, 40) == pytest.approx(22)
+    assert StepTime(4, 0.2, 0.05).seconds(100, 40) == pytest.approx(22)

@@ -10,18 +10,20 @@ from imgcls.config.data_options import DataOptions
 from imgcls.data import dataset
 from imgcls.data.location import read_listing
 from imgcls.models import classifier, inference, source
-from imgcls.models.input_size import Input
+from imgcls.models.input_size import InputFormat
 from imgcls.probing import features
 
 
 def division_of(folder):
     listing = read_listing(folder)
-    return dataset.divide(dataset.from_listing(listing, "data"), {}, DataOptions(), seed=0)
+    return dataset.make_splits(dataset.load_listing(listing, "data"), {}, DataOptions(), seed=0)
 
 
 @pytest.fixture
 def extractor(resnet, shapes):
-    return features.Extractor(source.locate(str(resnet)), division_of(shapes), device=torch.device("cpu"), batch=8)
+    return features.FeatureExtractor(
+        source.resolve_model(str(resnet)), division_of(shapes), device=torch.device("cpu"), batch=8
+    )
 
 
 def test_features_are_what_the_head_is_given(extractor):
@@ -29,7 +31,9 @@ def test_features_are_what_the_head_is_given(extractor):
     found = extractor.features(built, "validation")
     assert found.shape == (len(extractor.division.paths["validation"]), classifier.head_of(built.network).in_features)
     view = features.EvaluationView(extractor.division.rows["validation"], built.processor)
-    logits = inference.outputs_of(inference.logits(built.network), view, batch=3, device=torch.device("cpu"))
+    logits = inference.compute_outputs(
+        inference.logits_function(built.network), view, batch=3, device=torch.device("cpu")
+    )
     head = classifier.head_of(built.network)
     again = found @ head.weight.detach().numpy().T + head.bias.detach().numpy()
     np.testing.assert_allclose(again, logits, atol=1e-4)
@@ -37,8 +41,10 @@ def test_features_are_what_the_head_is_given(extractor):
 
 def test_they_are_computed_once_and_anew_for_another_input(extractor, monkeypatch):
     calls = []
-    compute = features.Extractor._compute
-    monkeypatch.setattr(features.Extractor, "_compute", lambda self, *given: calls.append(1) or compute(self, *given))
+    compute = features.FeatureExtractor._compute
+    monkeypatch.setattr(
+        features.FeatureExtractor, "_compute", lambda self, *given: calls.append(1) or compute(self, *given)
+    )
     first = extractor.features(extractor.build(image_px=96), "train")
     assert np.array_equal(extractor.features(extractor.build(image_px=96), "train"), first)
     assert len(calls) == 1
@@ -63,19 +69,21 @@ def wide_folders(root, telling):
 @pytest.mark.parametrize(("telling", "aspect"), [("edge", "squash"), ("middle", None)])
 def test_the_whole_photo_is_taken_where_the_edge_tells(resnet, tmp_path, telling, aspect):
     division = division_of(wide_folders(tmp_path / "data", telling))
-    extractor = features.Extractor(source.locate(str(resnet)), division, device=torch.device("cpu"), batch=8)
-    chosen = features.best_input(extractor, 64, None, balanced=False, seed=0)
+    extractor = features.FeatureExtractor(
+        source.resolve_model(str(resnet)), division, device=torch.device("cpu"), batch=8
+    )
+    chosen = features.choose_input(extractor, 64, None, balanced=False, seed=0)
     assert chosen.image_px == 64
     assert chosen.aspect == aspect or aspect is None
 
 
 def test_what_is_fixed_is_not_tried(extractor, monkeypatch):
     monkeypatch.setattr(features.probe, "fit", lambda *a, **k: pytest.fail("nothing is open"))
-    assert features.best_input(extractor, 64, "whole", balanced=False, seed=0) == Input(64, "whole")
+    assert features.choose_input(extractor, 64, "whole", balanced=False, seed=0) == InputFormat(64, "whole")
 
 
 def test_kept_features_as_samples():
-    view = features.FeatureView(np.stack([np.eye(3), 2 * np.eye(3)]).astype(np.float32), [2, 0, 1])
+    view = features.FeatureDataset(np.stack([np.eye(3), 2 * np.eye(3)]).astype(np.float32), [2, 0, 1])
     assert view[1]["labels"] == view[7, 1, True]["labels"] == 0
     assert view[7, 1, False]["labels"] == features.PADDING_LABEL
     assert torch.equal(view[6, 2, True]["pixel_values"], torch.tensor([0.0, 0.0, 1.0]))
@@ -90,7 +98,7 @@ def test_views_differ_and_are_the_same_again(extractor):
     assert not np.array_equal(one, two)
     rows = extractor.division.rows["train"].select([0, 1, 2])
     training = features.TrainingView(rows, built.processor, features.VIEWS, built.image_px, 5)
-    np.testing.assert_array_equal(extractor._compute(built, features.VariedView(training, 2), False), two)
+    np.testing.assert_array_equal(extractor._compute(built, features.AugmentedImageDataset(training, 2), False), two)
 
 
 class Timed(torch.nn.Module):
@@ -155,7 +163,10 @@ def test_photos_that_are_seen_once_are_decoded_small_for_training_alone(resnet, 
         photo(700, 500, i).save(tmp_path / "data" / f"class {i % 2}" / f"{i}.jpg")
     division = division_of(tmp_path / "data")
     where = {"device": torch.device("cpu"), "batch": 8}
-    plain, quick = (features.Extractor(source.locate(str(resnet)), division, is_fast=f, **where) for f in (False, True))
+    plain, quick = (
+        features.FeatureExtractor(source.resolve_model(str(resnet)), division, is_fast=f, **where)
+        for f in (False, True)
+    )
     found = [e.features(e.build(image_px=64), split) for e in (plain, quick) for split in ("train", "validation")]
     assert np.array_equal(found[1], found[3])  # what is judged by is exact
     assert not np.array_equal(found[0], found[2])

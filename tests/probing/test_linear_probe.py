@@ -19,7 +19,7 @@ def clouds(per_class, distance, dims=20, seed=0):
 
 def test_weights_are_those_of_sklearn_for_unscaled_features():
     x, y = clouds([30, 30, 30], 2)
-    found = linear_probe.fit(x, y, 3)
+    found = linear_probe.fit_probe(x, y, 3)
     scaler = StandardScaler().fit(x)
     expected = LogisticRegression(C=found.strength, max_iter=1000).fit(scaler.transform(x), y)
     logits = x @ found.weight.T + found.bias
@@ -29,7 +29,7 @@ def test_weights_are_those_of_sklearn_for_unscaled_features():
 
 def test_two_classes_have_two_rows():
     x, y = clouds([40, 40], 4)
-    found = linear_probe.fit(x, y, 2)
+    found = linear_probe.fit_probe(x, y, 2)
     assert found.weight.shape == (2, 20)
     assert ((x @ found.weight.T + found.bias).argmax(1) == y).mean() > 0.95
 
@@ -37,20 +37,20 @@ def test_two_classes_have_two_rows():
 @pytest.mark.parametrize(("distance", "low", "high"), [(6, 0.98, 1.0), (0, 0.15, 0.52)])
 def test_cross_validation_tells_the_truth(distance, low, high):
     x, y = clouds([40, 40, 40], distance)
-    found = linear_probe.fit(x, y, 3)
+    found = linear_probe.fit_probe(x, y, 3)
     assert low <= found.correct.mean() <= high
     assert found.losses.shape == found.correct.shape == (120,)
 
 
 def test_strength_follows_the_data():
-    noise = linear_probe.fit(*clouds([40, 40, 40], 0.5, dims=200), 3)
-    clear = linear_probe.fit(*clouds([400, 400, 400], 5), 3)
+    noise = linear_probe.fit_probe(*clouds([40, 40, 40], 0.5, dims=200), 3)
+    clear = linear_probe.fit_probe(*clouds([400, 400, 400], 5), 3)
     assert noise.strength < clear.strength
 
 
 def test_a_class_of_one_image_and_one_without_any():
     x, y = clouds([30, 30, 1], 3)
-    found = linear_probe.fit(x, y, 4)
+    found = linear_probe.fit_probe(x, y, 4)
     assert found.weight.shape == (4, 20)
     assert np.isfinite(found.losses).all()
     assert (x @ found.weight.T + found.bias).argmax(1).max() < 3  # the class that was never seen is never said
@@ -61,7 +61,7 @@ def test_balanced_raises_recall_of_the_rare_class():
     test_x, test_y = clouds([200, 200], 1.5, seed=2)
 
     def recall(balanced):
-        found = linear_probe.fit(x, y, 2, balanced=balanced)
+        found = linear_probe.fit_probe(x, y, 2, balanced=balanced)
         said = (test_x @ found.weight.T + found.bias).argmax(1)
         return (said[test_y == 1] == 1).mean()
 
@@ -71,4 +71,4 @@ def test_balanced_raises_recall_of_the_rare_class():
 def test_of_many_images_a_sample_is_compared(monkeypatch):
     monkeypatch.setattr(linear_probe, "MOST_IMAGES", 50)
     x, y = clouds([60, 60], 4)
-    assert linear_probe.fit(x, y, 2).losses.shape == (50,)
+    assert linear_probe.fit_probe(x, y, 2).losses.shape == (50,)

@@ -8,9 +8,9 @@ import pytest
 import torch
 from commands import TRAIN
 
-from imgcls.models.step_timing import Pace
+from imgcls.models.step_timing import StepTime
 from imgcls.probing import model_choice
-from imgcls.probing.model_choice import Measured, Wish, pick, prior
+from imgcls.probing.model_choice import MeasuredModel, ModelRequest, pick_model, recommend_by_rules
 
 RECOMMEND = TRAIN.with_name("recommend.py")
 
@@ -18,33 +18,33 @@ RECOMMEND = TRAIN.with_name("recommend.py")
 @pytest.mark.parametrize(
     ("wish", "images", "first"),
     [
-        (Wish("accuracy", "medical", "gpu"), 20_000, "vit-large"),
-        (Wish("accuracy", "general", "gpu"), 20_000, "vit-large"),
-        (Wish("training_speed", "general", "cpu"), 300, "resnet-18"),
-        (Wish("size", "general", "cpu"), 300, "mobilenetv3-small"),
-        (Wish("edge", "realtime", "edge"), 5_000, "mobilenetv3-small"),
-        (Wish("accuracy", "product", "cpu"), 5_000, "efficientnet-b0"),
-        (Wish("training_speed", "realtime", "gpu"), 300, "resnet-18"),
+        (ModelRequest("accuracy", "medical", "gpu"), 20_000, "vit-large"),
+        (ModelRequest("accuracy", "general", "gpu"), 20_000, "vit-large"),
+        (ModelRequest("training_speed", "general", "cpu"), 300, "resnet-18"),
+        (ModelRequest("size", "general", "cpu"), 300, "mobilenetv3-small"),
+        (ModelRequest("edge", "realtime", "edge"), 5_000, "mobilenetv3-small"),
+        (ModelRequest("accuracy", "product", "cpu"), 5_000, "efficientnet-b0"),
+        (ModelRequest("training_speed", "realtime", "gpu"), 300, "resnet-18"),
     ],
 )
 def test_the_guide_s_choices(wish, images, first):
-    found = prior(wish, images)
+    found = recommend_by_rules(wish, images)
     assert found[0].model == first
     assert found[0].reasons
     assert len(found) == 8
 
 
 def test_no_large_transformer_without_a_gpu():
-    assert [a.model for a in prior(Wish("accuracy", "medical", "cpu"), 300)][-1] == "vit-large"
+    assert [a.model for a in recommend_by_rules(ModelRequest("accuracy", "medical", "cpu"), 300)][-1] == "vit-large"
 
 
 def test_medicine_gets_higher_resolution():
-    assert {a.image_px for a in prior(Wish(use_case="medical"), 300)} == {384}
+    assert {a.image_px for a in recommend_by_rules(ModelRequest(use_case="medical"), 300)} == {384}
 
 
 def measured(name, accuracy, latency=10.0, megabytes=10.0, speed=100.0, n=200):
     correct = np.arange(n) < round(accuracy * n)
-    return Measured(name, accuracy, (0, 1), megabytes, speed, 100.0, latency, 100.0, 1.0, correct)
+    return MeasuredModel(name, accuracy, (0, 1), megabytes, speed, 100.0, latency, 100.0, 1.0, correct)
 
 
 @pytest.mark.parametrize(
@@ -59,12 +59,12 @@ def test_the_pick_is_cheap_among_those_good_enough(priority, taken):
         measured("speedy", 0.87, latency=9, speed=900),
         measured("poor", 0.50, latency=0.1, megabytes=0.1, speed=9_000),
     ]
-    assert pick(models, priority).model == taken
+    assert pick_model(models, priority).model == taken
 
 
 def test_a_clear_lead_in_accuracy_wins():
     models = [measured("best", 0.90, latency=50), measured("quick", 0.85, latency=5)]
-    assert pick(models, "accuracy").model == "best"
+    assert pick_model(models, "accuracy").model == "best"
 
 
 def test_the_network_that_is_timed_is_where_its_images_go(monkeypatch):
@@ -75,10 +75,10 @@ def test_the_network_that_is_timed_is_where_its_images_go(monkeypatch):
 
     def pace(built, _, device):
         timed.append(next(built.network.parameters()).device)
-        return Pace(1, 0.1, 0.1)
+        return StepTime(1, 0.1, 0.1)
 
     monkeypatch.setattr(model_choice, "_pace", pace)
-    model_choice.in_full(model_choice.Advice("resnet-18"), division, torch.device("meta"))
+    model_choice.recommendation_text(model_choice.Recommendation("resnet-18"), division, torch.device("meta"))
     assert timed == [torch.device("meta")]
 
 

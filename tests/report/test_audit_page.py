@@ -25,7 +25,7 @@ def check(monkeypatch, capsys):
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", [str(CHECK), *map(str, arguments)])
-        code = parser.exit_code(main)
+        code = parser.run_main(main)
         return code, capsys.readouterr().out
 
     return run
@@ -37,7 +37,7 @@ def test_a_sound_folder(check, tmp_path):
         for i in range(12):
             photo(120, 90, i + 50 * (name == "b")).save(tmp_path / f"data/{name}/{i}.jpg")
     code, out = check("--data", tmp_path / "data", "--output_dir", tmp_path / "out")
-    assert code == parser.DONE
+    assert code == parser.EXIT_OK
     assert "24 images in 2 classes, 24 of them sound\nnothing is wrong with them" in out
     assert json.loads((tmp_path / "out/check.json").read_text()) == []
     assert (tmp_path / "out/exclude.csv").read_text() == "path,reason\n"
@@ -48,7 +48,7 @@ def test_names_that_would_break_a_page(check, tmp_path):
     for i, name in enumerate(HOSTILE):
         (root / name / f"{name}.jpg").write_bytes(b"broken" * i)
     code, out = check("--data", root, "--output_dir", tmp_path / "out")
-    assert code == parser.PROBLEMS
+    assert code == parser.EXIT_PROBLEMS
     page = (tmp_path / "out/check.html").read_text()
     assert "<script" not in page
     assert "&lt;script&gt;alert(1)" in page
@@ -63,5 +63,5 @@ def test_names_that_would_break_a_page(check, tmp_path):
 
 def test_what_is_no_folder(check, tmp_path):
     code, _ = check("--data", tmp_path / "nothing", "--output_dir", tmp_path / "out")
-    assert code == parser.FAILED
+    assert code == parser.EXIT_ERROR
     assert not (tmp_path / "out").exists()

@@ -7,9 +7,9 @@ import pytest
 from drawings import photo
 
 from imgcls.evaluation import calibration
-from imgcls.evaluation.metrics import judge
+from imgcls.evaluation.metrics import compute_metrics
 from imgcls.report import charts, confusion_matrix, report_page
-from imgcls.report.report_page import Content, Judged
+from imgcls.report.report_page import EvaluatedSplit, ReportContent
 from imgcls.storage import run_folder
 
 HOSTILE = ["<script>alert(1)", "<img src=x onerror=alert(2)>", '"q" & \'s\'', "emoji 🐸 é", "line\nbreak",
@@ -26,16 +26,16 @@ def content(tmp_path, classes, n=None, seed=0, right=0.7):
     hit = rng.random(n) < right
     logits[hit, labels[hit]] += 5
     photo(40, 30, 0).save(tmp_path / "a.jpg")
-    judged = Judged("test", classes, [f"{classes[y]}/{i}.jpg" for i, y in enumerate(labels)], labels, logits,
+    judged = EvaluatedSplit("test", classes, [f"{classes[y]}/{i}.jpg" for i, y in enumerate(labels)], labels, logits,
                     lambda i: str(tmp_path / "a.jpg"))  # fmt: skip
     history = [{"epoch": e / 2, "step": e, "loss": 2.0 / (e + 1), "learning_rate": 1e-3} for e in range(6)]
     history += [
         {"epoch": e, "step": 2 * e, "eval_loss": 1.0, "eval_accuracy": 0.5, "eval_macro_f1": 0.4} for e in (1, 2)
     ]
     suspect = {"path": judged.paths[0], "label": classes[0], "suggested": classes[1], "score": "0.01"}
-    return Content(
-        title=classes[0], subtitle="a model", numbers=judge(logits, labels, classes), judged=judged,
-        trust=calibration.fitted(logits, labels), findings=[
+    return ReportContent(
+        title=classes[0], subtitle="a model", numbers=compute_metrics(logits, labels, classes), judged=judged,
+        trust=calibration.fit_calibration(logits, labels), findings=[
             {"code": "plateau", "severity": "info", "evidence": classes[0], "advice": "Wait."}],
         problems=[{"code": "dark", "severity": "warning", "message": classes[1], "advice": "Look."}],
         next_steps=["python x --data <b>"], history=history, suspects=[suspect],
@@ -48,7 +48,7 @@ def content(tmp_path, classes, n=None, seed=0, right=0.7):
 @pytest.mark.parametrize("k", [2, 6, 25, 26, 200])
 def test_any_number_of_classes(tmp_path, k):
     run = run_folder.RunFolder(tmp_path / "run")
-    report_page.write(run, content(tmp_path, [f"class {i}" for i in range(k)]))
+    report_page.write_report(run, content(tmp_path, [f"class {i}" for i in range(k)]))
     page = (run / "report.html").read_text()
     assert page.count('class="matrix"') == (k <= confusion_matrix.MOST_CELLS)
     assert page.count("<rect") > (k if k > confusion_matrix.MOST_CELLS else 0)
@@ -69,7 +69,7 @@ def test_any_number_of_classes(tmp_path, k):
 
 def test_names_that_would_break_a_page(tmp_path):
     run = run_folder.RunFolder(tmp_path / "run")
-    report_page.write(run, content(tmp_path, HOSTILE, right=0.3))
+    report_page.write_report(run, content(tmp_path, HOSTILE, right=0.3))
     page = (run / "report.html").read_text()
     assert page.count("<script") == 1  # the page's own, which sorts tables
     assert "<img src=x" not in page
@@ -84,7 +84,7 @@ def test_all_right_and_all_wrong(tmp_path):
     run = run_folder.RunFolder(tmp_path / "run")
     perfect = content(tmp_path, ["a", "b"], n=20, right=1.1)
     perfect.suspects, perfect.findings, perfect.problems, perfect.history = (), (), (), ()
-    report_page.write(run, perfect)
+    report_page.write_report(run, perfect)
     page = (run / "report.html").read_text()
     assert "Worst mistakes" not in page
     assert "Most confused" not in page
@@ -92,8 +92,8 @@ def test_all_right_and_all_wrong(tmp_path):
     assert not (run / "figures/curves.png").exists()
     wrong = content(tmp_path, ["a", "b"], n=20)
     wrong.judged.logits[:] = np.nan
-    wrong.numbers = judge(wrong.judged.logits, wrong.judged.labels, ["a", "b"])
-    report_page.write(run_folder.RunFolder(tmp_path / "nan"), wrong)
+    wrong.numbers = compute_metrics(wrong.judged.logits, wrong.judged.labels, ["a", "b"])
+    report_page.write_report(run_folder.RunFolder(tmp_path / "nan"), wrong)
 
 
 def test_svg_takes_the_page_s_colour(tmp_path):

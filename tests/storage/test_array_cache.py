@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from imgcls.storage.array_cache import Inspections
+from imgcls.storage.array_cache import InspectionCache
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +23,7 @@ def files(tmp_path):
 
 
 def known(paths, version=1):
-    return {paths[i]: (reason, record) for i, reason, record in Inspections(version).known(paths)}
+    return {paths[i]: (reason, record) for i, reason, record in InspectionCache(version).known(paths)}
 
 
 FOUND = {"sound": (None, b"\x00facts"), "broken": ("truncated", b"")}
@@ -31,7 +31,7 @@ FOUND = {"sound": (None, b"\x00facts"), "broken": ("truncated", b"")}
 
 @pytest.fixture
 def kept(files):
-    Inspections(1).keep([(path, *FOUND[Path(path).name]) for path in files])
+    InspectionCache(1).keep([(path, *FOUND[Path(path).name]) for path in files])
     return files
 
 
@@ -53,14 +53,14 @@ def test_many_files_and_names_that_are_no_unicode(tmp_path):
     paths = [f"{tmp_path}/{i}\udcff.jpg" for i in range(1_100)]
     for path in paths:
         Path(path).touch()
-    Inspections(1).keep([(path, None, str(i).encode()) for i, path in enumerate(paths)])
+    InspectionCache(1).keep([(path, None, str(i).encode()) for i, path in enumerate(paths)])
     assert known(paths) == {path: (None, str(i).encode()) for i, path in enumerate(paths)}
 
 
 def test_a_cache_that_cannot_be_used_is_said_and_done_without(files, cache, caplog):
     cache.write_text("a file where the folder should be")
     with caplog.at_level(logging.WARNING):
-        inspections = Inspections(1)
+        inspections = InspectionCache(1)
     inspections.keep([(path, None, b"") for path in files])
     assert list(inspections.known(files)) == []
     assert f"not kept: [Errno 17] File exists: '{cache}'" in caplog.text

@@ -23,8 +23,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from imgcls.errors import ImageError, OptionError
 from imgcls.storage import pixel_cache, pixel_location
-from imgcls.storage.pixel_cache import Pixels, Wanted, key_of
-from imgcls.storage.pixel_location import opened
+from imgcls.storage.pixel_cache import CacheRequest, PixelCache, cache_key
+from imgcls.storage.pixel_location import open_pixel_cache
 
 SHAPE = (40, 30, 3)
 BYTES = 40 * 30 * 3
@@ -37,7 +37,7 @@ def picture(number):
 
 
 def key(number):
-    return key_of(f"picture {number}", "as drawn")
+    return cache_key(f"picture {number}", "as drawn")
 
 
 def served(kept, numbers):
@@ -51,7 +51,7 @@ def served(kept, numbers):
 
         return make
 
-    for number, found in zip(numbers, kept.read([Wanted(key(n), maker(n)) for n in numbers]), strict=True):
+    for number, found in zip(numbers, kept.read([CacheRequest(key(n), maker(n)) for n in numbers]), strict=True):
         assert found.dtype == np.uint8
         is_right = np.array_equal(found, picture(number))
         assert is_right, f"picture {number}"
@@ -60,7 +60,7 @@ def served(kept, numbers):
 
 def written(folder, count):
     """One pack of pictures 0, 1, 2, ..., in this order: the pack and its index."""
-    kept = Pixels(folder, ROOM)
+    kept = PixelCache(folder, ROOM)
     for number in range(count):
         served(kept, [number])
     (pack,), (index,) = folder.glob("*.pack"), folder.glob("*.index")
@@ -74,7 +74,7 @@ def aged(folder, seconds):
 
 def begun(folder, most_bytes):
     """Pixels, so long ago that whatever is done to files from now on has a later time."""
-    kept = Pixels(folder, most_bytes)
+    kept = PixelCache(folder, most_bytes)
     time.sleep(TICK)
     return kept
 
@@ -100,10 +100,10 @@ def server():
 
 
 def test_what_is_kept_is_found_again_bit_for_bit(folder):
-    kept = Pixels(folder, ROOM)
+    kept = PixelCache(folder, ROOM)
     assert kept.holds(map(key, range(9))) == 0
     assert served(kept, range(9)) == [*range(9)]
-    again = Pixels(folder, ROOM)
+    again = PixelCache(folder, ROOM)
     assert served(kept, [3, 1]) == served(again, [8, 2, 2]) == []
     assert again.holds(map(key, range(12))) == 9
     assert again.shape(key(4)) == SHAPE
@@ -113,37 +113,39 @@ def test_what_is_kept_is_found_again_bit_for_bit(folder):
 
 def test_shapes_and_layouts_stay_what_they_are(folder):
     shown = [picture(0)[:7, ::3], picture(1).transpose(2, 0, 1), np.zeros((1, 1, 3), np.uint8)]
-    wanted = [Wanted(key(i), lambda i=i: shown[i]) for i in range(3)]
-    Pixels(folder, ROOM).read(wanted)
-    for found, was in zip(Pixels(folder, ROOM).read([Wanted(w.key, None) for w in wanted]), shown, strict=True):
+    wanted = [CacheRequest(key(i), lambda i=i: shown[i]) for i in range(3)]
+    PixelCache(folder, ROOM).read(wanted)
+    for found, was in zip(
+        PixelCache(folder, ROOM).read([CacheRequest(w.key, None) for w in wanted]), shown, strict=True
+    ):
         assert np.array_equal(found, was)
         found[:] = 7  # an array of its own
-    assert np.array_equal(Pixels(folder, ROOM).read([Wanted(key(0), None)])[0], shown[0])
+    assert np.array_equal(PixelCache(folder, ROOM).read([CacheRequest(key(0), None)])[0], shown[0])
 
 
 def test_an_image_that_is_wanted_twice_at_once_is_made_once(folder):
-    assert served(Pixels(folder, ROOM), [2, 0, 2, 2]) == [0, 2]
+    assert served(PixelCache(folder, ROOM), [2, 0, 2, 2]) == [0, 2]
 
 
 def test_many_packs_are_as_good_as_one(folder, monkeypatch):
     monkeypatch.setattr(pixel_cache, "PACK_BYTES", 2 * BYTES)
-    assert served(Pixels(folder, ROOM), range(9)) == [*range(9)]
+    assert served(PixelCache(folder, ROOM), range(9)) == [*range(9)]
     assert len(list(folder.glob("*.pack"))) == 5
-    assert served(Pixels(folder, ROOM), range(9)) == []
+    assert served(PixelCache(folder, ROOM), range(9)) == []
 
 
 def test_without_a_folder_nothing_is_kept():
-    kept = Pixels()
+    kept = PixelCache()
     assert served(kept, range(3)) == served(kept, range(3)) == [0, 1, 2]
     assert kept.holds([key(0)]) == 0
 
 
 def elsewhere(folder, numbers):
-    return served(Pixels(folder, ROOM), numbers)
+    return served(PixelCache(folder, ROOM), numbers)
 
 
 def test_another_process_finds_what_is_kept_and_is_found(folder):
-    kept = Pixels(folder, ROOM)
+    kept = PixelCache(folder, ROOM)
     served(kept, range(5))
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as other:
         assert other.submit(elsewhere, folder, range(8)).result() == [5, 6, 7]
@@ -156,28 +158,30 @@ def test_another_process_finds_what_is_kept_and_is_found(folder):
     ids=["size", "time", "gone"],
 )
 def test_a_file_that_changed_is_not_found(folder, tmp_path, change):
-    file, kept = tmp_path / "photo.jpg", Pixels(folder, ROOM)
+    file, kept = tmp_path / "photo.jpg", PixelCache(folder, ROOM)
     file.write_bytes(b"short")
     (tmp_path / "link.jpg").symlink_to(file)
-    before = key_of(str(file), "as drawn")
-    assert before == key_of(str(file), "as drawn") == key_of(str(tmp_path / "link.jpg"), "as drawn")
-    assert before != key_of(str(file), "otherwise")
-    kept.read([Wanted(before, lambda: picture(0))])
+    before = cache_key(str(file), "as drawn")
+    assert before == cache_key(str(file), "as drawn") == cache_key(str(tmp_path / "link.jpg"), "as drawn")
+    assert before != cache_key(str(file), "otherwise")
+    kept.read([CacheRequest(before, lambda: picture(0))])
     change(file)
-    assert np.array_equal(kept.read([Wanted(key_of(str(file), "as drawn"), lambda: picture(1))])[0], picture(1))
+    assert np.array_equal(
+        kept.read([CacheRequest(cache_key(str(file), "as drawn"), lambda: picture(1))])[0], picture(1)
+    )
 
 
 def test_what_another_version_kept_is_not_read(folder, monkeypatch):
-    served(Pixels(folder, ROOM), [0])
+    served(PixelCache(folder, ROOM), [0])
     monkeypatch.setattr(pixel_cache, "VERSION", pixel_cache.VERSION + 1)
-    assert served(Pixels(folder, ROOM), [0]) == [0]
+    assert served(PixelCache(folder, ROOM), [0]) == [0]
 
 
 # Several at once, and kills
 
 
 def write_beside(folder, numbers, start):
-    kept = Pixels(folder, ROOM)
+    kept = PixelCache(folder, ROOM)
     start.wait(60)
     for number in numbers:
         served(kept, [number])
@@ -193,7 +197,7 @@ def test_two_processes_that_write_at_once_lose_nothing(folder, server):
         writer.join(60)
     assert [writer.exitcode for writer in writers] == [0, 0]
     assert len(list(folder.glob("*.pack"))) == 2
-    assert served(Pixels(folder, ROOM), numbers) == []
+    assert served(PixelCache(folder, ROOM), numbers) == []
 
 
 def enlarged(number):
@@ -201,10 +205,10 @@ def enlarged(number):
 
 
 def write_until_killed(folder, numbers, told):
-    kept = Pixels(folder, ROOM)
+    kept = PixelCache(folder, ROOM)
     large = [enlarged(n) for n in numbers]
     for number, shown in zip(numbers, large, strict=True):
-        kept.read([Wanted(key(number), lambda shown=shown: shown)])
+        kept.read([CacheRequest(key(number), lambda shown=shown: shown)])
         told.send(number)
     signal.pause()
 
@@ -212,8 +216,8 @@ def write_until_killed(folder, numbers, told):
 def left_by(folder, numbers):
     """The numbers of the enlarged pictures that had to be made; all must be right."""
     made = []
-    wanted = [Wanted(key(n), lambda n=n: made.append(n) or enlarged(n)) for n in numbers]
-    for number, found in zip(numbers, Pixels(folder, ROOM).read(wanted), strict=True):
+    wanted = [CacheRequest(key(n), lambda n=n: made.append(n) or enlarged(n)) for n in numbers]
+    for number, found in zip(numbers, PixelCache(folder, ROOM).read(wanted), strict=True):
         is_right = np.array_equal(found, enlarged(number))
         assert is_right, f"picture {number}"
     return made
@@ -251,7 +255,7 @@ def test_whatever_part_of_the_files_reached_the_disk_the_pixels_are_right(folder
         (left / pack.name).write_bytes(whole[: ends[0]])
         (left / index.name).write_bytes(entries[: ends[1]])
         found = min(ends[0] // BYTES, ends[1] // pixel_cache.ENTRY.itemsize)
-        assert served(Pixels(left, ROOM), range(6)) == [*range(found, 6)], ends
+        assert served(PixelCache(left, ROOM), range(6)) == [*range(found, 6)], ends
 
 
 # Damage
@@ -293,31 +297,31 @@ def test_what_is_damaged_is_made_anew_once(folder, monkeypatch, name, first):
     glob = Path.glob  # the order in which a folder's files are found is not ours to choose
     monkeypatch.setattr(Path, "glob", lambda *arguments: sorted(glob(*arguments), reverse=not first))
     damage(folder, *files)
-    made = served(Pixels(folder, ROOM), range(9))
+    made = served(PixelCache(folder, ROOM), range(9))
     assert made == [] if not lost else set(made) >= set(lost)
-    assert served(Pixels(folder, ROOM), range(9)) == []
+    assert served(PixelCache(folder, ROOM), range(9)) == []
 
 
 @pytest.mark.parametrize("name", ["cut short", "pack removed", "all removed"])
 def test_damage_under_a_run_never_gives_it_another_images_pixels(folder, name):
-    kept = Pixels(folder, ROOM)
+    kept = PixelCache(folder, ROOM)
     for number in range(9):
         served(kept, [number])
     (pack,), (index,) = folder.glob("*.pack"), folder.glob("*.index")
     DAMAGES[name][0](folder, pack, index)
     for number in (5, 7, 0, 1, 2, 3, 4, 5, 6, 7, 8):  # what is made anew must not take the place of another
         served(kept, [number])
-    assert served(kept, range(9)) == served(Pixels(folder, ROOM), range(9)) == []
+    assert served(kept, range(9)) == served(PixelCache(folder, ROOM), range(9)) == []
 
 
 def test_packs_whose_time_cannot_be_set_are_read(folder, monkeypatch):
-    served(Pixels(folder, ROOM), range(3))
+    served(PixelCache(folder, ROOM), range(3))
 
     def refuse(*_):
         raise PermissionError(errno.EPERM, "Operation not permitted")  # another user's, in a shared folder
 
     monkeypatch.setattr(pixel_cache.os, "utime", refuse)
-    assert served(Pixels(folder, ROOM), range(3)) == []
+    assert served(PixelCache(folder, ROOM), range(3)) == []
 
 
 # Room
@@ -345,15 +349,15 @@ def test_several_writers_keep_to_the_room_together(folder):
 def test_what_was_used_least_recently_gives_way_and_what_is_used_stays(folder, caplog):
     for number, seconds in ((0, 300), (1, 200), (2, 100)):
         before = set(folder.iterdir()) if number else set()
-        served(Pixels(folder, ROOM), [number])
+        served(PixelCache(folder, ROOM), [number])
         for file in set(folder.iterdir()) - before:
             os.utime(file, (time.time() - seconds,) * 2)
     kept = begun(folder, 3 * BYTES)
     assert served(kept, [0]) == []
     served(kept, [3])
-    assert [Pixels(folder).holds([key(n)]) for n in range(4)] == [1, 0, 1, 1]
+    assert [PixelCache(folder).holds([key(n)]) for n in range(4)] == [1, 0, 1, 1]
     served(kept, [4])
-    assert [Pixels(folder).holds([key(n)]) for n in range(5)] == [1, 0, 0, 1, 1]
+    assert [PixelCache(folder).holds([key(n)]) for n in range(5)] == [1, 0, 0, 1, 1]
     assert not caplog.messages
     served(kept, [5])
     assert "are full (--cache_gb)" in caplog.text
@@ -366,7 +370,7 @@ def test_packs_that_another_run_is_using_stay(folder, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(time, "time", lambda: clock() - hours)
         patch.setattr(time, "monotonic", lambda: stopwatch() - hours)
-        longer = Pixels(folder, 3 * BYTES)
+        longer = PixelCache(folder, 3 * BYTES)
         served(longer, range(3))
     aged(folder, hours)
     later = begun(folder, 3 * BYTES)
@@ -376,7 +380,7 @@ def test_packs_that_another_run_is_using_stay(folder, monkeypatch):
 
 
 def test_own_packs_stay_where_a_file_servers_clock_is_behind(folder):
-    kept = Pixels(folder, 3 * BYTES)
+    kept = PixelCache(folder, 3 * BYTES)
     served(kept, range(3))
     aged(folder, 3600)
     served(kept, [3])
@@ -388,7 +392,7 @@ def test_own_packs_stay_where_a_file_servers_clock_is_behind(folder):
 
 def test_a_folder_that_cannot_be_written_is_done_without_and_said_once(folder, caplog):
     folder.write_text("a file in its place")
-    kept = Pixels(folder, ROOM)
+    kept = PixelCache(folder, ROOM)
     with caplog.at_level(logging.WARNING):
         assert served(kept, range(3)) == served(kept, range(3)) == [0, 1, 2]
     (line,) = caplog.messages
@@ -403,7 +407,7 @@ class FullDisk(io.FileIO):
 
 @pytest.mark.parametrize("suffix", [".pack", ".index"])
 def test_a_full_disk_is_done_without_and_said_once(folder, caplog, monkeypatch, suffix):
-    kept = Pixels(folder, ROOM)
+    kept = PixelCache(folder, ROOM)
     served(kept, range(2))
 
     def full(path, mode, **options):
@@ -416,11 +420,11 @@ def test_a_full_disk_is_done_without_and_said_once(folder, caplog, monkeypatch, 
     (line,) = caplog.messages
     assert f"No space left on device in {folder}" in line
     monkeypatch.undo()
-    assert served(Pixels(folder, ROOM), range(5)) == [2, 3, 4]
+    assert served(PixelCache(folder, ROOM), range(5)) == [2, 3, 4]
 
 
 def test_what_may_be_of_use_later_takes_no_room_from_what_is_needed(folder, caplog):
-    kept = Pixels(folder, picture(0).nbytes * 3)
+    kept = PixelCache(folder, picture(0).nbytes * 3)
     for number in range(5):
         kept.keep(key(number), picture(number))
     assert kept.holds(map(key, range(5))) == 3
@@ -444,27 +448,27 @@ def cache(tmp_path, monkeypatch):
 
 
 def test_each_kind_of_cache_lies_where_it_should(cache, monkeypatch):
-    assert opened("off").folder is None
-    assert opened("auto").folder == opened("disk").folder == cache.root / "pixels"
-    ram = opened("ram")
+    assert open_pixel_cache("off").folder is None
+    assert open_pixel_cache("auto").folder == open_pixel_cache("disk").folder == cache.root / "pixels"
+    ram = open_pixel_cache("ram")
     assert ram.folder.parent == cache.memory
     assert served(ram, [0]) == [0]
-    assert served(opened("ram"), [0]) == []
-    assert served(opened("auto"), [0]) == [0]
+    assert served(open_pixel_cache("ram"), [0]) == []
+    assert served(open_pixel_cache("auto"), [0]) == [0]
 
 
 def test_the_room_is_a_share_of_what_is_free_unless_it_is_given(cache, monkeypatch):
-    served(opened("disk"), range(4))
+    served(open_pixel_cache("disk"), range(4))
     monkeypatch.setattr(pixel_location.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**6))
     monkeypatch.setattr(pixel_location.psutil, "virtual_memory", lambda: SimpleNamespace(available=4 * 10**5))
-    assert opened("disk").most_bytes == round(0.3 * (10**6 + 4 * BYTES))
-    assert opened("auto").folder.parent == cache.memory  # hardly any disk is left
+    assert open_pixel_cache("disk").most_bytes == round(0.3 * (10**6 + 4 * BYTES))
+    assert open_pixel_cache("auto").folder.parent == cache.memory  # hardly any disk is left
     monkeypatch.setattr(pixel_location, "LEAST_BYTES", 1000)
-    assert opened("auto").most_bytes == opened("disk").most_bytes
-    assert opened("ram").most_bytes == 2 * 10**5
-    assert opened("auto", 0.0005).most_bytes == 500_000
-    assert opened("disk", 3.0).most_bytes == 10**6 + 4 * BYTES
-    assert opened("ram", 3.0).most_bytes == 4 * 10**5
+    assert open_pixel_cache("auto").most_bytes == open_pixel_cache("disk").most_bytes
+    assert open_pixel_cache("ram").most_bytes == 2 * 10**5
+    assert open_pixel_cache("auto", 0.0005).most_bytes == 500_000
+    assert open_pixel_cache("disk", 3.0).most_bytes == 10**6 + 4 * BYTES
+    assert open_pixel_cache("ram", 3.0).most_bytes == 4 * 10**5
 
 
 @pytest.mark.parametrize("at", ["cache", "cache/pixels"])
@@ -472,10 +476,10 @@ def test_a_cache_that_cannot_be_written_is_an_error_or_memory(cache, tmp_path, c
     (tmp_path / at).parent.mkdir(exist_ok=True)
     (tmp_path / at).write_text("a file in the folder's place")
     with pytest.raises(OptionError, match=r"Expected a folder for --cache disk .*pixels: .*IMGCLS_CACHE.*--cache ram"):
-        opened("disk")
+        open_pixel_cache("disk")
     assert not caplog.messages
     with caplog.at_level(logging.WARNING):
-        kept = opened("auto")
+        kept = open_pixel_cache("auto")
     (line,) = caplog.messages
     assert line.startswith(f"cache: in memory, for this run alone: {cache.root / 'pixels'}: ")
     assert kept.folder.parent == cache.memory
@@ -492,7 +496,7 @@ def test_where_memory_is_no_folder_the_place_is_named(cache, tmp_path, monkeypat
     monkeypatch.setattr(tempfile, "tempdir", str(elsewhere))
     monkeypatch.setattr(pixel_location.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**6))
     with caplog.at_level(logging.WARNING):
-        kept = opened(kind)
+        kept = open_pixel_cache(kind)
     (line,) = caplog.messages
     assert line.startswith(f"cache: in {elsewhere}, for this run alone: ")
     assert kept.folder.parent == elsewhere
@@ -500,7 +504,7 @@ def test_where_memory_is_no_folder_the_place_is_named(cache, tmp_path, monkeypat
 
 
 def keep_in_memory(told):
-    kept = opened("ram")
+    kept = open_pixel_cache("ram")
     served(kept, range(3))
     told.send(kept.folder)
     signal.pause()
@@ -511,12 +515,12 @@ def test_what_a_killed_run_left_in_memory_is_removed_by_the_next(server):
     run = server.Process(target=keep_in_memory, args=(told,))
     run.start()
     left = hears.recv()
-    opened("ram")
+    open_pixel_cache("ram")
     assert list(left.glob("*.pack")), "a living run's were removed"
     os.kill(run.pid, signal.SIGKILL)
     run.join()
     assert left.exists()
-    opened("ram")
+    open_pixel_cache("ram")
     assert not left.exists()
 
 
@@ -576,16 +580,16 @@ def test_memory_is_shared_within_a_launch_and_given_back_by_the_last():
 
 
 def test_clearing_removes_what_was_kept_and_nothing_else(cache, caplog):
-    pixel_location.clear()
-    served(opened("disk"), range(400))
+    pixel_location.clear_cache()
+    served(open_pixel_cache("disk"), range(400))
     for name in ("features/a.npy", "copies/b.npy", "inspections.sqlite", "digits/c.png"):
         (cache.root / name).parent.mkdir(exist_ok=True)
         (cache.root / name).write_bytes(bytes(10**6))
     with caplog.at_level(logging.INFO):
-        pixel_location.clear()
+        pixel_location.clear_cache()
     assert [file.name for file in cache.root.rglob("*") if file.is_file()] == ["c.png"]
     assert f"cache: 4 MB removed from {cache.root}" in caplog.text
-    assert served(opened("disk"), range(3)) == [0, 1, 2]
+    assert served(open_pixel_cache("disk"), range(3)) == [0, 1, 2]
 
 
 # Workers and threads
@@ -599,15 +603,15 @@ class Shown(Dataset):
         return 24
 
     def __getitems__(self, numbers):
-        wanted = [Wanted(key(n), lambda n=n: picture(n)) for n in numbers]
+        wanted = [CacheRequest(key(n), lambda n=n: picture(n)) for n in numbers]
         return [torch.from_numpy(found) for found in self.kept.read(wanted)]
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 2 worker:UserWarning")  # on a machine with one core
 @pytest.mark.parametrize("how", ["fork", "spawn"])
 def test_workers_give_the_same_pixels_and_keep_them(folder, how):
-    plain = torch.cat(list(DataLoader(Shown(Pixels()), batch_size=5, collate_fn=torch.stack)))
-    kept = Pixels(folder, ROOM)
+    plain = torch.cat(list(DataLoader(Shown(PixelCache()), batch_size=5, collate_fn=torch.stack)))
+    kept = PixelCache(folder, ROOM)
     served(kept, range(7))
     loader = DataLoader(
         Shown(kept), batch_size=5, collate_fn=torch.stack, num_workers=2, multiprocessing_context=how,
@@ -626,7 +630,7 @@ def threads(monkeypatch):
     monkeypatch.setattr(pixel_cache.cpu, "cores", lambda: 4)
     before = torch.get_num_threads()
     torch.set_num_threads(3)
-    yield Pixels()
+    yield PixelCache()
     torch.set_num_threads(before)
 
 
@@ -647,7 +651,7 @@ def test_an_image_that_cannot_be_made_is_said_and_the_rest_goes_on(threads, fold
         raise ImageError("broken")
 
     threads.folder, threads.most_bytes, threads.is_full = folder, ROOM, False
-    wanted = [Wanted(key(n), broken if n == 2 else lambda n=n: picture(n)) for n in range(6)]
+    wanted = [CacheRequest(key(n), broken if n == 2 else lambda n=n: picture(n)) for n in range(6)]
     with pytest.raises(ImageError, match="broken"):
         threads.read(wanted)
     with pytest.raises(ImageError, match="broken"):

@@ -21,7 +21,7 @@ def row(name):
 
 
 def write(file, names=NAMES, settings="s"):
-    with resumable_table.Ledger(file, COLUMNS, settings) as out:
+    with resumable_table.ResumableTable(file, COLUMNS, settings) as out:
         for name in out.rest(names):
             out.write([row(name)])
         out.finish()
@@ -42,7 +42,7 @@ def test_stopped_at_any_byte(tmp_path, suffix):
     assert read(whole) == NAMES
     for end in range(len(content)):
         file = tmp_path / f"{end}{suffix}"
-        partial = resumable_table.Ledger(file, COLUMNS, "s").partial
+        partial = resumable_table.ResumableTable(file, COLUMNS, "s").partial
         partial.write_bytes(content[:end])
         write(file)
         assert file.read_bytes() == content, end
@@ -52,27 +52,30 @@ def test_stopped_at_any_byte(tmp_path, suffix):
 def test_an_existing_file_is_kept(tmp_path):
     (tmp_path / "a.csv").write_text("mine")
     with pytest.raises(OptionError, match="exists"):
-        resumable_table.Ledger(tmp_path / "a.csv", COLUMNS, "s")
+        resumable_table.ResumableTable(tmp_path / "a.csv", COLUMNS, "s")
     with pytest.raises(OptionError, match=r"\.csv or \.jsonl"):
-        resumable_table.Ledger(tmp_path / "a.txt", COLUMNS, "s")
+        resumable_table.ResumableTable(tmp_path / "a.txt", COLUMNS, "s")
 
 
 def test_other_images_are_not_gone_on_with(tmp_path):
-    with resumable_table.Ledger(tmp_path / "a.csv", COLUMNS, "s") as out:
+    with resumable_table.ResumableTable(tmp_path / "a.csv", COLUMNS, "s") as out:
         out.write([row("a.jpg"), row("b.jpg")])
     with (
-        resumable_table.Ledger(tmp_path / "a.csv", COLUMNS, "s") as out,
+        resumable_table.ResumableTable(tmp_path / "a.csv", COLUMNS, "s") as out,
         pytest.raises(OptionError, match=r"got x\.jpg"),
     ):
         list(out.rest(["a.jpg", "x.jpg"]))
-    with resumable_table.Ledger(tmp_path / "a.csv", COLUMNS, "s") as out, pytest.raises(OptionError, match="no more"):
+    with (
+        resumable_table.ResumableTable(tmp_path / "a.csv", COLUMNS, "s") as out,
+        pytest.raises(OptionError, match="no more"),
+    ):
         list(out.rest(["a.jpg"]))
 
 
 def test_other_settings_start_over_and_clear_up(tmp_path):
-    with resumable_table.Ledger(tmp_path / "a.csv", COLUMNS, "s") as out:
+    with resumable_table.ResumableTable(tmp_path / "a.csv", COLUMNS, "s") as out:
         out.write([row("a.jpg")])
-    with resumable_table.Ledger(tmp_path / "a.csv", COLUMNS, "t") as out:
+    with resumable_table.ResumableTable(tmp_path / "a.csv", COLUMNS, "t") as out:
         assert out.count() == 0
         assert list(out.rest(["b.jpg"])) == ["b.jpg"]
         out.finish()
@@ -81,7 +84,7 @@ def test_other_settings_start_over_and_clear_up(tmp_path):
 
 @pytest.mark.parametrize("format", ["csv", "jsonl", "table"])
 def test_printed(capsys, format):
-    with resumable_table.of(None, format, COLUMNS, "s", lambda r: f"{r['path']} -> {r['predicted']}") as out:
+    with resumable_table.open_table(None, format, COLUMNS, "s", lambda r: f"{r['path']} -> {r['predicted']}") as out:
         assert list(out.rest(["a"])) == ["a"]
         out.write([row("a")])
         out.finish()

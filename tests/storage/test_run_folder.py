@@ -26,11 +26,11 @@ def claim(run, options=None, split=None, fresh=False):
 
 def test_a_file_is_whole_or_not_there(tmp_path):
     path = tmp_path / "deep" / "file"
-    with contextlib.suppress(ZeroDivisionError), run_folder.whole_file(path) as file:
+    with contextlib.suppress(ZeroDivisionError), run_folder.atomic_write(path) as file:
         file.write(b"half")
         raise ZeroDivisionError
     assert not path.exists()
-    with run_folder.whole_file(path) as file:
+    with run_folder.atomic_write(path) as file:
         file.write(b"whole")
     assert [p.name for p in path.parent.iterdir()] == ["file"]
 

@@ -44,13 +44,13 @@ def threads(monkeypatch):
 )
 def test_only_a_launcher_s_single_thread_is_raised(pretend, threads, variables, expected):
     pretend(**variables)
-    hardware.prepare()
+    hardware.configure_process()
     assert threads[-1] == expected
 
 
 def test_an_accelerator_s_host_threads_are_left_alone(pretend, threads):
     pretend(accelerator="cuda", OMP_NUM_THREADS="1", ACCELERATE_MIXED_PRECISION="no")
-    hardware.prepare()
+    hardware.configure_process()
     assert threads == [1]
 
 
@@ -63,9 +63,9 @@ def test_freed_memory_goes_back_to_the_system_where_that_is_wanted():
         blocks = [b"1" * 1_000_000 for _ in range(200)]
         del blocks[:-1]
     held = resident()
-    with hardware.trimmed(is_wanted=False):
+    with hardware.trimmed_heap(is_wanted=False):
         assert resident() > held - 50e6
-    with hardware.trimmed():
+    with hardware.trimmed_heap():
         assert resident() < held - 150e6
 
 
@@ -81,7 +81,7 @@ def test_freed_memory_goes_back_to_the_system_where_that_is_wanted():
 )
 def test_precision_goes_by_capability(pretend, kind, capability, expected):
     pretend(accelerator=kind, capability=capability)
-    assert hardware.defaults() == expected
+    assert hardware.training_defaults() == expected
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_precision_goes_by_capability(pretend, kind, capability, expected):
 )
 def test_loader_workers_fit_the_cores(pretend, cores, kind, processes, expected):
     pretend(cores, kind, LOCAL_WORLD_SIZE=str(processes))
-    assert hardware.loader_workers() == expected
+    assert hardware.default_loader_workers() == expected
 
 
 def test_processes_that_do_not_know_of_each_other_are_refused(pretend):

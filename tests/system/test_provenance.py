@@ -21,6 +21,6 @@ def test_a_token_at_the_end():
 
 
 def test_facts_name_machine_and_versions():
-    facts = provenance.facts()
+    facts = provenance.collect_provenance()
     assert "thread" in facts["machine"]
     assert set(provenance.PACKAGES) < set(facts["versions"])

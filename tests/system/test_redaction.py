@@ -40,18 +40,18 @@ def test_a_command_that_was_kept():
 def test_a_path_is_hidden_in_every_spelling(path):
     name = path.rsplit("/", 1)[1]
     for form in (path, shlex.quote(path), html.escape(path), html.escape(shlex.quote(path))):
-        assert redaction.hidden(f"<td>{form}</td> {form}/cat/1.jpg", [path]).count("home") == 0
-        assert path not in html.unescape(redaction.hidden(f"see {form}/a.jpg", [path]))
-    assert redaction.hidden(f'"{html.escape(path)}/a/1.jpg"', [path]) == f'"{html.escape(name)}/a/1.jpg"'
+        assert redaction.redact(f"<td>{form}</td> {form}/cat/1.jpg", [path]).count("home") == 0
+        assert path not in html.unescape(redaction.redact(f"see {form}/a.jpg", [path]))
+    assert redaction.redact(f'"{html.escape(path)}/a/1.jpg"', [path]) == f'"{html.escape(name)}/a/1.jpg"'
 
 
 def test_the_home_in_a_page(monkeypatch):
     monkeypatch.setenv("HOME", "/home/alice")
-    assert redaction.hidden("data: /home/alice, /home/alice/x", ["/home/alice"]) == "data: ~, ~/x"
+    assert redaction.redact("data: /home/alice, /home/alice/x", ["/home/alice"]) == "data: ~, ~/x"
 
 
 def test_longer_names_and_pictures_are_left_alone():
     text = "/media-sorter /mediathek a/media src=data:image/jpeg;base64,AA/media/BB= x"
-    assert redaction.hidden(text, ["/media"]) == text
-    assert redaction.hidden(text, []) == text
-    assert redaction.hidden("/a/b/c and /a/b", ["/a/b", "/a/b/c"]) == "c and b"
+    assert redaction.redact(text, ["/media"]) == text
+    assert redaction.redact(text, []) == text
+    assert redaction.redact("/a/b/c and /a/b", ["/a/b", "/a/b/c"]) == "c and b"

@@ -22,7 +22,7 @@ def test_evaluation_after_every_nth_epoch_and_the_last(every, evaluated):
     found = []
     for epoch in range(1, 6):
         control = SimpleNamespace(should_training_stop=False, should_evaluate=True, should_save=True)
-        callbacks.EvaluateEveryEpochs(every).on_epoch_end(None, state(2 * epoch, float(epoch)), control)
+        callbacks.EvaluateEveryEpochsCallback(every).on_epoch_end(None, state(2 * epoch, float(epoch)), control)
         assert control.should_save == control.should_evaluate  # the best model is always one that was saved
         if control.should_evaluate:
             found.append(epoch)
@@ -32,11 +32,11 @@ def test_evaluation_after_every_nth_epoch_and_the_last(every, evaluated):
 def test_seconds_go_on_over_restarts_and_stand_still_between(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(callbacks.time, "monotonic", lambda: now[0])
-    watch = callbacks.Stopwatch()
+    watch = callbacks.StopwatchCallback()
     watch.on_train_begin(None, state(), None)
     now[0] = 103.0
     watch.on_step_end(None, state(1), None)
-    resumed = callbacks.Stopwatch.from_state(watch.state())
+    resumed = callbacks.StopwatchCallback.from_state(watch.state())
     now[0] = 500.0
     resumed.on_train_begin(None, state(1), None)
     now[0] = 502.0
@@ -48,7 +48,7 @@ def test_seconds_go_on_over_restarts_and_stand_still_between(monkeypatch):
 
 
 def test_history_is_whole_after_each_evaluation(tmp_path):
-    history = callbacks.History(RunFolder(tmp_path))
+    history = callbacks.HistoryCallback(RunFolder(tmp_path))
     for count in (1, 2):
         history.on_evaluate(None, state(log_history=[{"step": i} for i in range(count)]), None)
         lines = (tmp_path / "history.jsonl").read_text().splitlines()
@@ -59,12 +59,12 @@ def test_history_is_whole_after_each_evaluation(tmp_path):
 
 def test_each_epoch_logs_its_own_loss():
     control = SimpleNamespace(should_log=False)
-    assert callbacks.Progress(show_bar=False).on_epoch_end(None, state(3, 1.0), control).should_log
+    assert callbacks.ProgressBarCallback(show_bar=False).on_epoch_end(None, state(3, 1.0), control).should_log
 
 
 @pytest.mark.parametrize(("kind", "processes", "logs"), [("cpu", 1, True), ("cuda", 1, False), ("cuda", 2, True)])
 def test_an_accelerator_is_asked_once_a_second_and_processes_ask_together(kind, processes, logs):
-    shown, control = callbacks.Progress(show_bar=False), SimpleNamespace(should_log=True)
+    shown, control = callbacks.ProgressBarCallback(show_bar=False), SimpleNamespace(should_log=True)
     shown.on_log(None, state(1), control, logs={})
     shown.on_step_end(SimpleNamespace(device=torch.device(kind), world_size=processes), state(2), control)
     assert control.should_log is logs
@@ -72,7 +72,7 @@ def test_an_accelerator_is_asked_once_a_second_and_processes_ask_together(kind, 
 
 @pytest.mark.parametrize("show_bar", [False, True])
 def test_a_line_of_numbers_after_each_evaluation(show_bar, caplog, capsys):
-    shown = callbacks.Progress(show_bar)
+    shown = callbacks.ProgressBarCallback(show_bar)
     metrics = {"eval_loss": 0.5, "eval_accuracy": 0.75, "eval_macro_f1": 0.7}
     with caplog.at_level(logging.INFO):
         shown.on_train_begin(None, state(), None)

@@ -18,7 +18,8 @@ cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"
 
 
 class Repeated:
-    """`Captured` without an accelerator: answer and gradients of a call are written where those of the first lie."""
+    """`CapturedStep` without an accelerator: answer and gradients of a call are written where those of the first
+    lie."""
 
     made = 0
 
@@ -71,7 +72,7 @@ def losses(monkeypatch, tmp_path, *, may=True, disturb=lambda: None, peak=60, **
     NETWORK.load_state_dict(START)
     NETWORK.disturb = disturb
     Repeated.made = 0
-    monkeypatch.setattr(cuda_graph, "Captured", Repeated)
+    monkeypatch.setattr(cuda_graph, "CapturedStep", Repeated)
     monkeypatch.setattr(CapturingTrainer, "CapturingTrainer", lambda self, given: may and self.captures)
     told = {"get_sync_debug_mode": 0, "memory_allocated": 30, "max_memory_allocated": peak, "mem_get_info": (70, 100)}
     for name, value in (told | {"reset_peak_memory_stats": None}).items():

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import pytest
 
 from imgcls.evaluation import diagnosis
-from imgcls.evaluation.diagnosis import Task
+from imgcls.evaluation.diagnosis import TrainingTask
 from imgcls.training import diagnosis_callback
 
-TASK = Task(["a", "b", "c", "d"], [50, 50, 50, 50], 100)  # guessing costs ln 4 = 1.386
+TASK = TrainingTask(["a", "b", "c", "d"], [50, 50, 50, 50], 100)  # guessing costs ln 4 = 1.386
 HEALTHY = [1.3, 1.0, 0.7, 0.5, 0.4, 0.3, 0.25, 0.2, 0.2]
 
 
@@ -44,18 +44,18 @@ def evaluated(losses, eval_losses, accuracies, balanced=None):
     [(False, False, 9_998, True), (False, False, 10_000, False), (True, False, 100, False), (False, True, 100, False)],
 )
 def test_random_weights_on_few_images(pretrained, is_demo, images, warned):
-    task = Task(["a", "b"], [images // 2] * 2, 1_000, pretrained=pretrained, is_demo=is_demo)
-    assert codes(diagnosis.before_training(task)) == ["scratch_on_few_images"] * warned
+    task = TrainingTask(["a", "b"], [images // 2] * 2, 1_000, pretrained=pretrained, is_demo=is_demo)
+    assert codes(diagnosis.initial_findings(task)) == ["scratch_on_few_images"] * warned
 
 
 @pytest.mark.parametrize(("counts", "named"), [([50, 10], False), ([51, 10], True), ([100, 1], True)])
 def test_imbalance(counts, named):
-    assert codes(diagnosis.before_training(Task(["a", "b"], counts, 100))) == ["imbalance"] * named
+    assert codes(diagnosis.initial_findings(TrainingTask(["a", "b"], counts, 100))) == ["imbalance"] * named
 
 
 @pytest.mark.parametrize(("images", "named"), [(6, True), (30, True), (43, False), (200, False)])
 def test_tiny_validation(images, named):
-    assert codes(diagnosis.before_training(Task(["a", "b"], [50, 50], images))) == ["tiny_validation"] * named
+    assert codes(diagnosis.initial_findings(TrainingTask(["a", "b"], [50, 50], images))) == ["tiny_validation"] * named
 
 
 @pytest.mark.parametrize(
@@ -72,17 +72,19 @@ def test_tiny_validation(images, named):
     ],
 )
 def test_the_course_of_the_loss(losses, expected):
-    assert codes(diagnosis.course(TASK, logged(losses), 1.0)) == expected
+    assert codes(diagnosis.history_findings(TASK, logged(losses), 1.0)) == expected
 
 
 def test_a_slow_start_is_not_called_a_failure():
-    assert codes(diagnosis.course(TASK, logged([1.39, 1.38]), 0.2)) == []
+    assert codes(diagnosis.history_findings(TASK, logged([1.39, 1.38]), 0.2)) == []
 
 
 def test_chance_is_that_of_the_class_shares_and_the_smoothing():
-    assert Task(["a", "b"], [95, 5], 9).chance_loss == pytest.approx(-0.95 * math.log(0.95) - 0.05 * math.log(0.05))
-    assert Task(["a", "b"], [95, 5], 9, balanced=True).chance_loss == pytest.approx(math.log(2))
-    smooth = Task(["a", "b"], [50, 50], 9, smoothing=0.1)
+    assert TrainingTask(["a", "b"], [95, 5], 9).chance_loss == pytest.approx(
+        -0.95 * math.log(0.95) - 0.05 * math.log(0.05)
+    )
+    assert TrainingTask(["a", "b"], [95, 5], 9, balanced=True).chance_loss == pytest.approx(math.log(2))
+    smooth = TrainingTask(["a", "b"], [50, 50], 9, smoothing=0.1)
     assert smooth.chance_loss == pytest.approx(math.log(2))
     assert smooth.least_loss == pytest.approx(-0.95 * math.log(0.95) - 0.05 * math.log(0.05))
     assert TASK.least_loss == 0
@@ -100,16 +102,18 @@ def test_chance_is_that_of_the_class_shares_and_the_smoothing():
     ],
 )
 def test_validation_numbers(losses, eval_losses, accuracies, expected):
-    assert codes(diagnosis.evaluations(TASK, evaluated(losses, eval_losses, accuracies), 1.0)) == expected
+    assert codes(diagnosis.evaluation_findings(TASK, evaluated(losses, eval_losses, accuracies), 1.0)) == expected
 
 
 def test_one_class_for_everything():
-    task = Task(["a", "b"], [10, 10], 10)
-    (found,) = diagnosis.predictions(task, {"confusion_matrix": [[0, 6], [0, 4]]})
+    task = TrainingTask(["a", "b"], [10, 10], 10)
+    (found,) = diagnosis.prediction_findings(task, {"confusion_matrix": [[0, 6], [0, 4]]})
     assert found["code"] == "one_class_predictions"
     assert found["evidence"] == "10 of 10 validation images were called 'b'"
-    assert codes(diagnosis.predictions(task, {"confusion_matrix": [[1, 5], [0, 4]]})) == []
-    assert codes(diagnosis.predictions(task, {"confusion_matrix": [[0, 0], [0, 4]]})) == []  # only that class is there
+    assert codes(diagnosis.prediction_findings(task, {"confusion_matrix": [[1, 5], [0, 4]]})) == []
+    assert (
+        codes(diagnosis.prediction_findings(task, {"confusion_matrix": [[0, 0], [0, 4]]})) == []
+    )  # only that class is there
 
 
 @pytest.mark.parametrize(
@@ -117,13 +121,13 @@ def test_one_class_for_everything():
 )
 def test_weak_classes_only_where_chance_does_not_explain_them(recall, support, named):
     numbers = {"accuracy": 0.85, "per_class": {"a": {"recall": recall, "support": support}, "b": {"support": 0}}}
-    assert codes(diagnosis.finished(TASK, logged(HEALTHY), numbers)) == ["weak_classes"] * named
+    assert codes(diagnosis.final_findings(TASK, logged(HEALTHY), numbers)) == ["weak_classes"] * named
 
 
 @pytest.mark.parametrize(("loss", "accuracy", "named"), [(0.9, 0.6, True), (0.9, 0.95, False), (0.3, 0.6, False)])
 def test_underfitting(loss, accuracy, named):
     numbers = {"accuracy": accuracy, "per_class": {}}
-    assert codes(diagnosis.finished(TASK, logged([1.3, loss, loss, loss]), numbers)) == ["underfitting"] * named
+    assert codes(diagnosis.final_findings(TASK, logged([1.3, loss, loss, loss]), numbers)) == ["underfitting"] * named
 
 
 @pytest.mark.parametrize(
@@ -131,13 +135,13 @@ def test_underfitting(loss, accuracy, named):
     [(60, 40, 0, ["data_bound"]), (3, 2, 0, []), (20, 80, 9e3, []), (5, 95, 9e3, ["compute_bound"]), (5, 95, 60, [])],
 )
 def test_where_the_time_goes(waiting, working, left, expected):
-    assert codes(diagnosis.pace(waiting, working, left, workers=0)) == expected
+    assert codes(diagnosis.throughput_findings(waiting, working, left, workers=0)) == expected
 
 
 def test_a_finding_is_said_once_and_time_between_steps_is_waiting(monkeypatch, caplog):
     now = [0.0]
     monkeypatch.setattr(diagnosis_callback.time, "monotonic", lambda: now[0])
-    callback = diagnosis_callback.Diagnosis(TASK, lambda: None)
+    callback = diagnosis_callback.DiagnosisCallback(TASK, lambda: None)
     assert callback.waiting_share is None
     state = SimpleNamespace(global_step=0, max_steps=40, log_history=[])
     args = SimpleNamespace(dataloader_num_workers=0)
@@ -161,7 +165,7 @@ def test_a_finding_is_said_once_and_time_between_steps_is_waiting(monkeypatch, c
 
 
 def test_the_end_names_what_holds_at_the_end():
-    callback = diagnosis_callback.Diagnosis(TASK, lambda: None)
+    callback = diagnosis_callback.DiagnosisCallback(TASK, lambda: None)
     numbers = {
         "accuracy": 0.25,
         "confusion_matrix": [[25, 0, 0, 0]] * 4,
@@ -173,13 +177,13 @@ def test_the_end_names_what_holds_at_the_end():
 
 def test_with_weights_a_single_high_loss_is_no_divergence():
     spikes = logged([1.8, 6.0, 1.2, 0.9, 5.6, 0.8, 0.7, 0.6, 0.6])  # a batch with an image of a rare class
-    weighted = Task(["a", "b", "c", "d"], [100, 40, 16, 3], 40, balanced=True)
-    assert codes(diagnosis.course(weighted, spikes, 1.0)) == []
-    assert codes(diagnosis.course(weighted, logged([1.8, 4.0, 9.0, 30.0]), 1.0)) == ["diverged"]
+    weighted = TrainingTask(["a", "b", "c", "d"], [100, 40, 16, 3], 40, balanced=True)
+    assert codes(diagnosis.history_findings(weighted, spikes, 1.0)) == []
+    assert codes(diagnosis.history_findings(weighted, logged([1.8, 4.0, 9.0, 30.0]), 1.0)) == ["diverged"]
 
 
 def test_smoothed_labels_raise_the_validation_loss_and_that_is_no_overfitting():
     history = evaluated(HEALTHY, [0.13, 0.21] + [0.22] * 7, [0.97] + [0.96] * 8)
-    assert "overfitting" in codes(diagnosis.evaluations(TASK, history, 1.0))
-    smooth = Task(TASK.classes, TASK.train_counts, TASK.validation_images, smoothing=0.1)
-    assert "overfitting" not in codes(diagnosis.evaluations(smooth, history, 1.0))
+    assert "overfitting" in codes(diagnosis.evaluation_findings(TASK, history, 1.0))
+    smooth = TrainingTask(TASK.classes, TASK.train_counts, TASK.validation_images, smoothing=0.1)
+    assert "overfitting" not in codes(diagnosis.evaluation_findings(smooth, history, 1.0))

@@ -8,7 +8,7 @@ from drawings import class_folders
 from safetensors.torch import load_file
 
 from imgcls.config.training_options import METRICS
-from imgcls.training.fit import halved
+from imgcls.training.fit import halve_batch
 from imgcls.training.trainer import ImageTrainer
 
 
@@ -33,7 +33,7 @@ def evaluations(run):
 
 @pytest.mark.parametrize(("before", "after"), [((16, 1), (8, 2)), ((6, 1), (3, 2)), ((3, 2), (1, 6)), ((7, 1), (1, 7))])
 def test_halving_keeps_the_effective_batch(before, after):
-    assert halved(*before) == after
+    assert halve_batch(*before) == after
 
 
 def short_of_memory(monkeypatch, largest, method, from_step=0):

@@ -19,8 +19,8 @@ from imgcls.training.trainer import ImageTrainer
 
 
 def test_narrow_convolutions_keep_the_ordinary_layout(tmp_path):
-    narrow = classifier.build(source.locate(str(tiny.write("resnet-18", tmp_path))), ["a", "b"])
-    real = classifier.build(source.locate("resnet-18"), ["a", "b"], from_scratch=True)
+    narrow = classifier.build_classifier(source.resolve_model(str(tiny.write("resnet-18", tmp_path))), ["a", "b"])
+    real = classifier.build_classifier(source.resolve_model("resnet-18"), ["a", "b"], from_scratch=True)
     assert memory_layout(narrow.network) is torch.contiguous_format
     assert memory_layout(real.network) is torch.channels_last
 
