@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 
 from imgcls.config import parser
-from imgcls.config.data_options import CheckOptions, SourceOptions
+from imgcls.config.data_options import SourceOptions
+from imgcls.config.inference_options import CheckOptions
 
 EXAMPLES = """\
 examples:

@@ -6,7 +6,8 @@ import json
 import sys
 
 from imgcls.config import parser
-from imgcls.config.data_options import DataOptions, RecommendOptions
+from imgcls.config.data_options import DataOptions
+from imgcls.config.inference_options import RecommendOptions
 
 EXAMPLES = """\
 examples:

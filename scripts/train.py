@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 
 from imgcls.config import parser
-from imgcls.config.data_options import RARE_OPTIONS, AugmentOptions, DataOptions, ModelOptions, RunOptions, TuneOptions
+from imgcls.config.data_options import DataOptions
+from imgcls.config.fields import RARE_OPTIONS, RunOptions
+from imgcls.config.model_options import AugmentOptions, ModelOptions, TuneOptions
 from imgcls.config.performance_options import PerformanceOptions
 
 EXAMPLES = """\

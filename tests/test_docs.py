@@ -10,24 +10,19 @@ from accelerate.commands.launch import _validate_launch_command, launch_command_
 from commands import TESTS
 
 from imgcls.config import parser
-from imgcls.config.data_options import (
-    AugmentOptions,
-    CheckOptions,
-    DataOptions,
-    ModelOptions,
-    RecommendOptions,
-    RunOptions,
-    SourceOptions,
-    TuneOptions,
-)
+from imgcls.config.data_options import DataOptions, SourceOptions
+from imgcls.config.fields import RunOptions
 from imgcls.config.inference_options import (
+    CheckOptions,
     CompareOptions,
     DemoOptions,
     ExportOptions,
     PredictOptions,
     PushOptions,
+    RecommendOptions,
     ValidateOptions,
 )
+from imgcls.config.model_options import AugmentOptions, ModelOptions, TuneOptions
 from imgcls.config.performance_options import PerformanceOptions
 from imgcls.config.training_options import TrainingOptions
 from imgcls.models.registry import CHECKPOINTS

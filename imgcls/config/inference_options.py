@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from imgcls.config.data_options import option
+from imgcls.config.fields import option
 from imgcls.errors import OptionError, shorten
 
 OPTIONAL_FILES = ("export", "report")  # what of a run goes to the Hub only when asked for
@@ -153,3 +153,39 @@ class PushOptions:
         unknown = set(self.include or ()) - set(OPTIONAL_FILES)
         if unknown:
             raise OptionError(f"Expected --include {' or '.join(OPTIONAL_FILES)}, got {shorten(unknown)}.")
+
+
+@dataclass
+class RecommendOptions:
+    """What a model is recommended for."""
+
+    _argument_group_name = "recommendation"
+
+    priority: Literal["accuracy", "training_speed", "size", "edge"] = option("accuracy", "what matters most")
+    use_case: Literal["medical", "product", "realtime", "general"] = option("general", "what the model is for")
+    device: Literal["auto", "cpu", "gpu", "edge"] = option(
+        "auto", "where the model will run (auto: this machine's kind)"
+    )
+    measure: str | None = field(
+        default=None,
+        metadata={
+            "nargs": "*",
+            "help": "measure these models (names, Hub ids or folders; none given: all eight) on the images and this "
+            "machine, instead of going by rules",
+        },
+    )
+    json: bool = option(False, "print JSON instead of a table")
+    seed: int = option(42, "of the split and of cross-validation")
+    traceback: bool = option(False, "show the whole traceback of an error")
+
+
+@dataclass
+class CheckOptions:
+    """What to do with what is found."""
+
+    _argument_group_name = "check"
+
+    output_dir: str | None = option(
+        None, "where check.json, check.html and exclude.csv go (default: runs/<data>-check)"
+    )
+    traceback: bool = option(False, "show the whole traceback of an error")

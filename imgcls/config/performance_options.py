@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from imgcls.config.data_options import option
+from imgcls.config.fields import option
 from imgcls.errors import OptionError
 
 

@@ -12,7 +12,7 @@ from transformers.integrations import get_available_reporting_integrations
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.trainer_utils import HubStrategy
 
-from imgcls.config.data_options import option
+from imgcls.config.fields import option
 from imgcls.errors import OptionError, nearest
 
 # Training options that the short help lists, in our words where transformers' own are long.

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from imgcls.config.data_options import AugmentOptions
+from imgcls.config.model_options import AugmentOptions
 from imgcls.errors import OptionError
 
 

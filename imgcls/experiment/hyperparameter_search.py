@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import nn
 
-from imgcls.config.data_options import TuneOptions
+from imgcls.config.model_options import TuneOptions
 from imgcls.config.training_options import TrainingOptions
 from imgcls.errors import LaunchError, ModelError, OptionError
 from imgcls.experiment.setup import TrainingSetup

@@ -12,7 +12,8 @@ from accelerate.utils.memory import clear_device_cache
 from transformers import TrainerCallback
 from transformers.trainer_utils import HubStrategy
 
-from imgcls.config.data_options import AugmentOptions, DataOptions, ModelOptions, TuneOptions
+from imgcls.config.data_options import DataOptions
+from imgcls.config.model_options import AugmentOptions, ModelOptions, TuneOptions
 from imgcls.config.training_options import TrainingOptions
 from imgcls.data.dataset import DatasetSplits
 from imgcls.errors import LaunchError, OptionError

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from imgcls.config import recipes
-from imgcls.config.data_options import AugmentOptions, DataOptions, ModelOptions, TuneOptions
+from imgcls.config.data_options import DataOptions
+from imgcls.config.model_options import AugmentOptions, ModelOptions, TuneOptions
 from imgcls.config.performance_options import PerformanceOptions
 from imgcls.config.training_options import TrainingOptions
 from imgcls.data import decoding

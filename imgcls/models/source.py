@@ -9,7 +9,7 @@ from pathlib import Path
 from huggingface_hub import errors as hub_errors
 from huggingface_hub import snapshot_download, try_to_load_from_cache
 
-from imgcls.config.data_options import ModelOptions
+from imgcls.config.model_options import ModelOptions
 from imgcls.errors import ModelError
 from imgcls.models import registry
 from imgcls.storage import run_folder

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from imgcls.config import recipes
-from imgcls.config.data_options import AugmentOptions
+from imgcls.config.model_options import AugmentOptions
 from imgcls.data.dataset import DatasetSplits
 from imgcls.dataloading.augmentation import DeviceAugmentation, make_augmentation_plan
 from imgcls.dataloading.image_datasets import EvaluationDataset, TrainingDataset, collate

@@ -5,7 +5,9 @@ import errno
 import pytest
 
 from imgcls.config import parser
-from imgcls.config.data_options import DataOptions, ModelOptions, RunOptions
+from imgcls.config.data_options import DataOptions
+from imgcls.config.fields import RunOptions
+from imgcls.config.model_options import ModelOptions
 from imgcls.config.training_options import TrainingOptions
 from imgcls.errors import FolderError, OptionError
 

@@ -12,7 +12,7 @@ from drawings import photo
 from PIL import Image
 from transformers import AutoImageProcessor
 
-from imgcls.config.data_options import AugmentOptions
+from imgcls.config.model_options import AugmentOptions
 from imgcls.data import decoding
 from imgcls.dataloading.augmentation import (
     PARAMS_PER_IMAGE,

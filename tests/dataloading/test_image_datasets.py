@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from imgcls.audit import audit
 from imgcls.config import recipes
-from imgcls.config.data_options import AugmentOptions
+from imgcls.config.model_options import AugmentOptions
 from imgcls.data import decoding
 from imgcls.data.listing import ImageFile
 from imgcls.dataloading import image_datasets, random_params
