@@ -27,22 +27,22 @@ def main() -> int:
     import torch
 
     from imgcls.audit import screening
-    from imgcls.data import dataset
+    from imgcls.data import dataset, splits
     from imgcls.models import registry
-    from imgcls.probing import model_choice
+    from imgcls.probing import model_choice, model_rules
     from imgcls.system import hardware
 
     data, asked = (given.make(kind) for kind in kinds)
     hardware.configure_process()
     device = torch.device(hardware.accelerator() or "cpu")
     kind = asked.device if asked.device != "auto" else "cpu" if device.type == "cpu" else "gpu"
-    wish = model_choice.ModelRequest(asked.priority, asked.use_case, kind)
+    wish = model_rules.ModelRequest(asked.priority, asked.use_case, kind)
 
     images = dataset.open_images(data)
     screened = screening.screen_images(images, data, show_progress=True)
-    division = dataset.make_splits(images, screened.excluded, data, asked.seed, screened.groups)
+    division = splits.make_splits(images, screened.excluded, data, asked.seed, screened.groups)
     if asked.measure is None:
-        advice = model_choice.recommend_by_rules(wish, len(division.rows["train"]))[:SHOWN]
+        advice = model_rules.recommend_by_rules(wish, len(division.rows["train"]))[:SHOWN]
         rows = [model_choice.recommendation_text(entry, division, device) for entry in advice]
         found = {"pick": rows[0]["model"], "models": rows}
     else:

@@ -28,10 +28,11 @@ def main() -> int:
     parser.configure_logging()
 
     from imgcls.audit import screening
-    from imgcls.data import dataset
+    from imgcls.data import dataset, splits
     from imgcls.dataloading import image_datasets
     from imgcls.experiment import hub_push, run, summary
-    from imgcls.experiment.setup import TrainingSetup, choose_aspect, resolve_mode
+    from imgcls.experiment.modes import choose_aspect, resolve_mode
+    from imgcls.experiment.setup import TrainingSetup
     from imgcls.models.source import fetch_for_training, resolve_model
     from imgcls.storage import pixel_location
     from imgcls.storage.run_folder import RunFolder
@@ -62,7 +63,7 @@ def main() -> int:
         screened = screening.screen_images(
             images, data, image_datasets.caching_thumbnails(kept, images.keys), show_progress=args.should_log
         )
-    division = dataset.make_splits(images, screened.excluded, data, args.seed, screened.groups)
+    division = splits.make_splits(images, screened.excluded, data, args.seed, screened.groups)
 
     # The model's files, and every option that was not given.
     if origin is None:
@@ -103,7 +104,7 @@ def measured_best(division, folder, args, fresh: bool) -> str:
 def follow_recipe(given, args, wanted, tune, augment, origin, division, mode: str, is_demo: bool) -> None:
     """Set every hyper-parameter that was not given, and say why."""
     from imgcls.config import recipes
-    from imgcls.experiment.setup import uses_smaller_input
+    from imgcls.experiment.modes import uses_smaller_input
     from imgcls.models import model_config
     from imgcls.system import hardware
 

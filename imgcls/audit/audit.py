@@ -17,7 +17,7 @@ from tqdm import tqdm
 from imgcls.audit import grouping, near_duplicates
 from imgcls.audit.image_stats import RECORD, THUMB_PX, VERSION, inspect_images
 from imgcls.data.listing import ImageFile
-from imgcls.storage import array_cache
+from imgcls.storage import array_cache, inspection_cache
 from imgcls.system import cpu
 
 CHUNK = 32  # images that a thread inspects at a time
@@ -140,7 +140,7 @@ def run_audit(
     dropped: see `Audit`. seen: see `inspect`, with the image's position. What the operating system refused (too
     many open files, no permission) is not kept: it may be over.
     """
-    kept = array_cache.InspectionCache(f"{VERSION} {hashlib.sha256(repr(RECORD).encode()).hexdigest()[:8]}")
+    kept = inspection_cache.InspectionCache(f"{VERSION} {hashlib.sha256(repr(RECORD).encode()).hexdigest()[:8]}")
     records = np.zeros(len(keys), RECORD)
     reasons: list[str | None] = [None] * len(keys)
     known = np.zeros(len(keys), bool)

@@ -40,10 +40,10 @@ class HubDestination:
 
     def callbacks(self, trainer: ImageTrainer) -> list[TrainerCallback]:
         """What takes part in a training for this destination."""
-        from imgcls.experiment import run_results  # with what only its pages need: not for those who do not push
+        from imgcls.training import model_saving  # with what only its pages need: not for those who do not push
 
         return (
-            [PushEverySave(self.repo, lambda folder: run_results.write_model(trainer, folder))]
+            [PushEverySave(self.repo, lambda folder: model_saving.write_model(trainer, folder))]
             if self.every_save
             else []
         )

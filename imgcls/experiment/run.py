@@ -15,7 +15,7 @@ from transformers.trainer_utils import HubStrategy
 from imgcls.config.data_options import DataOptions
 from imgcls.config.model_options import AugmentOptions, ModelOptions, TuneOptions
 from imgcls.config.training_options import TrainingOptions
-from imgcls.data.dataset import DatasetSplits
+from imgcls.data.splits import DatasetSplits
 from imgcls.errors import LaunchError, OptionError
 from imgcls.evaluation.metrics import compute_metrics
 from imgcls.experiment import hyperparameter_search, weight_selection

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-import copy
 import logging
-import shutil
-import tempfile
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
-from peft import PeftModel
 from scipy.special import softmax
 
-from imgcls.data.dataset import DatasetSplits
+from imgcls.data.splits import DatasetSplits
 from imgcls.dataloading.image_datasets import EvaluationDataset
 from imgcls.evaluation import calibration, diagnosis
 from imgcls.evaluation.metrics import compute_metrics
 from imgcls.hub import publish
-from imgcls.models import inference, lora
+from imgcls.models import inference
 from imgcls.report import report_data
 from imgcls.storage import run_folder
 from imgcls.storage.pixel_cache import PixelCache
 from imgcls.system import provenance
 from imgcls.training.callbacks import StopwatchCallback
+from imgcls.training.model_saving import save_model
 from imgcls.training.trainer import ImageTrainer
 
 log = logging.getLogger(__name__)
@@ -90,39 +84,6 @@ def write_results(
     run.drop_checkpoints()
     if page:
         publish.write_model_card(run)
-
-
-def save_model(trainer: ImageTrainer, run: run_folder.RunFolder) -> None:
-    """Model and image processor in the run's root, each file whole or not at all; a LoRA run's adapter beside them."""
-    trained = trainer.unwrapped()  # the network's own forward again, where mixed precision had wrapped it
-    network = trainer.classifier.network
-    if isinstance(trained, PeftModel):
-        _write_beside(run / run_folder.ADAPTER, lambda folder: lora.save_adapter(trained, folder), run)
-        network = lora.merge_adapter(trained)
-    _write_beside(run.path, network.save_pretrained, run)
-    if not hasattr(trainer.classifier.processor, "data_config"):  # timm's stands in config.json
-        _write_beside(run.path, trainer.classifier.processor.save_pretrained, run)
-
-
-def write_model(trainer: ImageTrainer, folder: Path) -> None:
-    """Model and image processor as they are amid a training, which goes on as if nothing had been asked."""
-    trained = trainer.unwrapped()
-    with trainer.average.in_place() if trainer.average else contextlib.nullcontext():
-        is_adapter = isinstance(trained, PeftModel)
-        network = lora.merge_adapter(copy.deepcopy(trained)) if is_adapter else trainer.classifier.network
-        network.save_pretrained(folder)
-    if not hasattr(trainer.classifier.processor, "data_config"):
-        trainer.classifier.processor.save_pretrained(folder)
-
-
-def _write_beside(folder: Path, write: Callable[[str], None], run: run_folder.RunFolder) -> None:
-    """Let `write_results` fill a folder of its own, then move its files, each whole, to where they belong."""
-    with tempfile.TemporaryDirectory(dir=run.path, prefix=".model.") as beside:
-        write(beside)
-        folder.mkdir(exist_ok=True)
-        for file in sorted(Path(beside).iterdir()):
-            shutil.copymode(run / run_folder.OPTIONS, file)  # safetensors writes files for the owner only
-            file.replace(folder / file.name)
 
 
 def _predictions(logits: dict[str, np.ndarray], division: DatasetSplits):

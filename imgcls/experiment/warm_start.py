@@ -13,13 +13,13 @@ from imgcls.config.model_options import AugmentOptions, ModelOptions, TuneOption
 from imgcls.config.performance_options import PerformanceOptions
 from imgcls.config.training_options import TrainingOptions
 from imgcls.data import decoding
-from imgcls.data.dataset import DatasetSplits
+from imgcls.data.splits import DatasetSplits
 from imgcls.dataloading.augmentation import PLANS
 from imgcls.dataloading.image_datasets import EIGHTHS
 from imgcls.models import model_config
 from imgcls.models.input_size import InputFormat
 from imgcls.models.source import ModelSource
-from imgcls.probing import features, linear_probe
+from imgcls.probing import features, input_choice, linear_probe
 from imgcls.storage.pixel_cache import PixelCache
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ def prepare_warm_start(
     chooses = mode != "full" and tune.tune == "auto"
     image_px = wanted.image_px or model_config.checkpoint_input_size(source)
     if chooses and wanted.image_px is None:
-        image_px = recipes.input_px(family, image_px, features.median_short_side(division.rows["train"], args.seed))
+        image_px = recipes.input_px(family, image_px, input_choice.median_short_side(division.rows["train"], args.seed))
     crops = recipes.train_px(family, image_px)
     train_px = augment.train_px or crops.value
     share = (PLANS[augment.augment or "none"].crop_share or features.VIEWS.crop_share)[0]
@@ -106,12 +106,14 @@ def _sees_photos_once(mode: str, data: DataOptions, tune: TuneOptions) -> bool:
 def _is_decoded(division: DatasetSplits, short_px: int, seed: int) -> bool:
     """Whether most photos are so large that the check keeps JPEGs as small as these, decoded."""
     least = max(EIGHTHS[0], decoding.SCALED_DECODE_MARGIN * short_px)
-    return 8 * least <= features.median_short_side(division.rows["train"], seed) <= 8 * EIGHTHS[1]
+    return 8 * least <= input_choice.median_short_side(division.rows["train"], seed) <= 8 * EIGHTHS[1]
 
 
 def _choose_input(extractor: features.FeatureExtractor, wanted: ModelOptions, args: TrainingOptions) -> None:
     balanced = args.class_weights == "balanced"
-    chosen = features.choose_input(extractor, wanted.image_px, wanted.fixed_aspect, balanced=balanced, seed=args.seed)
+    chosen = input_choice.choose_input(
+        extractor, wanted.image_px, wanted.fixed_aspect, balanced=balanced, seed=args.seed
+    )
     wanted.image_px, wanted.aspect = chosen.image_px, chosen.aspect or "auto"
     log.info("input: %s", chosen)
 

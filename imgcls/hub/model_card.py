@@ -14,7 +14,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from imgcls.hub import card_sections
 from imgcls.hub.markdown import bullet_list, code, escape
 from imgcls.hub.run_profile import RunProfile
-from imgcls.storage import run_folder
+from imgcls.storage import atomic_file, run_folder
 
 LIBRARIES = {"timm_wrapper": "timm"}  # by model type; all others are transformers' own
 CURED = ("unreadable", "exact_duplicate", "near_duplicate", "label_conflict", "leak")  # left out, or kept together
@@ -163,7 +163,7 @@ def _details(of: RunProfile) -> str:
         "Trained from": _origin(of),
         "Input": of.view,
         "Output": f"logits of {len(of.classes)} classes, named in `config.json`",
-        "Size": f"{of.parameters / 1e6:.1f} M parameters, {run_folder.format_bytes(of.weight_bytes)}",
+        "Size": f"{of.parameters / 1e6:.1f} M parameters, {atomic_file.format_bytes(of.weight_bytes)}",
         "License": of.license or "not stated",
         "Language": "none; classes are called as their folders were",
         "Made": made,

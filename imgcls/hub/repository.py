@@ -22,7 +22,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from imgcls.errors import HubError, shorten
 from imgcls.hub import upload_process
-from imgcls.storage import run_folder
+from imgcls.storage import atomic_file
 from imgcls.system import network
 
 log = logging.getLogger(__name__)
@@ -111,7 +111,7 @@ def upload_files(repo: Repo, files: Mapping[str, Path], message: str, again: str
         if Path(file).suffix in TEXTS and repo.token.encode() in Path(file).read_bytes():
             raise HubError(f"Expected {name} without the Hub token, got it in {file}. Take it out and push again.")
     size = sum(Path(file).stat().st_size for file in files.values())
-    log.info("push: %d files, %s, to %s", len(files), run_folder.format_bytes(size), repo.url)
+    log.info("push: %d files, %s, to %s", len(files), atomic_file.format_bytes(size), repo.url)
     order = {
         "repo_id": repo.repo_id, "kind": repo.kind, "token": repo.token, "message": message,
         "files": {name: str(file) for name, file in files.items()}, "own": list(own),
@@ -245,9 +245,9 @@ def _watch(child: subprocess.Popen, size: int) -> str | None:
         if now - last > STALLED_S:
             return f"nothing was sent for {now - last:.0f} s"
         if now - start > STALLED_S + size / SLOWEST:
-            return f"{run_folder.format_bytes(size)} are not there after {now - start:.0f} s"
+            return f"{atomic_file.format_bytes(size)} are not there after {now - start:.0f} s"
         if now - said > SAY_S:
-            log.info("push: %.0f s, %s left this machine", now - start, run_folder.format_bytes(sent - began))
+            log.info("push: %.0f s, %s left this machine", now - start, atomic_file.format_bytes(sent - began))
             said = now
 
 

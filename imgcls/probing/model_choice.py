@@ -13,7 +13,7 @@ import torch
 
 from imgcls.config import recipes
 from imgcls.config.model_options import AugmentOptions
-from imgcls.data.dataset import DatasetSplits
+from imgcls.data.splits import DatasetSplits
 from imgcls.dataloading.augmentation import DeviceAugmentation, make_augmentation_plan
 from imgcls.dataloading.image_datasets import EvaluationDataset, TrainingDataset, collate
 from imgcls.errors import ImgclsError, ModelError, shorten
@@ -21,30 +21,12 @@ from imgcls.evaluation.intervals import significant_margin, wilson_interval
 from imgcls.models import classifier, source, step_timing
 from imgcls.models.losses import ClassificationLoss
 from imgcls.models.registry import CHECKPOINTS
-from imgcls.probing import features
+from imgcls.probing import backbone, features, input_choice
+from imgcls.probing.model_rules import Recommendation
 from imgcls.storage import run_folder
 
 log = logging.getLogger(__name__)
 
-# The guide's choices, best first.
-BY_PRIORITY = {
-    "accuracy": ("vit-large", "resnet-101", "efficientnet-b0"),
-    "training_speed": ("resnet-18", "mobilenetv3-small", "vit-small-msn"),
-    "size": ("mobilenetv3-small", "resnet-18", "efficientnet-b0"),
-    "edge": ("mobilenetv3-small", "efficientnet-b0", "resnet-18"),
-}
-BY_USE_CASE = {
-    "medical": ("vit-large", "resnet-101"),
-    "product": ("efficientnet-b0", "resnet-50"),
-    "realtime": ("resnet-18", "mobilenetv3-small"),
-    "general": ("resnet-50", "vit-base", "efficientnet-b0"),
-}
-BY_SIZE = {
-    "small": ("resnet-18", "mobilenetv3-small"),
-    "medium": ("resnet-50", "efficientnet-b0"),
-    "large": ("vit-base", "vit-large"),
-}
-SLOW_ON_CPU = {"vit-large": 40, "vit-base": 12, "resnet-101": 6}  # times resnet-18's arithmetic, rounded
 LATENCY_IMAGES = 10
 BATCH = 16
 COST = {  # what decides between models of like accuracy, the lower the better
@@ -54,50 +36,6 @@ COST = {  # what decides between models of like accuracy, the lower the better
     "edge": lambda m: m.latency_ms,
 }
 GIVEN_UP = 0.05  # accuracy that training speed, size and edge may cost at most
-
-
-@dataclass(frozen=True)
-class ModelRequest:
-    """What the owner wants. priority: a key of BY_PRIORITY. use_case: of BY_USE_CASE. device: "cpu", "gpu", "edge"."""
-
-    priority: str = "accuracy"
-    use_case: str = "general"
-    device: str = "cpu"
-
-
-@dataclass
-class Recommendation:
-    """One model with its reasons; `points` order the models."""
-
-    model: str
-    points: int = 0
-    reasons: list[str] = field(default_factory=list)
-    image_px: int = 224
-
-
-def recommend_by_rules(wish: ModelRequest, images: int) -> list[Recommendation]:
-    """The eight models, best first, by the guide's rules: priority, then use case, then the size of the set."""
-    size = recipes.dataset_size(images)
-    found = {name: Recommendation(name, image_px=CHECKPOINTS[name].image_px) for name in CHECKPOINTS}
-    edge_first = wish.use_case == "realtime" and wish.device == "edge"
-    use_case = BY_USE_CASE[wish.use_case][:: -1 if edge_first else 1]
-    for weight, names, why in (
-        (4, BY_PRIORITY[wish.priority], f"{wish.priority.replace('_', ' ')} comes first"),
-        (3, use_case, f"use case {wish.use_case}"),
-        (2, BY_SIZE[size], f"{size} set of {images:,} images"),
-    ):
-        for place, name in enumerate(names):
-            found[name].points += weight * (len(names) - place)
-            found[name].reasons.append(why)
-    for name, times in SLOW_ON_CPU.items():
-        if wish.device != "gpu":
-            found[name].points -= times
-            found[name].reasons.append(f"{times} times the work of resnet-18, and no GPU")
-    if wish.use_case == "medical":
-        for advice in found.values():
-            advice.image_px = 384
-            advice.reasons.append("fine structures: higher resolution; judge by macro F1")
-    return sorted(found.values(), key=lambda advice: -advice.points)
 
 
 def recommendation_text(advice: Recommendation, division: DatasetSplits, device: torch.device) -> dict:
@@ -180,8 +118,8 @@ def measure_models(
         try:
             origin = source.fetch_model(source.resolve_model(name))
             extractor = features.FeatureExtractor(origin, division, device=device, batch=BATCH)
-            shown = features.choose_input(extractor, None, None, balanced=False, seed=seed)
-            fitted = extractor.probe(shown, features.COMPARED_IMAGES, balanced=False, seed=seed)
+            shown = input_choice.choose_input(extractor, None, None, balanced=False, seed=seed)
+            fitted = extractor.probe(shown, input_choice.COMPARED_IMAGES, balanced=False, seed=seed)
         except ImgclsError as error:
             log.warning("%s is left out: %s", name, error)
             continue
@@ -242,7 +180,7 @@ def best_model(
 
 
 def _pace(
-    built: classifier.Classifier | features.Backbone, division: DatasetSplits, device: torch.device
+    built: classifier.Classifier | backbone.Backbone, division: DatasetSplits, device: torch.device
 ) -> step_timing.StepTime:
     """Seconds an image takes in training and in evaluation."""
     plan = make_augmentation_plan(AugmentOptions(augment="standard", flip="horizontal"))
@@ -259,7 +197,7 @@ def _pace(
     return step_timing.time_full_batch(pace, built.network, step, train, BATCH, device)
 
 
-def _latency_ms(built: features.Backbone, division: DatasetSplits, device: torch.device) -> float:
+def _latency_ms(built: backbone.Backbone, division: DatasetSplits, device: torch.device) -> float:
     """Median milliseconds from a file to its logits, one image at a time."""
     view = EvaluationDataset(division.rows["train"], built.processor)
     built.network.eval()
@@ -272,7 +210,7 @@ def _latency_ms(built: features.Backbone, division: DatasetSplits, device: torch
     return 1000 * statistics.median(times[1:])  # the first warms up
 
 
-def _memory_mb(built: features.Backbone) -> float:
+def _memory_mb(built: backbone.Backbone) -> float:
     """Memory of a training step of BATCH images: weights, gradients, AdamW's two moments, and what backward needs."""
     kept: dict[int, int] = {}
 

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from torch import nn
 
-from imgcls.data.dataset import DatasetSplits, image_source
+from imgcls.data.dataset import image_source
+from imgcls.data.splits import DatasetSplits
 from imgcls.evaluation import diagnosis, label_errors
 from imgcls.evaluation.calibration import probabilities
 from imgcls.evaluation.evaluate import EvaluatedModel

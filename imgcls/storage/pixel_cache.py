@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch.utils.data import get_worker_info
 
-from imgcls.storage import array_cache, run_folder
+from imgcls.storage import array_cache, atomic_file
 from imgcls.system import cpu
 
 log = logging.getLogger(__name__)
@@ -203,7 +203,7 @@ class PixelCache:
             try:
                 if not self._has_room(pixels.nbytes):
                     if is_needed:
-                        self._stop(f"{run_folder.format_bytes(self.most_bytes)} are full (--cache_gb)")
+                        self._stop(f"{atomic_file.format_bytes(self.most_bytes)} are full (--cache_gb)")
                     return
                 with open(self._pack, "ab") as pack:
                     place = PackEntry(self._pack, pack.tell(), pixels.shape, _sum(pixels))

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 
 from imgcls.errors import OptionError
-from imgcls.storage import array_cache, run_folder
+from imgcls.storage import array_cache, atomic_file
 from imgcls.storage.pixel_cache import PixelCache
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ def open_pixel_cache(kind: str, gigabytes: float | None = None) -> PixelCache:
             room = round(DISK_SHARE * (free + held)) if wanted is None else min(wanted, free + held)
             if kind == "disk" or wanted is not None or room >= LEAST_BYTES:
                 return PixelCache(place, room)
-            reason = f"{place} has {run_folder.format_bytes(free)} free"
+            reason = f"{place} has {atomic_file.format_bytes(free)} free"
         except OSError as error:
             reason = f"{place}: {error.strerror}"
             if kind == "disk":
@@ -102,4 +102,4 @@ def clear_cache() -> None:
     for kind in kinds:
         shutil.rmtree(place / kind, ignore_errors=True)
     (place / "inspections.sqlite").unlink(missing_ok=True)
-    log.info("cache: %s removed from %s", run_folder.format_bytes(count), place)
+    log.info("cache: %s removed from %s", atomic_file.format_bytes(count), place)

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import fnmatch
 import io
 import json
 import math
-import os
 import shutil
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 import yaml
 
 from imgcls.errors import RunError, shorten
+from imgcls.storage.atomic_file import atomic_write, format_bytes
 
 OPTIONS = "options.yaml"
 SPLIT = "split.csv"
@@ -68,28 +67,6 @@ EXCLUDE_COLUMNS = ("path", "reason")
 PREDICTION_COLUMNS = ("path", "split", "label", "predicted", "confidence", "correct")
 DIFFERENCE_COLUMNS = ("path", "label", "first", "second")
 SUSPECT_COLUMNS = ("path", "label", "suggested", "score")
-
-
-@contextlib.contextmanager
-def atomic_write(path: Path) -> Iterator[io.BufferedWriter]:
-    """Open a file that appears under `path` only when the block ends well; after an error nothing is left."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(beside, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def format_bytes(count: float) -> str:
-    """Bytes for people: 3 kB, 57 MB, 1.2 GB."""
-    if count < 1e6:
-        return f"{count / 1e3:.0f} kB"
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
 def _finite(content):

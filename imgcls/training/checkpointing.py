@@ -12,7 +12,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from imgcls.errors import RunError
 from imgcls.models.source import ModelSource
-from imgcls.storage import run_folder
+from imgcls.storage import atomic_file, run_folder
 from imgcls.system import hardware
 from imgcls.training.cuda_graph import CapturingTrainer
 from imgcls.training.ema import EmaCallback
@@ -66,7 +66,7 @@ class CheckpointingTrainer(CapturingTrainer):
             needed, free = 12 * self.model.num_parameters(), shutil.disk_usage(self.run.path).free
             if free > 1.1 * needed:
                 raise
-            needed, free = run_folder.format_bytes(needed), run_folder.format_bytes(free)
+            needed, free = atomic_file.format_bytes(needed), atomic_file.format_bytes(free)
             room = f"{needed} for a checkpoint in {folder}, got {free} free"
             raise RunError(
                 f"Expected {room}. Make room and give the same command again: it goes on from the last checkpoint."

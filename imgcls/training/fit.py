@@ -19,7 +19,7 @@ from imgcls.config.training_options import TrainingOptions
 from imgcls.errors import LaunchError, ModelError
 from imgcls.evaluation import diagnosis
 from imgcls.models.step_timing import StepTime
-from imgcls.storage import run_folder
+from imgcls.storage import atomic_file, run_folder
 from imgcls.system import hardware
 from imgcls.training import acceleration
 from imgcls.training.trainer import ImageTrainer
@@ -110,7 +110,7 @@ def _relocated_state(checkpoint: Path, run: run_folder.RunFolder) -> TrainerStat
     if state.best_global_step:
         best = run / run_folder.CHECKPOINTS / f"{PREFIX_CHECKPOINT_DIR}-{state.best_global_step}"
         state.best_model_checkpoint = str(best)
-        with run_folder.atomic_write(file) as out:
+        with atomic_file.atomic_write(file) as out:
             out.write((json.dumps({**json.loads(file.read_text()), "best_model_checkpoint": str(best)})).encode())
     return state
 

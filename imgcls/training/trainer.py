@@ -27,7 +27,7 @@ from imgcls.evaluation.metrics import ImageClassification
 from imgcls.models import losses, param_groups
 from imgcls.models.classifier import Classifier, memory_layout
 from imgcls.models.step_timing import StepTime, time_full_batch, time_step
-from imgcls.storage import run_folder
+from imgcls.storage import atomic_file, run_folder
 from imgcls.system import hardware
 from imgcls.training import diagnosis_callback
 from imgcls.training.callbacks import (
@@ -181,7 +181,7 @@ class ImageTrainer(CheckpointingTrainer):
         self._dealt = (with_own_generator(self.accelerator.prepare(loader)), self.sampler)
         log.info(
             "photos: %d on the accelerator, %s, in %.1f s: nothing else of them crosses the bus",
-            len(view), run_folder.format_bytes(view.bytes), time.monotonic() - started,
+            len(view), atomic_file.format_bytes(view.bytes), time.monotonic() - started,
         )  # fmt: skip
 
     def _crops(self, indices: torch.Tensor, boxes: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from imgcls.config.data_options import DataOptions
-from imgcls.data import dataset
+from imgcls.data import dataset, splits
 from imgcls.errors import FolderError
 from imgcls.experiment import run
 from imgcls.storage.run_folder import RunFolder
@@ -26,7 +26,7 @@ def command(resnet, shapes, tmp_path):
 
 def test_each_image_is_in_the_test_of_one_fold_and_in_no_other_part_of_it(shapes):
     options = DataOptions(data=str(shapes), test_fraction=0.2)
-    division = dataset.make_splits(dataset.open_images(options), {}, options, 0)
+    division = splits.make_splits(dataset.open_images(options), {}, options, 0)
     pool = {*division.paths["train"], *division.paths["validation"]}
     folds = list(division.folds(3, 0.2, seed=0))
     assert sorted(path for fold in folds for path in fold.paths["test"]) == sorted(pool)
@@ -78,10 +78,10 @@ def test_a_stopped_cross_validation_goes_on(train, command, monkeypatch):
 
 def test_folds_need_two_images_a_class(shapes):
     options = DataOptions(data=str(shapes))
-    whole = dataset.make_splits(dataset.open_images(options), {}, options, 0)
+    whole = splits.make_splits(dataset.open_images(options), {}, options, 0)
     labels = whole.rows["train"]["label"]
     at = [i for i, label in enumerate(labels) if label or i == labels.index(0)]  # one circle, all of the others
-    lone = dataset.DatasetSplits(
+    lone = splits.DatasetSplits(
         whole.classes,
         {"train": whole.rows["train"].select(at)},
         {"train": [whole.paths["train"][i] for i in at]},

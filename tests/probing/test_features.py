@@ -7,16 +7,17 @@ from drawings import photo
 from PIL import Image
 
 from imgcls.config.data_options import DataOptions
-from imgcls.data import dataset
+from imgcls.data import dataset, splits
 from imgcls.data.location import read_listing
+from imgcls.dataloading import feature_dataset
 from imgcls.models import classifier, inference, source
 from imgcls.models.input_size import InputFormat
-from imgcls.probing import features
+from imgcls.probing import backbone, features, input_choice
 
 
 def division_of(folder):
     listing = read_listing(folder)
-    return dataset.make_splits(dataset.load_listing(listing, "data"), {}, DataOptions(), seed=0)
+    return splits.make_splits(dataset.load_listing(listing, "data"), {}, DataOptions(), seed=0)
 
 
 @pytest.fixture
@@ -72,18 +73,18 @@ def test_the_whole_photo_is_taken_where_the_edge_tells(resnet, tmp_path, telling
     extractor = features.FeatureExtractor(
         source.resolve_model(str(resnet)), division, device=torch.device("cpu"), batch=8
     )
-    chosen = features.choose_input(extractor, 64, None, balanced=False, seed=0)
+    chosen = input_choice.choose_input(extractor, 64, None, balanced=False, seed=0)
     assert chosen.image_px == 64
     assert chosen.aspect == aspect or aspect is None
 
 
 def test_what_is_fixed_is_not_tried(extractor, monkeypatch):
     monkeypatch.setattr(features.probe, "fit", lambda *a, **k: pytest.fail("nothing is open"))
-    assert features.choose_input(extractor, 64, "whole", balanced=False, seed=0) == InputFormat(64, "whole")
+    assert input_choice.choose_input(extractor, 64, "whole", balanced=False, seed=0) == InputFormat(64, "whole")
 
 
 def test_kept_features_as_samples():
-    view = features.FeatureDataset(np.stack([np.eye(3), 2 * np.eye(3)]).astype(np.float32), [2, 0, 1])
+    view = feature_dataset.FeatureDataset(np.stack([np.eye(3), 2 * np.eye(3)]).astype(np.float32), [2, 0, 1])
     assert view[1]["labels"] == view[7, 1, True]["labels"] == 0
     assert view[7, 1, False]["labels"] == features.PADDING_LABEL
     assert torch.equal(view[6, 2, True]["pixel_values"], torch.tensor([0.0, 0.0, 1.0]))
@@ -98,7 +99,9 @@ def test_views_differ_and_are_the_same_again(extractor):
     assert not np.array_equal(one, two)
     rows = extractor.division.rows["train"].select([0, 1, 2])
     training = features.TrainingView(rows, built.processor, features.VIEWS, built.image_px, 5)
-    np.testing.assert_array_equal(extractor._compute(built, features.AugmentedImageDataset(training, 2), False), two)
+    np.testing.assert_array_equal(
+        extractor._compute(built, feature_dataset.AugmentedImageDataset(training, 2), False), two
+    )
 
 
 class Timed(torch.nn.Module):
@@ -134,7 +137,7 @@ def test_bf16_is_taken_where_it_is_faster_and_the_same(monkeypatch, seconds, err
     monkeypatch.setattr(features.time, "perf_counter", network.clock)
     monkeypatch.setattr(features.model, "head_of", lambda network: network.classifier)
     threads = torch.get_num_threads()
-    assert features._gain_of_bf16(network, torch.zeros(8, 3, 4, 4)) == pytest.approx(gain)
+    assert backbone._gain_of_bf16(network, torch.zeros(8, 3, 4, 4)) == pytest.approx(gain)
     assert network.passes <= 6
     assert torch.get_num_threads() == threads
     assert not network.classifier._forward_pre_hooks

@@ -9,8 +9,9 @@ import torch
 from commands import TRAIN
 
 from imgcls.models.step_timing import StepTime
-from imgcls.probing import model_choice
-from imgcls.probing.model_choice import MeasuredModel, ModelRequest, pick_model, recommend_by_rules
+from imgcls.probing import model_choice, model_rules
+from imgcls.probing.model_choice import MeasuredModel, pick_model
+from imgcls.probing.model_rules import ModelRequest, recommend_by_rules
 
 RECOMMEND = TRAIN.with_name("recommend.py")
 
@@ -78,7 +79,7 @@ def test_the_network_that_is_timed_is_where_its_images_go(monkeypatch):
         return StepTime(1, 0.1, 0.1)
 
     monkeypatch.setattr(model_choice, "_pace", pace)
-    model_choice.recommendation_text(model_choice.Recommendation("resnet-18"), division, torch.device("meta"))
+    model_choice.recommendation_text(model_rules.Recommendation("resnet-18"), division, torch.device("meta"))
     assert timed == [torch.device("meta")]
 
 
@@ -114,8 +115,8 @@ def test_rubbish_is_refused_in_a_line(launch, tmp_path):
 
 def test_rules_name_known_models():
     lists = (
-        *model_choice.BY_PRIORITY.values(),
-        *model_choice.BY_USE_CASE.values(),
-        *model_choice.BY_SIZE.values(),
+        *model_rules.BY_PRIORITY.values(),
+        *model_rules.BY_USE_CASE.values(),
+        *model_rules.BY_SIZE.values(),
     )
     assert {name for names in lists for name in names} <= set(model_choice.CHECKPOINTS)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from imgcls.storage.array_cache import InspectionCache
+from imgcls.storage.inspection_cache import InspectionCache
 
 
 @pytest.fixture(autouse=True)

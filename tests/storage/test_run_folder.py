@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from imgcls.errors import RunError
-from imgcls.storage import run_folder
+from imgcls.storage import atomic_file, run_folder
 from imgcls.storage.run_folder import RunFolder
 
 OPTIONS = {"model": "resnet-18", "learning_rate": 0.1, "logging_steps": 0.02}
@@ -26,11 +26,11 @@ def claim(run, options=None, split=None, fresh=False):
 
 def test_a_file_is_whole_or_not_there(tmp_path):
     path = tmp_path / "deep" / "file"
-    with contextlib.suppress(ZeroDivisionError), run_folder.atomic_write(path) as file:
+    with contextlib.suppress(ZeroDivisionError), atomic_file.atomic_write(path) as file:
         file.write(b"half")
         raise ZeroDivisionError
     assert not path.exists()
-    with run_folder.atomic_write(path) as file:
+    with atomic_file.atomic_write(path) as file:
         file.write(b"whole")
     assert [p.name for p in path.parent.iterdir()] == ["file"]
 
