@@ -18,7 +18,7 @@ from imgcls.models import inference
 from imgcls.models.input_size import InputFormat
 from imgcls.models.source import ModelSource
 from imgcls.probing import linear_probe
-from imgcls.probing.backbone import TRIED_IMAGES, Backbone, _features_of, _gain_of_bf16
+from imgcls.probing.backbone import TRIED_IMAGES, Backbone, bf16_gain, extract_features
 from imgcls.storage import array_cache
 from imgcls.storage.pixel_cache import PixelCache
 from imgcls.system import cpu
@@ -97,7 +97,7 @@ class FeatureExtractor:
         def gain() -> np.ndarray:
             view = EvaluationDataset(self.division.rows["train"], built.processor, is_fast=True)
             few = [view[i]["pixel_values"] for i in range(min(len(view), TRIED_IMAGES))]
-            return np.array(_gain_of_bf16(built.network, torch.stack(few)))
+            return np.array(bf16_gain(built.network, torch.stack(few)))
 
         key = [*settings, cpu.cpu_name(), torch.get_num_threads()]
         if str(key) not in _DECIDED:  # also where the cache cannot be written: all features of a run are of one kind
@@ -131,5 +131,5 @@ class FeatureExtractor:
         return [linear_probe.out_of_fold_logits(*given, balanced=balanced, seed=seed + k) for k in range(count)]
 
     def _compute(self, built: Backbone, shown: Dataset, lower: bool) -> np.ndarray:
-        with _features_of(built.network) as features:
+        with extract_features(built.network) as features:
             return inference.compute_outputs(lambda pixels: features(pixels, lower), shown, **self.how)

@@ -18,7 +18,7 @@ def looked_at(tmp_path, monkeypatch):
         seen.extend(sources)
         return image_stats.inspect_images(sources, told)
 
-    monkeypatch.setattr(audit, "inspect", count)
+    monkeypatch.setattr(audit, "inspect_images", count)
     monkeypatch.setenv("IMGCLS_CACHE", str(tmp_path / "cache"))
     return seen
 

@@ -171,7 +171,7 @@ def test_doubt_is_said_in_words(shown, pictures):
 
 def test_names_stay_text_and_some_networks_have_no_heat_map(tmp_path, pictures, monkeypatch):
     other = demo_model.load_demo_model(str(saved("resnet-18", tmp_path, STRANGE)), 0.95, 4)
-    monkeypatch.setattr(demo_model.overlay, "pictures", lambda *_: None)
+    monkeypatch.setattr(demo_model.heatmaps, "heatmap_pictures", lambda *_: None)
     text = demo_app.answer_text(other, str(pictures[0])) + demo_app.heading(other)
     assert "cannot be shown" in text
     assert "<b>bold" not in text

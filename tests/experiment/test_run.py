@@ -59,16 +59,16 @@ def test_folds_judge_every_image_by_a_run_that_never_saw_it(train, command, shap
 
 
 def test_a_stopped_cross_validation_goes_on(train, command, monkeypatch):
-    kept = run.selection.keep_best
+    kept = run.weight_selection.select_weights
 
     def stop_in_the_second(trainer, *wanted):
         if trainer.run.path.name == "2":
             raise KeyboardInterrupt
         return kept(trainer, *wanted)
 
-    monkeypatch.setattr(run.selection, "keep_best", stop_in_the_second)
+    monkeypatch.setattr(run.weight_selection, "select_weights", stop_in_the_second)
     assert train(*command, "--folds", 2).returncode == 130
-    monkeypatch.setattr(run.selection, "keep_best", kept)
+    monkeypatch.setattr(run.weight_selection, "select_weights", kept)
     other = train(*command, "--folds", 2, "--lr", 0.1)
     assert other.returncode == 1  # the first fold is not thrown away by another command
     again = train(*command, "--folds", 2)
@@ -103,7 +103,7 @@ def test_a_search_trains_what_it_found_and_goes_on_where_it_was_stopped(train, c
                 raise KeyboardInterrupt
         objective(self, trial, step, metrics)
 
-    monkeypatch.setattr(ImageTrainer, "ImageTrainer", stopped)
+    monkeypatch.setattr(ImageTrainer, "_report_to_hp_search", stopped)
     assert train(*arguments).returncode == 130
     refused = train(*arguments[:-1], 3)
     assert refused.returncode == 1  # nothing that was found is thrown away by another command

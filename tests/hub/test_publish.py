@@ -148,7 +148,7 @@ def test_what_an_edited_card_does_not_say_is_said(run, caplog):
 
     (run / run_folder.CARD).write_text("# Mine, of accuracy 0.123\n")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(publish.hub, "send", lambda *arguments: None)
+        patch.setattr(publish.repository, "upload_files", lambda *arguments: None)
         publish.push_run(run, Repo, again="", license="mit", space="tester/page")
     assert "does not state this run's accuracy" in caplog.text
     assert "--license mit is not in it" in caplog.text

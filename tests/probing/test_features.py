@@ -10,8 +10,10 @@ from imgcls.config.data_options import DataOptions
 from imgcls.data import dataset, splits
 from imgcls.data.location import read_listing
 from imgcls.dataloading import feature_dataset
+from imgcls.dataloading.image_datasets import EvaluationDataset, TrainingDataset
 from imgcls.models import classifier, inference, source
 from imgcls.models.input_size import InputFormat
+from imgcls.models.losses import PADDING_LABEL
 from imgcls.probing import backbone, features, input_choice
 
 
@@ -31,7 +33,7 @@ def test_features_are_what_the_head_is_given(extractor):
     built = extractor.build(image_px=64)
     found = extractor.features(built, "validation")
     assert found.shape == (len(extractor.division.paths["validation"]), classifier.head_of(built.network).in_features)
-    view = features.EvaluationView(extractor.division.rows["validation"], built.processor)
+    view = EvaluationDataset(extractor.division.rows["validation"], built.processor)
     logits = inference.compute_outputs(
         inference.logits_function(built.network), view, batch=3, device=torch.device("cpu")
     )
@@ -79,14 +81,14 @@ def test_the_whole_photo_is_taken_where_the_edge_tells(resnet, tmp_path, telling
 
 
 def test_what_is_fixed_is_not_tried(extractor, monkeypatch):
-    monkeypatch.setattr(features.probe, "fit", lambda *a, **k: pytest.fail("nothing is open"))
+    monkeypatch.setattr(features.linear_probe, "fit_probe", lambda *a, **k: pytest.fail("nothing is open"))
     assert input_choice.choose_input(extractor, 64, "whole", balanced=False, seed=0) == InputFormat(64, "whole")
 
 
 def test_kept_features_as_samples():
     view = feature_dataset.FeatureDataset(np.stack([np.eye(3), 2 * np.eye(3)]).astype(np.float32), [2, 0, 1])
     assert view[1]["labels"] == view[7, 1, True]["labels"] == 0
-    assert view[7, 1, False]["labels"] == features.PADDING_LABEL
+    assert view[7, 1, False]["labels"] == PADDING_LABEL
     assert torch.equal(view[6, 2, True]["pixel_values"], torch.tensor([0.0, 0.0, 1.0]))
     assert torch.equal(view[7, 2, True]["pixel_values"], torch.tensor([0.0, 0.0, 2.0]))  # epochs take turns
 
@@ -98,7 +100,7 @@ def test_views_differ_and_are_the_same_again(extractor):
     assert not np.array_equal(plain, one)
     assert not np.array_equal(one, two)
     rows = extractor.division.rows["train"].select([0, 1, 2])
-    training = features.TrainingView(rows, built.processor, features.VIEWS, built.image_px, 5)
+    training = TrainingDataset(rows, built.processor, features.VIEWS, built.image_px, 5)
     np.testing.assert_array_equal(
         extractor._compute(built, feature_dataset.AugmentedImageDataset(training, 2), False), two
     )
@@ -134,10 +136,10 @@ class Timed(torch.nn.Module):
 )
 def test_bf16_is_taken_where_it_is_faster_and_the_same(monkeypatch, seconds, error, gain):
     network = Timed(seconds, error)
-    monkeypatch.setattr(features.time, "perf_counter", network.clock)
-    monkeypatch.setattr(features.model, "head_of", lambda network: network.classifier)
+    monkeypatch.setattr(backbone.time, "perf_counter", network.clock)
+    monkeypatch.setattr(backbone.classifier, "head_of", lambda network: network.classifier)
     threads = torch.get_num_threads()
-    assert backbone._gain_of_bf16(network, torch.zeros(8, 3, 4, 4)) == pytest.approx(gain)
+    assert backbone.bf16_gain(network, torch.zeros(8, 3, 4, 4)) == pytest.approx(gain)
     assert network.passes <= 6
     assert torch.get_num_threads() == threads
     assert not network.classifier._forward_pre_hooks
@@ -149,7 +151,7 @@ def test_a_precision_is_tried_once_and_kept_apart(extractor, monkeypatch):
     exact = extractor.features(extractor.build(image_px=64), "train")
     tried = []
     monkeypatch.setattr(features.cpu, "has_bf16", lambda: True)
-    monkeypatch.setattr(features, "_gain_of_bf16", lambda network, pixels: tried.append(pixels.shape) or 2.0)
+    monkeypatch.setattr(features, "bf16_gain", lambda network, pixels: tried.append(pixels.shape) or 2.0)
     lower = extractor.features(extractor.build(image_px=64), "train")
     assert not np.array_equal(lower, exact)
     np.testing.assert_allclose(lower, exact, rtol=0.2, atol=0.05 * np.abs(exact).max())

@@ -627,7 +627,7 @@ def test_workers_give_the_same_pixels_and_keep_them(folder, how):
 @pytest.fixture
 def threads(monkeypatch):
     """Pixels that work in four threads, in a process that gives torch three."""
-    monkeypatch.setattr(pixel_cache.cpu, "cores", lambda: 4)
+    monkeypatch.setattr(pixel_cache.cpu, "available_cores", lambda: 4)
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     yield PixelCache()

@@ -13,7 +13,7 @@ def pretend(monkeypatch):
     """A machine with so many cores, an accelerator of a kind, and its CUDA capability."""
 
     def be(cores=8, accelerator=None, capability=(8, 0), **variables):
-        monkeypatch.setattr(hardware, "cores", lambda: cores)
+        monkeypatch.setattr(hardware, "available_cores", lambda: cores)
         monkeypatch.setattr(hardware, "accelerator", lambda: accelerator)
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
         for name in ("OMP_NUM_THREADS", "TORCHELASTIC_RUN_ID", "LOCAL_WORLD_SIZE", "WORLD_SIZE"):
