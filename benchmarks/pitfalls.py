@@ -28,12 +28,12 @@ TRAIN = Path(__file__).parent.parent / "scripts" / "train.py"
 # Run before train.py's main: what stages the machine's own shortcomings.
 SLOW_DISK = """
 import time
-from imgcls import images
-opened = images.open_image
+from imgcls.data import decoding
+opened = decoding.open_image
 def open_slowly(source):
     time.sleep(0.05)
     return opened(source)
-images.open_image = open_slowly
+decoding.open_image = open_slowly
 """
 LITTLE_MEMORY = """
 import torch

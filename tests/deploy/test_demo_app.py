@@ -21,7 +21,7 @@ from commands import TESTS, TRAIN, main_of
 from drawings import photo
 from PIL import Image
 
-import imgcls
+import imgcls.deploy
 from imgcls.config import parser
 from imgcls.data import decoding, image_folder, listing
 from imgcls.errors import ImageError, ModelError, OptionError
@@ -281,7 +281,7 @@ def test_ports_hosts_and_links_that_are_not_to_be_had(run, monkeypatch, app):
 def test_without_gradio_the_command_that_installs_it_is_said(monkeypatch, capsys, run):
     monkeypatch.setitem(sys.modules, "gradio", None)
     monkeypatch.delitem(sys.modules, "imgcls.deploy.demo_app")
-    monkeypatch.delattr(imgcls, "demo")
+    monkeypatch.delattr(imgcls.deploy, "demo_app")
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--run", str(run)])
     assert parser.run_main(main_of(SCRIPT)) == parser.EXIT_ERROR
     assert "pip install gradio" in capsys.readouterr().err

@@ -18,21 +18,21 @@ from imgcls.hub import repository
 RUN = """
 import json, logging, sys, time
 from pathlib import Path
-from imgcls import hub
 from imgcls.errors import HubError
+from imgcls.hub import repository
 logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
 order = json.loads(sys.argv[1])
-hub.WAIT_S = order.pop("wait", hub.WAIT_S)
-hub.STALLED_S = order.pop("stalled", hub.STALLED_S)
-hub.SAY_S = order.pop("say", hub.SAY_S)
+repository.WAIT_S = order.pop("wait", repository.WAIT_S)
+repository.STALLED_S = order.pop("stalled", repository.STALLED_S)
+repository.SAY_S = order.pop("say", repository.SAY_S)
 folder, own, start = order.pop("folder", None), order.pop("own", ()), time.monotonic()
 found = {}
 try:
-    repo = hub.claim(**order, again="COMMAND")
+    repo = repository.claim_repository(**order, again="COMMAND")
     found["repo"] = repo.repo_id
     if folder:
         files = {p.name: p for p in Path(folder).iterdir()}
-        found["commit"] = hub.send(repo, files, "message", "COMMAND", own)
+        found["commit"] = repository.upload_files(repo, files, "message", "COMMAND", own)
 except HubError as error:
     found["error"] = str(error)
 print(json.dumps(found | {"seconds": time.monotonic() - start}))

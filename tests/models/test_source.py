@@ -16,10 +16,10 @@ from imgcls.storage import run_folder
 
 ASK = """
 import json, sys, time
-from imgcls import source
+from imgcls.models import source
 start, found = time.monotonic(), {}
 try:
-    found["folder"] = str(source.fetch(source.locate(sys.argv[1]), weights=sys.argv[2] == "weights").folder)
+    found["folder"] = str(source.fetch_model(source.resolve_model(sys.argv[1]), weights=sys.argv[2] == "weights").folder)
 except source.ModelError as error:
     found |= {"error": str(error), "unreachable": isinstance(error, source.HubUnreachable)}
 print(json.dumps(found | {"seconds": time.monotonic() - start}))
