@@ -1,14 +1,14 @@
-"""Every error a user can meet, and the nearest-name helper.
+"""The error classes, and how names, lists and other libraries' errors are shown in a message.
 
 ImgclsError
 ├── OptionError       an option's value cannot be used
-├── FolderError       the data folder, CSV or data set is not what it must be
+├── FolderError       the data folder, CSV file or data set cannot be used
 ├── ImageError        one image cannot be read
-├── ModelError        a checkpoint cannot be found, loaded or fitted to the task
-├── RunError          a run folder is missing, taken, or not what it must be
-├── HubError          the Hub refuses, does not answer, or an upload fails
-├── MetricError       numbers that cannot be computed from what was given
-└── LaunchError       the processes or the machine are not as the command believes
+├── ModelError        a model cannot be found, loaded or adapted to the task
+├── RunError          a run folder is missing, belongs to another run, or is damaged
+├── HubError          the Hub refuses a request, does not respond, or an upload fails
+├── MetricError       a metric cannot be computed from its inputs
+└── LaunchError       the processes or the machine do not match the command
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Iterable
 
 
 class ImgclsError(Exception):
-    """Anything that went wrong and that the user can mend; the message says how."""
+    """An error that the user can fix; the message says how."""
 
 
 class OptionError(ImgclsError):
@@ -26,7 +26,7 @@ class OptionError(ImgclsError):
 
 
 class FolderError(ImgclsError):
-    """The data folder, CSV or data set is not what it must be."""
+    """The data folder, CSV file or data set cannot be used."""
 
 
 class ImageError(ImgclsError):
@@ -34,27 +34,27 @@ class ImageError(ImgclsError):
 
 
 class ModelError(ImgclsError):
-    """A checkpoint cannot be found, loaded or fitted to the task."""
+    """A model cannot be found, loaded or adapted to the task."""
 
 
 class RunError(ImgclsError):
-    """A run folder is missing, taken, or not what it must be."""
+    """A run folder is missing, belongs to another run, or is damaged."""
 
 
 class HubError(ImgclsError):
-    """The Hub refuses, does not answer, or an upload fails."""
+    """The Hub refuses a request, does not respond, or an upload fails."""
 
 
 class MetricError(ImgclsError):
-    """Numbers that cannot be computed from what was given."""
+    """A metric cannot be computed from its inputs."""
 
 
 class LaunchError(ImgclsError):
-    """The processes or the machine are not as the command believes."""
+    """The processes or the machine do not match the command."""
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
-    """The `count` known names most like `name`, best first (Ratcliff/Obershelp similarity, `difflib`)."""
+    """The `count` known names most similar to `name`, best first (Ratcliff/Obershelp similarity, see `difflib`)."""
     known = list(known)
     folded = {k.lower(): k for k in known}
     close = difflib.get_close_matches(name.lower(), folded, n=count, cutoff=0.0)
@@ -66,3 +66,11 @@ def shorten(items: Iterable, limit: int = 5) -> str:
     items = sorted(map(str, items))
     text = ", ".join(items[:limit])
     return text if len(items) <= limit else f"{text} and {len(items) - limit} more"
+
+
+def one_line(error: object, limit: int | None = 200) -> str:
+    """The text of an error (or any object) on one line: white space becomes single spaces, cut to `limit` characters.
+
+    limit: None does not cut.
+    """
+    return " ".join(str(error).split())[:limit]

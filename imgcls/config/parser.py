@@ -15,7 +15,7 @@ from pathlib import Path
 import yaml
 from transformers import HfArgumentParser
 
-from imgcls.errors import ImgclsError, OptionError, nearest
+from imgcls.errors import ImgclsError, OptionError, nearest, one_line
 
 EXIT_OK, EXIT_ERROR, EXIT_USAGE, EXIT_PROBLEMS, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
 # The operating system's refusals that a user can mend: shown as one line, like errors of our own.
@@ -70,7 +70,7 @@ class ParsedOptions:
         try:
             return options(**values)
         except (ValueError, TypeError, ImportError) as error:  # TrainingArguments checks itself with these
-            raise OptionError(f"{' '.join(str(error).split())}") from error
+            raise OptionError(one_line(error, limit=None)) from error
 
 
 def parse(
@@ -138,7 +138,7 @@ def _yaml_arguments(parser: _Parser, argv: list[str]) -> list[str]:
     except OSError as error:
         parser.error(f"--config {path}: {error.strerror}")
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        parser.error(f"--config {path} is not YAML: {' '.join(str(error).split())}")
+        parser.error(f"--config {path} is not YAML: {one_line(error, limit=None)}")
     if not isinstance(entries, dict):
         parser.error(f"--config {path}: expected lines like `epochs: 5`, got {type(entries).__name__}")
     arguments = []

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image
 
-from imgcls.errors import ImageError
+from imgcls.errors import ImageError, one_line
 
 _HAS_JXL = importlib.util.find_spec("pillow_jxl") is not None  # an extra: pip install pillow-jxl-plugin
 
@@ -226,7 +226,7 @@ def _reason(error: BaseException | None) -> str:
     if isinstance(error, Image.DecompressionBombError):
         return MORE_PIXELS
     text = getattr(error, "strerror", None) or str(error).split(" (")[0]  # "(59 bytes not processed)"
-    return " ".join(text.split())[:100] or type(error).__name__
+    return one_line(text, limit=100) or type(error).__name__
 
 
 def _rgb_as_stored(image: Image.Image) -> Image.Image:

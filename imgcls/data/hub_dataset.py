@@ -8,7 +8,7 @@ import datasets
 from huggingface_hub.errors import HfHubHTTPError
 
 from imgcls.data.listing import SPLIT_OF
-from imgcls.errors import FolderError, shorten
+from imgcls.errors import FolderError, one_line, shorten
 from imgcls.system.network import file_metadata
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ def _load(hub_id: str) -> datasets.DatasetDict:
     except Exception as error:  # network, HTTP, parsing and value errors: again no common class
         raise FolderError(
             f"Expected a folder, a CSV or a Hub data set, got {hub_id!r}, which is neither on this disk nor to be "
-            f"had from the Hub ({type(error).__name__}: {' '.join(str(error).split())[:200]}). Check the name and "
+            f"had from the Hub ({type(error).__name__}: {one_line(error)}). Check the name and "
             "the network."
         ) from error
     finally:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from imgcls.errors import LaunchError, ModelError
+from imgcls.errors import LaunchError, ModelError, one_line
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -61,7 +61,7 @@ def to_onnx_program(network: nn.Module, shape: Sequence[int]) -> torch.onnx.ONNX
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as error:
-        reason = " ".join(str(error.__cause__ or error).split())[:300]
+        reason = one_line(error.__cause__ or error, limit=300)
         raise ModelError(
             f"Expected a network that ONNX can hold, got {type(network).__name__}: {reason}. Try newer versions: "
             f"pip install -U torch {' '.join(PACKAGES)}"

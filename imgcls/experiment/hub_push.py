@@ -14,7 +14,7 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import HubStrategy
 
 from imgcls.config.training_options import TrainingOptions
-from imgcls.errors import HubError
+from imgcls.errors import HubError, one_line
 from imgcls.hub import publish, repository
 from imgcls.storage import run_folder
 from imgcls.training.trainer import ImageTrainer
@@ -110,7 +110,7 @@ class PushEverySave(TrainerCallback):
             Path(folder.name, run_folder.CARD).write_text(card)
         except Exception as error:  # a full disk has many names; training is worth more than this push
             folder.cleanup()
-            log.warning("warning: push: %s is left out: %s. %s", step, " ".join(str(error).split())[:200], GOES_ON)
+            log.warning("warning: push: %s is left out: %s. %s", step, one_line(error), GOES_ON)
             return
         self._under_way = threading.Thread(target=self._send, args=(folder, f"In training: {step}"), daemon=True)
         self._under_way.start()

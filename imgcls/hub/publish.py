@@ -13,7 +13,7 @@ from pathlib import Path
 from huggingface_hub import ModelCard, model_info
 from safetensors import SafetensorError
 
-from imgcls.errors import HubError, RunError
+from imgcls.errors import HubError, RunError, one_line
 from imgcls.hub import model_card, repository
 from imgcls.hub import space as spaces
 from imgcls.hub.markdown import bullet_list, code
@@ -50,7 +50,7 @@ def check_pushable(run: run_folder.RunFolder, include: Collection[str] = ()) -> 
     try:
         model_card.render_model_card(RunProfile(run, "owner/name"))
     except (KeyError, TypeError, ValueError, OSError, AttributeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise RunError(
             f"Expected a whole run in {run.path}, got {type(error).__name__}: {reason}. Train again."
         ) from error
@@ -59,7 +59,7 @@ def check_pushable(run: run_folder.RunFolder, include: Collection[str] = ()) -> 
         try:
             ModelCard(text)
         except Exception as error:  # of YAML, or of what it says
-            reason = " ".join(str(error).split())[:200]
+            reason = one_line(error)
             raise RunError(
                 f"Expected YAML that can be read at the top of {run / run_folder.CARD}, got {reason}. Mend it, or "
                 "delete the file for a new one."

@@ -15,6 +15,8 @@ import sys
 import threading
 import time
 
+from imgcls.errors import one_line
+
 ANSWER_S = 60  # a server that is silent for longer is asked again, and in the end given up
 PAUSES_S = (2, 5, 10)  # before the commit is sent again; all other requests are repeated by the client itself
 
@@ -26,7 +28,7 @@ def fault(error: BaseException) -> dict:
     while (cause := causes[-1].__cause__) is not None:
         causes.append(cause)
         status = status or getattr(getattr(cause, "response", None), "status_code", None)
-    text = ": ".join(dict.fromkeys(" ".join(str(e).split()) or type(e).__name__ for e in causes))
+    text = ": ".join(dict.fromkeys(one_line(e, limit=None) or type(e).__name__ for e in causes))
     return {"fault": type(error).__name__, "status": status, "text": text}
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForImageClassification
 
-from imgcls.errors import ModelError, shorten
+from imgcls.errors import ModelError, one_line, shorten
 from imgcls.models import input_size, model_config
 from imgcls.models.source import ModelSource
 
@@ -55,7 +55,7 @@ def build_classifier(
     try:
         network = AutoModelForImageClassification.from_config(config, dtype=torch.float32)
     except (ValueError, ImportError) as error:
-        raise ModelError(f"{source.name} cannot classify images: {' '.join(str(error).split())[:300]}") from error
+        raise ModelError(f"{source.name} cannot classify images: {one_line(error, limit=300)}") from error
     _slow_batch_norm(network)
     if from_scratch and config.model_type == "efficientnet":  # the others' own initial weights are sound
         _draw_weights(network)
@@ -124,7 +124,7 @@ def _load(folder: Path, config) -> nn.Module:
             folder, config=config, use_safetensors=True, dtype=torch.float32, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError, ImportError) as error:
-        raise ModelError(f"{folder} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
+        raise ModelError(f"{folder} cannot be loaded: {one_line(error, limit=300)}") from error
     missing = set(info["missing_keys"]) - _head_keys(config)
     if missing:
         raise ModelError(
@@ -233,6 +233,5 @@ def _check_forward(network: nn.Module, image_px: int, name: str) -> None:
             network(pixel_values=torch.zeros(1, 3, image_px, image_px))
     except (ValueError, RuntimeError) as error:
         raise ModelError(
-            f"Expected {name} to take {image_px} px, got: {' '.join(str(error).split())[:200]}. "
-            "Choose another --image_px."
+            f"Expected {name} to take {image_px} px, got: {one_line(error)}. Choose another --image_px."
         ) from error

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 from transformers import AutoImageProcessor, AutoModelForImageClassification, TrainingArguments
 
-from imgcls.errors import ImageError, ModelError, shorten
+from imgcls.errors import ImageError, ModelError, one_line, shorten
 from imgcls.models import classifier
 from imgcls.system import cpu, hardware
 
@@ -37,7 +37,7 @@ def load_model(folder: Path, device: torch.device) -> tuple[nn.Module, object]:
         processor = AutoImageProcessor.from_pretrained(folder)
     except (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError) as error:
         raise ModelError(
-            f"Expected an image classifier in {folder}, got: {' '.join(str(error).split())[:300]}. Give a finished run."
+            f"Expected an image classifier in {folder}, got: {one_line(error, limit=300)}. Give a finished run."
         ) from error
     if info["missing_keys"]:
         raise ModelError(

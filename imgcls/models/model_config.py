@@ -5,7 +5,7 @@ from __future__ import annotations
 import transformers
 from transformers import AutoConfig, AutoImageProcessor
 
-from imgcls.errors import ModelError
+from imgcls.errors import ModelError, one_line
 from imgcls.models import input_size
 from imgcls.models.source import ModelSource
 
@@ -26,7 +26,7 @@ def load_config(source: ModelSource) -> tuple[object, object]:
         return config, AutoImageProcessor.from_pretrained(source.folder)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelError(
-            f"Expected an image model that transformers knows, got {source.name}: {' '.join(str(error).split())[:300]}"
+            f"Expected an image model that transformers knows, got {source.name}: {one_line(error, limit=300)}"
         ) from error
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch
 from accelerate.utils import broadcast_object_list
 
-from imgcls.errors import ModelError
+from imgcls.errors import ModelError, one_line
 from imgcls.models.step_timing import StepTime
 from imgcls.storage import run_folder
 from imgcls.system import cpu
@@ -86,7 +86,7 @@ def compile_if_faster(trainer: ImageTrainer, wanted: str, pace: StepTime, second
         raise
     except Exception as error:  # compilers of all kinds raise all kinds
         trainer.drop_compiled()
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         if wanted == "on":
             raise ModelError(
                 f"Expected a network that torch.compile takes, got: {reason}. Give --compile off."

@@ -527,13 +527,13 @@ def test_what_a_killed_run_left_in_memory_is_removed_by_the_next(server):
 LAUNCH = """
 import os, sys
 import numpy as np
-from imgcls.storage.pixel_location import opened
-from imgcls.storage.pixel_cache import Wanted
+from imgcls.storage.pixel_location import open_pixel_cache
+from imgcls.storage.pixel_cache import CacheRequest
 
 def keep():
     made = []
-    kept = opened("ram")
-    kept.read([Wanted(b"0" * 16, lambda: made.append(1) or np.zeros((2, 2, 3), np.uint8))])
+    kept = open_pixel_cache("ram")
+    kept.read([CacheRequest(b"0" * 16, lambda: made.append(1) or np.zeros((2, 2, 3), np.uint8))])
     return kept, len(made)
 
 def forked(rank, work):
