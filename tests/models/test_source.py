@@ -19,7 +19,8 @@ import json, sys, time
 from imgcls.models import source
 start, found = time.monotonic(), {}
 try:
-    found["folder"] = str(source.fetch_model(source.resolve_model(sys.argv[1]), weights=sys.argv[2] == "weights").folder)
+    resolved = source.resolve_model(sys.argv[1])
+    found["folder"] = str(source.fetch_model(resolved, weights=sys.argv[2] == "weights").folder)
 except source.ModelError as error:
     found |= {"error": str(error), "unreachable": isinstance(error, source.HubUnreachable)}
 print(json.dumps(found | {"seconds": time.monotonic() - start}))
