@@ -1,24 +1,26 @@
-"""A page of the Hub (a Space) on which anybody can try a pushed model: the same app as scripts/demo.py."""
+"""A Space: a page on the Hub on which anybody can try a pushed model, with the same app as scripts/demo.py."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from packaging.requirements import Requirement
+
 import imgcls
 from imgcls.errors import HubError
 
 PACKAGE = Path(imgcls.__file__).parent
-GRADIO = "gradio>=6.29.1"
-# The Space runs what is here: imgcls is not on PyPI.
+# imgcls is not on PyPI, so the Space gets a copy of the package next to its app.
 _APP = '''"""Try {model} in the browser."""
 
-from imgcls import demo
+from imgcls.deploy import demo_app
 
-demo.app("{model}").launch()
+demo_app.build_app("{model}").launch()
 '''
 _README = """---
 title: {title}
@@ -30,30 +32,50 @@ models:
 license: apache-2.0
 ---
 
-A page to try [{model}](https://huggingface.co/{model}). Pictures are not kept.
+A page to try [{model}](https://huggingface.co/{model}). Pictures are not stored.
 {secret}"""
 _SECRET = (
-    "\nThe model is private: give the Space a secret HF_TOKEN that may read it (Settings, Variables and secrets).\n"
+    "\nThe model is private: give the Space a secret HF_TOKEN with read access (Settings, Variables and secrets).\n"
 )
 
 
 @contextlib.contextmanager
 def stage_space(model: str, *, private: bool) -> Iterator[dict[str, Path]]:
-    """What a Space for the model `model` ("owner/name") is made of: path in it -> file, there inside the block."""
-    requirements = PACKAGE.parent / "requirements.txt"
-    if not requirements.is_file():
-        raise HubError(f"Expected imgcls installed from its repository (pip install -e .), got none at {PACKAGE}.")
-    lines = [line for line in requirements.read_text().splitlines() if not line.startswith("-e")]
+    """Files of a Space for the model `model` ("owner/name"): path in the Space -> file, valid inside the block.
+
+    Raises HubError when imgcls is not installed as a distribution, so that its dependencies are unknown.
+    """
     texts = {
         "app.py": _APP.format(model=model),
-        "requirements.txt": "\n".join([*lines, GRADIO]) + "\n",
+        "requirements.txt": "\n".join(space_requirements()) + "\n",
         "README.md": _README.format(
             title=json.dumps(model.split("/")[1]), model=model, secret=_SECRET if private else ""
         ),
     }
-    with tempfile.TemporaryDirectory(prefix="imgcls-space-") as beside:
-        files = {f"imgcls/{file.relative_to(PACKAGE)}": file for file in sorted(PACKAGE.rglob("*.py"))}
+    with tempfile.TemporaryDirectory(prefix="imgcls-space-") as folder:
+        files = {f"imgcls/{file.relative_to(PACKAGE).as_posix()}": file for file in _package_files()}
         for name, text in texts.items():
-            files[name] = Path(beside, name)
+            files[name] = Path(folder, name)
             files[name].write_text(text)
         yield files
+
+
+def space_requirements() -> list[str]:
+    """Requirements of imgcls and its demo, as installed: one "name>=version" each.
+
+    Raises HubError when imgcls is not installed as a distribution.
+    """
+    try:
+        lines = importlib.metadata.requires("imgcls") or []
+    except importlib.metadata.PackageNotFoundError as error:
+        raise HubError(
+            f"Expected imgcls to be installed, got only its files in {PACKAGE}. "
+            f"Install it with: pip install -e {PACKAGE.parent}"
+        ) from error
+    requirements = map(Requirement, lines)
+    return [f"{r.name}{r.specifier}" for r in requirements if r.marker is None or r.marker.evaluate({"extra": "demo"})]
+
+
+def _package_files() -> list[Path]:
+    """Modules, templates and other data files of the package."""
+    return sorted(f for f in PACKAGE.rglob("*") if f.is_file() and "__pycache__" not in f.parts)

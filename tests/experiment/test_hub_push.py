@@ -1,14 +1,13 @@
 """From a training to a repository of the Hub: nothing trained is lost, whatever happens to the push."""
 
 import json
-import os
 import subprocess
 import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from commands import TWO_PROCESSES
+from commands import TESTS, TWO_PROCESSES
 from loopback import LoopbackHub
 
 from imgcls.config.training_options import TrainingOptions
@@ -108,9 +107,9 @@ def test_a_training_that_cannot_be_pushed_is_whole_and_pushed_later(server, env,
     server.heal()
     script, *arguments = again.split()[1:]
     arguments += ["--space", "tester/page"]
-    done = launch(*arguments, script=script, cwd=os.path.dirname(os.path.dirname(__file__)), env=env)
+    done = launch(*arguments, script=script, cwd=TESTS.parent, env=env)
     assert done.returncode == 0, done.stderr
-    assert {"app.py", "requirements.txt", "imgcls/demo.py"} <= set(server.files("tester/page", "spaces"))
+    assert {"app.py", "requirements.txt", "imgcls/deploy/demo_app.py"} <= set(server.files("tester/page", "spaces"))
     assert b"https://huggingface.co/spaces/tester/page" in server.read("tester/later", "README.md")
     assert server.read("tester/later", "model.safetensors") == (tmp_path / "later/model.safetensors").read_bytes()
 
