@@ -1,47 +1,75 @@
-"""Heat maps of all eight architectures, and that they show what decided."""
+"""Heat maps of all eight architectures: their form, their values, and that they mark what decided."""
+
+from types import SimpleNamespace
 
 import pytest
 import tiny
 import torch
-import transformers
 from torch import nn
 
 from imgcls.models import classifier, saliency, source
-from imgcls.report import heatmaps
-
-
-@pytest.mark.parametrize("name", tiny.HUB_IDS)
-def test_all_architectures(tmp_path, name):
-    built = classifier.build_classifier(source.resolve_model(str(tiny.write(name, tmp_path))), ["a", "b", "c"])
-    pixels = torch.randn(2, 3, built.image_px, built.image_px, generator=torch.Generator().manual_seed(0))
-    before = built.network(pixel_values=pixels).logits
-    maps = saliency.heat_maps(built.network, pixels, [0, 2])
-    assert maps.shape[0] == 2
-    assert maps.shape[1] == maps.shape[2] > 1
-    assert maps.min() >= 0
-    assert torch.allclose(maps.amax(dim=(1, 2)), torch.ones(2))
-    assert not pixels.requires_grad
-    assert torch.allclose(built.network(pixel_values=pixels).logits, before)  # attention is as it was
-    alone = saliency.heat_maps(built.network, pixels[1:], [2])
-    assert torch.allclose(alone[0], maps[1], atol=1e-4)
 
 
 class Quarters(nn.Module):
-    """Class k is the mean brightness of quarter k, through one map of features."""
+    """Class k is the mean brightness of quarter k, computed from one feature map."""
 
     def __init__(self):
         super().__init__()
-        self.config = type("Config", (), {"num_labels": 4})()
+        self.config = SimpleNamespace(num_labels=4)
         self.map = nn.AvgPool2d(8)
 
     def forward(self, pixel_values):
         maps = self.map(pixel_values)
         a, b, c, d = maps[..., :2, :2], maps[..., :2, 2:], maps[..., 2:, :2], maps[..., 2:, 2:]
-        logits = torch.stack([q.mean(dim=(1, 2, 3)) for q in (a, b, c, d)], 1)
-        return type("Output", (), {"logits": logits})()
+        return SimpleNamespace(logits=torch.stack([q.mean(dim=(1, 2, 3)) for q in (a, b, c, d)], 1))
 
 
-def test_what_decided_is_bright():
+class TinyCnn(nn.Module):
+    """One convolution whose output an in-place ReLU overwrites, then two linear layers over all positions."""
+
+    def __init__(self):
+        super().__init__()
+        self.config = SimpleNamespace(num_labels=3)
+        self.convolution = nn.Conv2d(3, 4, 3, padding=1)
+        self.hidden, self.head = nn.Linear(4 * 6 * 6, 5), nn.Linear(5, 3)
+
+    def forward(self, pixel_values):
+        return SimpleNamespace(logits=self.logits(self.convolution(pixel_values)))
+
+    def logits(self, maps):
+        return self.head(self.hidden(nn.functional.relu(maps, inplace=True).flatten(1)).tanh())
+
+
+class Flat(nn.Module):
+    """A network without feature maps."""
+
+    def __init__(self):
+        super().__init__()
+        self.config = SimpleNamespace(num_labels=2)
+        self.head = nn.Linear(3 * 8 * 8, 2)
+
+    def forward(self, pixel_values):
+        return SimpleNamespace(logits=self.head(pixel_values.flatten(1)))
+
+
+@pytest.mark.parametrize("name", tiny.HUB_IDS)
+def test_heat_maps_fit_all_architectures_and_leave_the_network_as_it_was(tmp_path, name):
+    model = classifier.build_classifier(source.resolve_model(str(tiny.write(name, tmp_path))), ["a", "b", "c"])
+    pixels = torch.randn(2, 3, model.image_px, model.image_px, generator=torch.Generator().manual_seed(0))
+    before = model.network(pixel_values=pixels).logits
+    maps = saliency.heat_maps(model.network, pixels, [0, 2])
+    assert maps.shape[0] == 2
+    assert maps.shape[1] == maps.shape[2] > 1
+    assert maps.min() >= 0
+    assert torch.allclose(maps.amax(dim=(1, 2)), torch.ones(2))
+    assert not pixels.requires_grad
+    assert all(parameter.grad is None for parameter in model.network.parameters())
+    assert torch.allclose(model.network(pixel_values=pixels).logits, before)  # the attention implementation is restored
+    single = saliency.heat_maps(model.network, pixels[1:], [2])
+    assert torch.allclose(single[0], maps[1], atol=1e-4)
+
+
+def test_heat_maps_are_bright_where_the_target_is_decided():
     pixels = torch.zeros(1, 3, 32, 32)
     pixels[:, :, :16, 16:] = 1  # only quarter 1 is bright
     (heat,) = saliency.heat_maps(Quarters(), pixels, [1])
@@ -49,35 +77,20 @@ def test_what_decided_is_bright():
     assert heat.sum() == heat[:2, 2:].sum()
 
 
-def test_a_network_that_neither_way_fits(tmp_path):
-    class Flat(nn.Module):
-        config = type("Config", (), {"num_labels": 2})()
+@pytest.mark.parametrize("is_frozen", [False, True])
+def test_heat_maps_are_grad_cam_as_computed_image_by_image(is_frozen):
+    torch.manual_seed(0)
+    network = TinyCnn().requires_grad_(not is_frozen)
+    pixels, targets = torch.randn(5, 3, 6, 6), [0, 2, 1, 1, 0]
+    heat = saliency.heat_maps(network, pixels, targets)
+    for image, target, result in zip(pixels, targets, heat, strict=True):
+        maps = network.convolution(image[None]).detach().requires_grad_()
+        network.logits(maps.clone())[0, target].backward()
+        channel_weights = maps.grad[0].mean(dim=(1, 2))
+        expected = sum(weight * channel for weight, channel in zip(channel_weights, maps[0], strict=True)).clamp(min=0)
+        assert expected.max() > 0
+        torch.testing.assert_close(result, (expected / expected.max()).detach())
 
-        def __init__(self):
-            super().__init__()
-            self.head = nn.Linear(3 * 8 * 8, 2)
 
-        def forward(self, pixel_values):
-            return type("Output", (), {"logits": self.head(pixel_values.flatten(1))})()
-
+def test_heat_maps_are_none_without_feature_maps():
     assert saliency.heat_maps(Flat(), torch.zeros(1, 3, 8, 8), [0]) is None
-
-
-def test_overlays_are_pictures(tmp_path, shapes):
-    built = classifier.build_classifier(source.resolve_model(str(tiny.write("resnet-18", tmp_path))), ["a", "b"])
-    file = next(shapes.rglob("*.jpg"))
-    (encoded,) = heatmaps.heatmap_pictures(built.network, built.processor, [str(file)], [1])
-    assert encoded.startswith("/9j/")  # a JPEG in base64
-
-
-@pytest.mark.parametrize("kind", ["Swin", "MobileViT", "LevitFor", "PvtV2"])
-def test_other_transformers_are_explained_or_said_not_to_be(shapes, kind):
-    names = {"Swin": "SwinForImageClassification", "MobileViT": "MobileViTForImageClassification",
-             "LevitFor": "LevitForImageClassification", "PvtV2": "PvtV2ForImageClassification"}  # fmt: skip
-    network = getattr(transformers, names[kind])(getattr(transformers, CONFIGS[kind])(num_labels=3)).eval()
-    processor = transformers.ViTImageProcessor(size={"height": 224, "width": 224})
-    found = heatmaps.heatmap_pictures(network, processor, [str(next(shapes.rglob("*.jpg")))], [1])
-    assert found is None or (kind != "Swin" and found[0].startswith("/9j/"))  # its attention is in windows
-
-
-CONFIGS = {"Swin": "SwinConfig", "MobileViT": "MobileViTConfig", "LevitFor": "LevitConfig", "PvtV2": "PvtV2Config"}
