@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.metadata
 import itertools
 import logging
-import statistics
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from imgcls.deploy import onnx_model
 from imgcls.errors import FolderError, ImageError, ModelError, OptionError, RunError
 from imgcls.evaluation import calibration, evaluation_set
 from imgcls.models import classifier, inference
+from imgcls.models.latency import median_latencies_ms
 from imgcls.storage import run_folder
 from imgcls.system import cpu, provenance
 
@@ -147,11 +147,11 @@ def _measured(network: nn.Module, new: Path, pixels: np.ndarray) -> dict:
     """Size and speed of what was written, and where and with what that was found."""
     sizes = {file.name: file.stat().st_size for file in new.iterdir()}
     threads, facts = torch.get_num_threads(), provenance.collect_provenance()
+    functions = {"onnxruntime": onnx_model.onnx_function(new / FILE, 1), "torch": _torch_answer(network)}
+    calls = {name: functools.partial(function, pixels) for name, function in functions.items()}
     torch.set_num_threads(1)
     try:
-        latency = _latency_ms(
-            {"onnxruntime": onnx_model.onnx_function(new / FILE, 1), "torch": _torch_answer(network)}, pixels
-        )
+        latency = median_latencies_ms(calls, repeats=TIMED)
     finally:
         torch.set_num_threads(threads)
     return {
@@ -162,17 +162,6 @@ def _measured(network: nn.Module, new: Path, pixels: np.ndarray) -> dict:
         "date": facts["date"],
         "versions": facts["versions"] | {name: importlib.metadata.version(name) for name in onnx_model.PACKAGES},
     }
-
-
-def _latency_ms(answers: Mapping[str, Answer], pixels: np.ndarray) -> dict[str, float]:
-    """Median of each, asked in turn, so that what else the machine does meets all."""
-    seconds = {name: [] for name in answers}
-    for _ in range(TIMED + 2):
-        for name, answer in answers.items():
-            start = time.perf_counter()
-            answer(pixels)
-            seconds[name].append(time.perf_counter() - start)
-    return {name: 1e3 * statistics.median(values[2:]) for name, values in seconds.items()}
 
 
 def _validation_pixels(run: run_folder.RunFolder, processor, classes: Sequence[str]) -> list[np.ndarray]:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import logging
 import math
-import threading
 import time
-from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
 
 from imgcls.models import classifier, input_size, model_config
+from imgcls.models.feature_extraction import extract_features
 from imgcls.models.source import ModelSource
 
 log = logging.getLogger(__name__)
@@ -42,25 +40,6 @@ class Backbone:
         source, classes, device, shown = self._wanted
         network = classifier.build_classifier(source, classes, **shown).network
         return network.to(device, memory_format=classifier.memory_layout(network)).eval()
-
-
-@contextlib.contextmanager
-def extract_features(network: nn.Module) -> Iterator[Callable[[torch.Tensor, bool], torch.Tensor]]:
-    """A function of pixels (n, 3, px, px) -> what the head is given, (n, D), in bf16 or not; for several threads."""
-    seen = threading.local()
-    hook = classifier.head_of(network).register_forward_pre_hook(
-        lambda _, given: setattr(seen, "features", given[0].flatten(1))
-    )
-
-    def features(pixels: torch.Tensor, lower: bool) -> torch.Tensor:
-        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=lower):
-            network(pixel_values=pixels)
-        return seen.features
-
-    try:
-        yield features
-    finally:
-        hook.remove()
 
 
 @torch.inference_mode()

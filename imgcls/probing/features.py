@@ -15,10 +15,11 @@ from imgcls.dataloading.augmentation import AugmentationPlan
 from imgcls.dataloading.feature_dataset import AugmentedImageDataset
 from imgcls.dataloading.image_datasets import EvaluationDataset, TrainingDataset, processor_settings, shrunk_settings
 from imgcls.models import inference
+from imgcls.models.feature_extraction import extract_features
 from imgcls.models.input_size import InputFormat
 from imgcls.models.source import ModelSource
 from imgcls.probing import linear_probe
-from imgcls.probing.backbone import TRIED_IMAGES, Backbone, bf16_gain, extract_features
+from imgcls.probing.backbone import TRIED_IMAGES, Backbone, bf16_gain
 from imgcls.storage import array_cache
 from imgcls.storage.pixel_cache import PixelCache
 from imgcls.system import cpu

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
-import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,6 +19,7 @@ from imgcls.dataloading.image_datasets import EvaluationDataset, TrainingDataset
 from imgcls.errors import ImgclsError, ModelError, shorten
 from imgcls.evaluation.intervals import significant_margin, wilson_interval
 from imgcls.models import classifier, source, step_timing
+from imgcls.models.latency import median_latencies_ms
 from imgcls.models.losses import ClassificationLoss
 from imgcls.models.registry import CHECKPOINTS
 from imgcls.probing import backbone, features, input_choice
@@ -201,13 +202,15 @@ def _latency_ms(built: backbone.Backbone, division: DatasetSplits, device: torch
     """Median milliseconds from a file to its logits, one image at a time."""
     view = EvaluationDataset(division.rows["train"], built.processor)
     built.network.eval()
-    times = []
+    indices = itertools.cycle(range(len(view)))
+
+    def predict_next() -> torch.Tensor:
+        pixels = view[next(indices)]["pixel_values"][None].to(device)
+        return built.network(pixel_values=pixels).logits.cpu()
+
     with torch.no_grad():
-        for i in range(min(LATENCY_IMAGES, len(view)) + 1):
-            start = time.perf_counter()
-            built.network(pixel_values=view[i % len(view)]["pixel_values"][None].to(device)).logits.cpu()
-            times.append(time.perf_counter() - start)
-    return 1000 * statistics.median(times[1:])  # the first warms up
+        repeats = min(LATENCY_IMAGES, len(view))
+        return median_latencies_ms({"network": predict_next}, repeats=repeats, warm_up=1)["network"]
 
 
 def _memory_mb(built: backbone.Backbone) -> float:

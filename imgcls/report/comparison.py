@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import statistics
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from imgcls.data import location
 from imgcls.dataloading.crops import evaluation_pixels
 from imgcls.errors import RunError
 from imgcls.models import inference
+from imgcls.models.latency import median_latencies_ms
 from imgcls.report import html_page
 from imgcls.storage import run_folder
 
@@ -65,12 +64,8 @@ def _gray() -> bytes:
 
 @torch.inference_mode()
 def _latency_ms(network: torch.nn.Module, sample: torch.Tensor) -> float:
-    seconds = []
-    for _ in range(TIMED + 2):
-        start = time.perf_counter()
-        network(pixel_values=sample).logits.cpu()
-        seconds.append(time.perf_counter() - start)
-    return 1e3 * statistics.median(seconds[2:])
+    calls = {"network": lambda: network(pixel_values=sample).logits.cpu()}
+    return median_latencies_ms(calls, repeats=TIMED)["network"]
 
 
 def comparable(rows: Sequence[Mapping], runs: Sequence[run_folder.RunFolder]) -> bool:

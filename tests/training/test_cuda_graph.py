@@ -73,7 +73,7 @@ def losses(monkeypatch, tmp_path, *, may=True, disturb=lambda: None, peak=60, **
     NETWORK.disturb = disturb
     Repeated.made = 0
     monkeypatch.setattr(cuda_graph, "CapturedStep", Repeated)
-    monkeypatch.setattr(CapturingTrainer, "_may_capture", lambda self, given: may and self.captures)
+    monkeypatch.setattr(CapturingTrainer, "CapturingTrainer", lambda self, given: may and self.captures)
     told = {"get_sync_debug_mode": 0, "memory_allocated": 30, "max_memory_allocated": peak, "mem_get_info": (70, 100)}
     for name, value in (told | {"reset_peak_memory_stats": None}).items():
         monkeypatch.setattr(torch.cuda, name, lambda value=value: value)

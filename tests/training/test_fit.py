@@ -120,7 +120,7 @@ def test_the_latest_of_equally_good_models_is_the_best(fit, monkeypatch, metric,
     def planned(self, prediction, compute_result=True):
         return dict.fromkeys(METRICS, 0.0) | {metric: next(given)} if compute_result else {}
 
-    monkeypatch.setattr(ImageTrainer, "_metrics", planned)
+    monkeypatch.setattr(ImageTrainer, "ImageTrainer", planned)
     done, run = fit("run", "--epochs", 4, "--metric_for_best_model", metric)
     assert done.returncode == 0, done.stderr
     assert json.loads((run / "metrics.json").read_text())["train"]["best_epoch"] == best_epoch

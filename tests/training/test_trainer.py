@@ -57,9 +57,9 @@ def test_photos_move_once_and_their_readers_end(train, resnet, shapes, tmp_path,
         return done
 
     monkeypatch.setenv("IMGCLS_CACHE", str(tmp_path / "cache"))  # in which no photo is kept yet
-    monkeypatch.setattr(EpochSampler, "__iter__", dealt)
-    monkeypatch.setattr(ImageTrainer, "_run_epoch", watched)
-    monkeypatch.setattr(ImageTrainer, "_may_reside", lambda self: self.on_accelerator.is_possible)
+    monkeypatch.setattr(EpochSampler, "EpochSampler", dealt)
+    monkeypatch.setattr(ImageTrainer, "ImageTrainer", watched)
+    monkeypatch.setattr(ImageTrainer, "ImageTrainer", lambda self: self.on_accelerator.is_possible)
     done = train(
         "--model", resnet, "--data", shapes, "--tune", "full", "--output_dir", tmp_path / "run", "--epochs", 3,
         "--dataloader_num_workers", 1, "--eval_strategy", "no", "--save_strategy", "no", "--fresh",
