@@ -27,7 +27,8 @@ def main() -> int:
     import torch
 
     from imgcls.audit import screening
-    from imgcls.data import dataset, splits
+    from imgcls.data import dataset
+    from imgcls.data.splits import make_splits
     from imgcls.models import registry
     from imgcls.probing import model_choice, model_rules
     from imgcls.system import hardware
@@ -40,14 +41,14 @@ def main() -> int:
 
     images = dataset.open_images(data)
     screened = screening.screen_images(images, data, show_progress=True)
-    division = splits.make_splits(images, screened.excluded, data, asked.seed, screened.groups)
+    splits = make_splits(images, screened.excluded, data, asked.seed, screened.groups)
     if asked.measure is None:
-        advice = model_rules.recommend_by_rules(wish, len(division.rows["train"]))[:SHOWN]
-        rows = [model_choice.recommendation_text(entry, division, device) for entry in advice]
+        advice = model_rules.recommend_by_rules(wish, len(splits.train))[:SHOWN]
+        rows = [model_choice.recommendation_text(entry, splits, device) for entry in advice]
         found = {"pick": rows[0]["model"], "models": rows}
     else:
         names = asked.measure or list(registry.CHECKPOINTS)
-        measured = model_choice.measure_models(names, division, device, asked.seed)
+        measured = model_choice.measure_models(names, splits, device, asked.seed)
         found = {"pick": model_choice.pick_model(measured, asked.priority).model, "models": [m.row() for m in measured]}
     print(json.dumps(found, indent=2) if asked.json else model_choice.measurement_table(found))
     return parser.EXIT_OK

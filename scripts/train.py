@@ -28,7 +28,8 @@ def main() -> int:
     parser.configure_logging()
 
     from imgcls.audit import screening
-    from imgcls.data import dataset, splits
+    from imgcls.data import dataset
+    from imgcls.data.splits import make_splits
     from imgcls.dataloading import image_datasets
     from imgcls.experiment import hub_push, run, summary
     from imgcls.experiment.modes import choose_aspect, resolve_mode
@@ -63,25 +64,23 @@ def main() -> int:
         screened = screening.screen_images(
             images, data, image_datasets.caching_thumbnails(kept, images.keys), show_progress=args.should_log
         )
-    division = splits.make_splits(images, screened.excluded, data, args.seed, screened.groups)
+    splits = make_splits(images, screened.excluded, data, args.seed, screened.groups)
 
     # The model's files, and every option that was not given.
     if origin is None:
-        wanted.model = measured_best(division, folder, args, command.fresh)
+        wanted.model = measured_best(splits, folder, args, command.fresh)
         origin = resolve_model(wanted.model)
         folder.check_writable(needed_bytes=needed_disk_bytes(origin, args.save_total_limit))
     with args.main_process_first():
         origin = fetch_for_training(origin, wanted, images.is_demo)
     if images.is_demo and wanted.image_px is None:
         wanted.image_px = dataset.DEMO_INPUT_PX
-    mode = resolve_mode(tune, wanted, origin, len(division.rows["train"]))
+    mode = resolve_mode(tune, wanted, origin, len(splits.train))
     choose_aspect(mode, tune, wanted, origin, screened.cut_share)
-    follow_recipe(given, args, wanted, tune, augment, origin, division, mode, images.is_demo)
+    follow_recipe(given, args, wanted, tune, augment, origin, splits, mode, images.is_demo)
 
     # The run: new, gone on with, or finished.
-    setup = TrainingSetup(
-        mode, origin, data, wanted, tune, augment, args, division, folder, images.is_demo, speed, kept
-    )
+    setup = TrainingSetup(mode, origin, data, wanted, tune, augment, args, splits, folder, images.is_demo, speed, kept)
     run.run_training(
         setup, screened.as_files(images.listing.files), given=given, fresh=command.fresh,
         callbacks=shared.callbacks if shared else lambda trainer: [],
@@ -94,14 +93,14 @@ def main() -> int:
     return parser.EXIT_OK
 
 
-def measured_best(division, folder, args, fresh: bool) -> str:
+def measured_best(splits, folder, args, fresh: bool) -> str:
     """The model that --model auto picks; what measuring imports, other trainings do not need."""
     from imgcls.probing import model_choice
 
-    return model_choice.best_model(division, folder, args.device, args.seed, fresh=fresh)
+    return model_choice.best_model(splits, folder, args.device, args.seed, fresh=fresh)
 
 
-def follow_recipe(given, args, wanted, tune, augment, origin, division, mode: str, is_demo: bool) -> None:
+def follow_recipe(given, args, wanted, tune, augment, origin, splits, mode: str, is_demo: bool) -> None:
     """Set every hyper-parameter that was not given, and say why."""
     from imgcls.config import recipes
     from imgcls.experiment.modes import uses_smaller_input
@@ -109,16 +108,16 @@ def follow_recipe(given, args, wanted, tune, augment, origin, division, mode: st
     from imgcls.system import hardware
 
     facts = recipes.Facts(
-        images=len(division.rows["train"]),
-        classes=len(division.classes),
-        largest_over_smallest=division.imbalance("train"),
+        images=len(splits.train),
+        classes=len(splits.classes),
+        largest_over_smallest=splits.train.imbalance(),
         family=model_config.family_of(origin),
         pretrained=not wanted.from_scratch,
         mode=mode,
         is_demo=is_demo,
         processes=args.world_size,
         balanced_draws=args.sampler == "balanced",
-        shown_smaller=uses_smaller_input(mode, tune, wanted, origin, division, args.seed),
+        shown_smaller=uses_smaller_input(mode, tune, wanted, origin, splits, args.seed),
     )
     for line in recipes.apply_choices(recipes.choose_options(facts, tune.recipe), given, args, tune, augment):
         parser.log.info(line)

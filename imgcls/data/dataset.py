@@ -1,4 +1,4 @@
-"""Class folders, a CSV or a Hub data set -> rows of `datasets` with their label, and their division into splits."""
+"""Class folders, a CSV or a Hub data set -> rows of `datasets`, before they are split."""
 
 from __future__ import annotations
 

@@ -39,13 +39,13 @@ def resolve_mode(tune: TuneOptions, wanted: ModelOptions, source: ModelSource, i
 
 
 def uses_smaller_input(
-    mode: str, tune: TuneOptions, wanted: ModelOptions, source: ModelSource, division: DatasetSplits, seed: int
+    mode: str, tune: TuneOptions, wanted: ModelOptions, source: ModelSource, splits: DatasetSplits, seed: int
 ) -> bool:
     """Whether --tune auto will take a smaller input than the checkpoint's own, since the pictures are tiny."""
     if mode == "full" or tune.tune != "auto" or wanted.image_px is not None:
         return False
     family, own = model_config.family_of(source), model_config.checkpoint_input_size(source)
-    return recipes.input_px(family, own, input_choice.median_short_side(division.rows["train"], seed)) < own
+    return recipes.input_px(family, own, input_choice.median_short_side(splits.train.rows, seed)) < own
 
 
 def choose_aspect(mode: str, tune: TuneOptions, wanted: ModelOptions, source: ModelSource, cut_share: float) -> None:

@@ -69,11 +69,11 @@ def run_training(
     of options that the user gave, which no search changes. fresh: start over. page: with report.html. callbacks: of the
     training itself, beside its own. Raises what `DatasetSplits.folds` raises before anything else.
     """
-    folder, args, division = asked.run, asked.args, asked.division
-    folds = list(division.folds(asked.data.folds, asked.data.val_fraction, args.seed)) if asked.data.folds else []
+    folder, args, splits = asked.run, asked.args, asked.splits
+    folds = list(splits.folds(asked.data.folds, asked.data.val_fraction, args.seed)) if asked.data.folds else []
     setup = asked.prepared()
     later = hyperparameter_search.searched_options(setup, given) if setup.tune.search else ()
-    state = folder.claim(setup.options(), division.table(), fresh=fresh, write=args.should_save, found_later=later)
+    state = folder.claim(setup.options(), splits.table(), fresh=fresh, write=args.should_save, found_later=later)
     if state == "finished":
         log.info("%s is finished: nothing to train (--fresh starts over)", folder.path)
         return
@@ -95,11 +95,11 @@ def run_training(
     from imgcls.experiment import run_results
 
     selected = weight_selection.select_weights(trained, setup.tune.keep, setup.expected)
-    run_results.write_results(trained, division, folder, selected, judged, setup.sources(), setup.kept, page=page)
+    run_results.write_results(trained, splits, folder, selected, judged, setup.sources(), setup.kept, page=page)
 
 
 def cross_validate(
-    asked: TrainingSetup, divisions: Sequence[DatasetSplits], opinions: Mapping[str, np.ndarray]
+    asked: TrainingSetup, fold_splits: Sequence[DatasetSplits], opinions: Mapping[str, np.ndarray]
 ) -> dict | None:
     """A run for each fold, in run folders below the run's, and the numbers of all images by runs that never saw them.
 
@@ -107,11 +107,11 @@ def cross_validate(
     Besides
     the numbers of metrics.json's parts: `folds`, and `accuracy_by_fold`.
     """
-    count, args, division = len(divisions), asked.args, asked.division
+    count, args, splits = len(fold_splits), asked.args, asked.splits
     folds = [run_folder.RunFolder(asked.run / run_folder.FOLDS / f"{k + 1}") for k in range(count)]
-    for k, part in enumerate(divisions):
+    for k, part in enumerate(fold_splits):
         log.info("fold %d of %d", k + 1, count)
-        run_training(replace(asked, data=replace(asked.data, folds=None), division=part, run=folds[k]), page=False)
+        run_training(replace(asked, data=replace(asked.data, folds=None), splits=part, run=folds[k]), page=False)
         if args.should_save:
             folds[k].drop_weights()
         clear_device_cache(garbage_collection=True)  # trainers hold themselves in circles
@@ -126,7 +126,7 @@ def cross_validate(
     paths = [row[run_folder.PREDICTION_COLUMNS.index("path")] for row in rows]
     probes = {"probes": np.stack([opinions[path] for path in paths])} if opinions else {}
     asked.run.write_logits(run_folder.OUT_OF_FOLD_LOGITS, out_of_fold=np.concatenate(logits), **probes)
-    labels = [division.classes.index(row[run_folder.PREDICTION_COLUMNS.index("label")]) for row in rows]
-    numbers = compute_metrics(np.concatenate(logits), labels, division.classes)
+    labels = [splits.classes.index(row[run_folder.PREDICTION_COLUMNS.index("label")]) for row in rows]
+    numbers = compute_metrics(np.concatenate(logits), labels, splits.classes)
     by_fold = [fold.read_json(run_folder.METRICS)["test"]["accuracy"] for fold in folds]
     return {"folds": count, "accuracy_by_fold": by_fold, **numbers}

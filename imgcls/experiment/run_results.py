@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 def write_results(
     trainer: ImageTrainer,
-    division: DatasetSplits,
+    splits: DatasetSplits,
     run: run_folder.RunFolder,
     selection: dict | None,
     cross_validation: dict | None,
@@ -48,27 +48,27 @@ def write_results(
     trainer.accelerator.wait_for_everyone()
     network, processor = inference.load_model(run.path, args.device)
     logits = {}
-    for split in ("validation", "test"):
-        if split in division.rows:
-            view = EvaluationDataset(division.rows[split], processor, keys=division.keys[split], kept=kept)
-            logits[split] = inference.all_logits(network, view, args)
+    for name, split in splits.items():
+        if name != "train":
+            view = EvaluationDataset(split.rows, processor, keys=split.keys, kept=kept)
+            logits[name] = inference.all_logits(network, view, args)
     if not args.should_save:
         return
-    labels = {split: division.labels(split) for split in logits}
-    numbers = {split: compute_metrics(found, labels[split], division.classes) for split, found in logits.items()}
+    labels = {split: splits[split].labels for split in logits}
+    numbers = {split: compute_metrics(found, labels[split], splits.classes) for split, found in logits.items()}
     history = trainer.state.log_history
     findings = trainer.diagnosis.finish(history, numbers["validation"])
     remembered = run.read_json(run_folder.BATCH)
     if remembered:
         findings.insert(0, diagnosis.out_of_memory(**remembered))
     run.write_lines(run_folder.HISTORY, history)
-    run.write_csv(run_folder.PREDICTIONS, run_folder.PREDICTION_COLUMNS, _predictions(logits, division))
+    run.write_csv(run_folder.PREDICTIONS, run_folder.PREDICTION_COLUMNS, _predictions(logits, splits))
     run.write_logits(**logits)
     run.write_json(run_folder.DIAGNOSIS, findings)
     run.write_json(run_folder.CALIBRATION, calibration.fit_calibration(logits["validation"], labels["validation"]))
     metrics = {
         "model": trainer.classifier.name,
-        "classes": division.classes,
+        "classes": splits.classes,
         "initialised": trainer.classifier.initialised,
         "sources": sources,
         "train": _training_numbers(trainer),
@@ -79,23 +79,23 @@ def write_results(
         "made": provenance.collect_provenance() | {"folder": str(run.path)},
     }
     if page:
-        report_data.write_training_report(run, metrics, division, logits, network, processor)
+        report_data.write_training_report(run, metrics, splits, logits, network, processor)
     run.write_json(run_folder.METRICS, metrics)
     run.drop_checkpoints()
     if page:
         publish.write_model_card(run)
 
 
-def _predictions(logits: dict[str, np.ndarray], division: DatasetSplits):
+def _predictions(logits: dict[str, np.ndarray], splits: DatasetSplits):
     """Rows of predictions.csv, validation then test."""
     for split, found in logits.items():
         probabilities = softmax(found.astype(np.float64), axis=1)
-        rows = zip(division.paths[split], division.labels(split), probabilities, strict=True)
+        rows = zip(splits[split].paths, splits[split].labels, probabilities, strict=True)
         for path, label, p in rows:
             best = int(p.argmax())
-            name = division.classes[best]
+            name = splits.classes[best]
             correct = int(best == label and np.isfinite(p[best]))  # a diverged model is never right
-            yield path, split, division.classes[label], name, f"{p[best]:.6f}", correct
+            yield path, split, splits.classes[label], name, f"{p[best]:.6f}", correct
 
 
 def _training_numbers(trainer: ImageTrainer) -> dict:

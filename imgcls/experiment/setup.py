@@ -52,7 +52,7 @@ class TrainingSetup:
     tune: TuneOptions
     augment: AugmentOptions
     args: TrainingOptions
-    division: DatasetSplits
+    splits: DatasetSplits
     run: run_folder.RunFolder
     is_demo: bool
     speed: PerformanceOptions = field(default_factory=PerformanceOptions)
@@ -66,7 +66,7 @@ class TrainingSetup:
         with ready.args.main_process_first():
             ready.start = prepare_warm_start(
                 ready.mode, ready.source, ready.data, ready.wanted, ready.tune, ready.augment, ready.speed, ready.args,
-                ready.division, ready.kept,
+                ready.splits, ready.kept,
             )  # fmt: skip
         return ready
 
@@ -75,10 +75,10 @@ class TrainingSetup:
 
         Empty without a probe, and for more images than one is fitted on.
         """
-        if self.start.probe is None or sum(map(len, self.division.paths.values())) > features.PROBED_IMAGES:
+        if self.start.probe is None or self.splits.num_images > features.PROBED_IMAGES:
             return {}
         extractor = make_extractor(
-            self.mode, self.source, self.data, self.tune, self.speed, self.args, self.division, self.kept
+            self.mode, self.source, self.data, self.tune, self.speed, self.args, self.splits, self.kept
         )
         said = extractor.opinions(
             InputFormat(
@@ -86,8 +86,7 @@ class TrainingSetup:
             ),
             self.start.probe.strength, OPINIONS, balanced=self.args.class_weights == "balanced", seed=self.args.seed,
         )  # fmt: skip
-        paths = [path for split in self.division.rows for path in self.division.paths[split]]
-        return dict(zip(paths, np.stack(said, axis=1), strict=True))
+        return dict(zip(self.splits.merged().paths, np.stack(said, axis=1), strict=True))
 
     def options(self) -> dict:
         """Every option in force, for options.yaml."""
@@ -146,7 +145,7 @@ class TrainingSetup:
         """The network that fits the task, with the probe as its head if there is one."""
         built = build_classifier(
             self.source,
-            self.division.classes,
+            self.splits.classes,
             from_scratch=self.wanted.from_scratch,
             image_px=self.wanted.image_px,
             aspect=self.wanted.fixed_aspect,
@@ -178,37 +177,39 @@ class TrainingSetup:
     def _views(self, classifier: Classifier) -> list[Dataset]:
         """Training and validation samples."""
         if self.mode == "head":
-            splits = ("train", "validation")
-            return [feature_dataset.FeatureDataset(self.start.features[s], self.division.labels(s)) for s in splits]
-        rows, keys = self.division.rows, self.division.keys
+            return [
+                feature_dataset.FeatureDataset(self.start.features[name], self.splits[name].labels)
+                for name in ("train", "validation")
+            ]
+        train, validation = self.splits.train, self.splits.validation
         return [
             TrainingDataset(
-                rows["train"],
+                train.rows,
                 classifier.processor,
                 make_augmentation_plan(self.augment),
                 self.augment.train_px,
                 self.args.seed,
                 padded=input_size.detect_aspect(classifier.processor, classifier.image_px) == "pad",
-                keys=keys["train"],
+                keys=train.keys,
                 kept=self.kept,
                 short_px=self.speed.cache_px,
             ),
-            EvaluationDataset(rows["validation"], classifier.processor, keys=keys["validation"], kept=self.kept),
+            EvaluationDataset(validation.rows, classifier.processor, keys=validation.keys, kept=self.kept),
         ]
 
     def _loss(self) -> losses.ClassificationLoss:
         weights = None
         if self.args.class_weights == "balanced":
-            labels = self.division.labels("train")
-            weights = losses.balanced_class_weights(labels, len(self.division.classes)).to(self.args.device)
+            labels = self.splits.train.labels
+            weights = losses.balanced_class_weights(labels, len(self.splits.classes)).to(self.args.device)
         return losses.ClassificationLoss(weights, self.args.label_smoothing_factor, self.args.focal)
 
     def _task(self) -> diagnosis.TrainingTask:
-        division = self.division
+        splits = self.splits
         return diagnosis.TrainingTask(
-            division.classes,
-            np.bincount(division.labels("train"), minlength=len(division.classes)).tolist(),
-            len(division.rows["validation"]),
+            splits.classes,
+            np.bincount(splits.train.labels, minlength=len(splits.classes)).tolist(),
+            len(splits.validation),
             pretrained=not self.wanted.from_scratch,
             is_demo=self.is_demo,
             head_only=self.mode == "head",

@@ -42,7 +42,7 @@ def prepare_warm_start(
     augment: AugmentOptions,
     speed: PerformanceOptions,
     args: TrainingOptions,
-    division: DatasetSplits,
+    splits: DatasetSplits,
     kept: PixelCache,
 ) -> WarmStart:
     """Fit the probe where the mode has one; set the input (--tune auto), the size of training crops and of kept photos.
@@ -53,7 +53,7 @@ def prepare_warm_start(
     chooses = mode != "full" and tune.tune == "auto"
     image_px = wanted.image_px or model_config.checkpoint_input_size(source)
     if chooses and wanted.image_px is None:
-        image_px = recipes.input_px(family, image_px, input_choice.median_short_side(division.rows["train"], args.seed))
+        image_px = recipes.input_px(family, image_px, input_choice.median_short_side(splits.train.rows, args.seed))
     crops = recipes.train_px(family, image_px)
     train_px = augment.train_px or crops.value
     share = (PLANS[augment.augment or "none"].crop_share or features.VIEWS.crop_share)[0]
@@ -62,13 +62,13 @@ def prepare_warm_start(
     if mode == "head":
         given.add("train_px")
     if speed.cache == "off" or (
-        _sees_photos_once(mode, data, tune) and not _is_decoded(division, photos.value, args.seed)
+        _sees_photos_once(mode, data, tune) and not _is_decoded(splits, photos.value, args.seed)
     ):
         given.add("cache_px")
     lines = recipes.apply_choices([crops, photos], given, augment, speed)[1:]
     found = WarmStart()
     if mode != "full":
-        extractor = make_extractor(mode, source, data, tune, speed, args, division, kept)
+        extractor = make_extractor(mode, source, data, tune, speed, args, splits, kept)
         if chooses:
             _choose_input(extractor, wanted, args)
         found = _probed(mode, extractor, wanted, tune, args)
@@ -84,13 +84,13 @@ def make_extractor(
     tune: TuneOptions,
     speed: PerformanceOptions,
     args: TrainingOptions,
-    division: DatasetSplits,
+    splits: DatasetSplits,
     kept: PixelCache,
 ) -> features.FeatureExtractor:
     """What computes the features of these images, after `prepare_warm_start` has chosen the size of kept photos."""
     return features.FeatureExtractor(
         source,
-        division,
+        splits,
         device=args.device,
         batch=args.per_device_eval_batch_size,
         kept=kept,
@@ -103,10 +103,10 @@ def _sees_photos_once(mode: str, data: DataOptions, tune: TuneOptions) -> bool:
     return mode == "head" and tune.views == 1 and not data.folds
 
 
-def _is_decoded(division: DatasetSplits, short_px: int, seed: int) -> bool:
+def _is_decoded(splits: DatasetSplits, short_px: int, seed: int) -> bool:
     """Whether most photos are so large that the check keeps JPEGs as small as these, decoded."""
     least = max(EIGHTHS[0], decoding.SCALED_DECODE_MARGIN * short_px)
-    return 8 * least <= input_choice.median_short_side(division.rows["train"], seed) <= 8 * EIGHTHS[1]
+    return 8 * least <= input_choice.median_short_side(splits.train.rows, seed) <= 8 * EIGHTHS[1]
 
 
 def _choose_input(extractor: features.FeatureExtractor, wanted: ModelOptions, args: TrainingOptions) -> None:

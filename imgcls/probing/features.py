@@ -35,7 +35,7 @@ _DECIDED: dict[str, bool] = {}  # in this process: settings of a network -> whet
 
 
 class FeatureExtractor:
-    """Features of a division's images from one checkpoint: what is given to the head, float32 (N, D).
+    """Features of a data set's images from one checkpoint: what is given to the head, float32 (N, D).
 
     kept: where photos are kept. short_px: those of training images are of photos shrunk to this, as training sees them;
     None takes them, as those of all others are taken, of what evaluation sees. is_fast: those of training images are
@@ -45,7 +45,7 @@ class FeatureExtractor:
     def __init__(
         self,
         source: ModelSource,
-        division: DatasetSplits,
+        splits: DatasetSplits,
         *,
         device: torch.device,
         batch: int,
@@ -53,13 +53,13 @@ class FeatureExtractor:
         short_px: int | None = None,
         is_fast: bool = False,
     ):
-        self.source, self.division, self.kept, self.short_px, self.is_fast = source, division, kept, short_px, is_fast
+        self.source, self.splits, self.kept, self.short_px, self.is_fast = source, splits, kept, short_px, is_fast
         self.probes: dict[tuple, linear_probe.LinearProbe] = {}
         self.how = {"batch": batch, "device": device}
 
     def build(self, image_px: int | None = None, aspect: str | None = None) -> Backbone:
         """The pretrained network with this input, which is loaded only if features have to be computed."""
-        return Backbone(self.source, self.division.classes, self.how["device"], image_px, aspect)
+        return Backbone(self.source, self.splits.classes, self.how["device"], image_px, aspect)
 
     def features(
         self, built: Backbone, split: str, at: Sequence[int] | None = None, *, view: int = 0, seed: int = 0
@@ -68,7 +68,7 @@ class FeatureExtractor:
 
         view: 0 for the images as they are evaluated; every other number for random crops and mirror images of its own.
         """
-        rows, keys = self.division.rows[split], self.division.keys[split]
+        rows, keys = self.splits[split].rows, self.splits[split].keys
         if at is not None:
             rows, keys = rows.select(at), [keys[i] for i in at]
         weights = sorted(str(array_cache.file_state(f)) for f in self.source.folder.glob("*.safetensors"))
@@ -91,12 +91,12 @@ class FeatureExtractor:
 
     def _takes_bf16(self, built: Backbone, settings: list) -> bool:
         """Whether a CPU computes this network in bf16: where that is clearly faster, as tried once on each machine."""
-        images = sum(map(len, self.division.rows.values()))
+        images = self.splits.num_images
         if self.how["device"].type != "cpu" or not cpu.has_bf16() or images < WORTH_TRYING:
             return False
 
         def gain() -> np.ndarray:
-            view = EvaluationDataset(self.division.rows["train"], built.processor, is_fast=True)
+            view = EvaluationDataset(self.splits.train.rows, built.processor, is_fast=True)
             few = [view[i]["pixel_values"] for i in range(min(len(view), TRIED_IMAGES))]
             return np.array(bf16_gain(built.network, torch.stack(few)))
 
@@ -107,12 +107,12 @@ class FeatureExtractor:
 
     def probe(self, shown: InputFormat, most: int, *, balanced: bool, seed: int) -> linear_probe.LinearProbe:
         """The probe on a sample of the training images, all of them if they are not more than `most`; fitted once."""
-        labels = np.asarray(self.division.labels("train"))
+        labels = np.asarray(self.splits.train.labels)
         at = stratified_split.stratified_sample([str(label) for label in labels], most, seed)
         asked = (shown, len(at), balanced, seed)
         if asked not in self.probes:
             seen = self.features(self.build(shown.image_px, shown.aspect), "train", at)
-            found = linear_probe.fit_probe(seen, labels[at], len(self.division.classes), balanced=balanced, seed=seed)
+            found = linear_probe.fit_probe(seen, labels[at], len(self.splits.classes), balanced=balanced, seed=seed)
             log.info(
                 "probe: %s: accuracy %.3f, loss %.3f, cross-validated on %d training images",
                 shown, found.correct.mean(), found.losses.mean(), len(found.losses),
@@ -125,10 +125,9 @@ class FeatureExtractor:
     ) -> list[np.ndarray]:
         """Logits of every image, split after split, by `count` sets of probes that did not see it; each (N, K)."""
         built = self.build(shown.image_px, shown.aspect)
-        seen = np.concatenate([self.features(built, split) for split in self.division.rows])
-        labels = np.concatenate([self.division.labels(split) for split in self.division.rows])
-        groups = [group for of in self.division.groups.values() for group in of]
-        given = (seen, labels, len(self.division.classes), strength, groups)
+        seen = np.concatenate([self.features(built, split) for split, _ in self.splits.items()])
+        images = self.splits.merged()
+        given = (seen, np.array(images.labels), len(self.splits.classes), strength, images.groups)
         return [linear_probe.out_of_fold_logits(*given, balanced=balanced, seed=seed + k) for k in range(count)]
 
     def _compute(self, built: Backbone, shown: Dataset, lower: bool) -> np.ndarray:

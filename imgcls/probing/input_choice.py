@@ -31,7 +31,7 @@ def choose_input(
     own = extractor.build()
     px = fixed_px
     if px is None:
-        px = recipes.input_px(own.family, own.image_px, median_short_side(extractor.division.rows["train"], seed))
+        px = recipes.input_px(own.family, own.image_px, median_short_side(extractor.splits.train.rows, seed))
     chosen = InputFormat(px, fixed_aspect)
     if fixed_aspect is None and input_size.detect_aspect(own.processor, own.image_px) == "crop":
         ways = [InputFormat(px, aspect) for aspect in (None, "squash")]

@@ -39,23 +39,23 @@ COST = {  # what decides between models of like accuracy, the lower the better
 GIVEN_UP = 0.05  # accuracy that training speed, size and edge may cost at most
 
 
-def recommendation_text(advice: Recommendation, division: DatasetSplits, device: torch.device) -> dict:
+def recommendation_text(advice: Recommendation, splits: DatasetSplits, device: torch.device) -> dict:
     """The advice with the recipe, the size, and the minutes that training takes on this machine."""
     origin = source.resolve_model(advice.model)
-    built = classifier.build_classifier(origin, division.classes, from_scratch=True, image_px=advice.image_px)
+    built = classifier.build_classifier(origin, splits.classes, from_scratch=True, image_px=advice.image_px)
     facts = recipes.Facts(
-        images=len(division.rows["train"]),
-        classes=len(division.classes),
-        largest_over_smallest=division.imbalance("train"),
+        images=len(splits.train),
+        classes=len(splits.classes),
+        largest_over_smallest=splits.train.imbalance(),
         family=built.family,
         pretrained=True,
-        mode=recipes.auto_tuning_mode(built.family, len(division.rows["train"])),
+        mode=recipes.auto_tuning_mode(built.family, len(splits.train)),
     )
     recipe = {choice.option: choice.value for choice in recipes.choose_options(facts)}
     epochs, images = recipe["num_train_epochs"], facts.images
     built.network.to(device)
-    pace = _pace(built, division, device)
-    seconds = pace.seconds(images * epochs, images + len(division.rows["validation"]) * epochs)
+    pace = _pace(built, splits, device)
+    seconds = pace.seconds(images * epochs, images + len(splits.validation) * epochs)
     return {
         "model": advice.model,
         "image_px": advice.image_px,
@@ -109,23 +109,21 @@ class MeasuredModel:
         return {name: value for name, value in asdict(self).items() if name != "correct"}
 
 
-def measure_models(
-    names: Sequence[str], division: DatasetSplits, device: torch.device, seed: int
-) -> list[MeasuredModel]:
+def measure_models(names: Sequence[str], splits: DatasetSplits, device: torch.device, seed: int) -> list[MeasuredModel]:
     """Each model on a sample of the training images; those that cannot be had are said and left out."""
     found = []
     for name in names:
         start = time.perf_counter()
         try:
             origin = source.fetch_model(source.resolve_model(name))
-            extractor = features.FeatureExtractor(origin, division, device=device, batch=BATCH)
+            extractor = features.FeatureExtractor(origin, splits, device=device, batch=BATCH)
             shown = input_choice.choose_input(extractor, None, None, balanced=False, seed=seed)
             fitted = extractor.probe(shown, input_choice.COMPARED_IMAGES, balanced=False, seed=seed)
         except ImgclsError as error:
             log.warning("%s is left out: %s", name, error)
             continue
         built = extractor.build(shown.image_px, shown.aspect)
-        pace = _pace(built, division, device)
+        pace = _pace(built, splits, device)
         right, compared = int(fitted.correct.sum()), len(fitted.correct)
         found.append(
             MeasuredModel(
@@ -135,7 +133,7 @@ def measure_models(
                 round(4 * built.network.num_parameters() / 1e6, 1),
                 round(1 / pace.train_s, 1),
                 round(1 / pace.evaluation_s, 1),
-                round(_latency_ms(built, division, device), 1),
+                round(_latency_ms(built, splits, device), 1),
                 round(_memory_mb(built), 0),
                 round(time.perf_counter() - start, 1),
                 fitted.correct,
@@ -166,14 +164,14 @@ def pick_model(measured: Sequence[MeasuredModel], priority: str) -> MeasuredMode
 
 
 def best_model(
-    division: DatasetSplits, run: run_folder.RunFolder, device: torch.device, seed: int, *, fresh: bool
+    splits: DatasetSplits, run: run_folder.RunFolder, device: torch.device, seed: int, *, fresh: bool
 ) -> str:
     """The one of the eight that does best on the images, or what an earlier command chose on them for this run."""
-    images = sorted(path for paths in division.paths.values() for path in paths)
+    images = sorted(splits.merged().paths)
     before = None if fresh else run.read_json(run_folder.RECOMMENDATION)
     if before and before["images"] == images:
         return before["pick"]
-    measured = measure_models(list(CHECKPOINTS), division, device, seed)
+    measured = measure_models(list(CHECKPOINTS), splits, device, seed)
     found = {"pick": pick_model(measured, "accuracy").model, "models": [m.row() for m in measured]}
     log.info(measurement_table(found))
     run.write_json(run_folder.RECOMMENDATION, {**found, "images": images})
@@ -181,7 +179,7 @@ def best_model(
 
 
 def _pace(
-    built: classifier.Classifier | backbone.Backbone, division: DatasetSplits, device: torch.device
+    built: classifier.Classifier | backbone.Backbone, splits: DatasetSplits, device: torch.device
 ) -> step_timing.StepTime:
     """Seconds an image takes in training and in evaluation."""
     plan = make_augmentation_plan(AugmentOptions(augment="standard", flip="horizontal"))
@@ -192,15 +190,15 @@ def _pace(
         pixels = half(batch["pixel_values"].to(device), batch["draws"].to(device))
         return loss(built.network(pixel_values=pixels), batch["labels"].to(device))
 
-    train = TrainingDataset(division.rows["train"], built.processor, plan, built.image_px, seed=0)
-    evaluation = EvaluationDataset(division.rows["train"], built.processor)
+    train = TrainingDataset(splits.train.rows, built.processor, plan, built.image_px, seed=0)
+    evaluation = EvaluationDataset(splits.train.rows, built.processor)
     pace = step_timing.time_step(built.network, step, train, evaluation, BATCH, device)
     return step_timing.time_full_batch(pace, built.network, step, train, BATCH, device)
 
 
-def _latency_ms(built: backbone.Backbone, division: DatasetSplits, device: torch.device) -> float:
+def _latency_ms(built: backbone.Backbone, splits: DatasetSplits, device: torch.device) -> float:
     """Median milliseconds from a file to its logits, one image at a time."""
-    view = EvaluationDataset(division.rows["train"], built.processor)
+    view = EvaluationDataset(splits.train.rows, built.processor)
     built.network.eval()
     indices = itertools.cycle(range(len(view)))
 

@@ -22,7 +22,7 @@ from imgcls.storage import run_folder
 def write_training_report(
     run: run_folder.RunFolder,
     metrics: Mapping,
-    division: DatasetSplits,
+    splits: DatasetSplits,
     logits: Mapping[str, np.ndarray],
     network: nn.Module,
     processor,
@@ -33,28 +33,28 @@ def write_training_report(
     there are some, else by the test split, else by validation.
     """
     trust = run.read_json(run_folder.CALIBRATION)
-    place = {path: (split, i) for split, paths in division.paths.items() for i, path in enumerate(paths)}
+    place = {path: (split, i) for _, split in splits.items() for i, path in enumerate(split.paths)}
 
     def source(path: str) -> str | bytes:
         split, i = place[path]
-        return image_source(division.rows[split][i])
+        return image_source(split.rows[i])
 
-    folded = _folded(run, division)
-    parts = {s: (division.paths[s], np.asarray(division.labels(s)), of) for s, of in logits.items()}
+    folded = _folded(run, splits)
+    parts = {s: (splits[s].paths, np.asarray(splits[s].labels), of) for s, of in logits.items()}
     name, part = ("cross-validated", folded) if folded else list(parts.items())[-1]
     seen = folded or tuple(map(_joined, zip(*parts.values(), strict=True)))
     rows = find_suspects(
-        *seen, division.classes, trust["temperature"], run.read_logits(run_folder.OUT_OF_FOLD_LOGITS).get("probes")
+        *seen, splits.classes, trust["temperature"], run.read_logits(run_folder.OUT_OF_FOLD_LOGITS).get("probes")
     )
     write_suspects(run, rows)
     options = run.read_options() or {}
     train = metrics["train"]
-    judged = _judged(name, division.classes, *part, source, network, processor)
+    judged = _judged(name, splits.classes, *part, source, network, processor)
     if folded:  # other networks said it
         judged.explain = lambda at: None
     report_page.write_report(run, ReportContent(
         title=run.path.name,
-        subtitle=f"{metrics['model']}, from {metrics['initialised']} weights, {len(division.classes)} classes; "
+        subtitle=f"{metrics['model']}, from {metrics['initialised']} weights, {len(splits.classes)} classes; "
         f"{train['images']:,} images x {train['epochs']:g} epochs in {train['seconds']:.0f} s",
         numbers=metrics["cross_validation"] if folded else metrics[name],
         judged=judged,
@@ -143,12 +143,12 @@ def _joined(values: Sequence):
     return [v for part in values for v in part] if isinstance(values[0], list) else np.concatenate(values)
 
 
-def _folded(run: run_folder.RunFolder, division: DatasetSplits) -> tuple | None:
+def _folded(run: run_folder.RunFolder, splits: DatasetSplits) -> tuple | None:
     """Paths, labels and logits of all images by folds that did not see them; None without --folds."""
     rows = run.read_csv(run_folder.OUT_OF_FOLD)
     if not rows:
         return None
-    labels = np.array([division.classes.index(row["label"]) for row in rows])
+    labels = np.array([splits.classes.index(row["label"]) for row in rows])
     return [row["path"] for row in rows], labels, run.read_logits(run_folder.OUT_OF_FOLD_LOGITS)["out_of_fold"]
 
 

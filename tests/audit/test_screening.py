@@ -10,7 +10,8 @@ from PIL import ImageOps
 
 from imgcls.audit import screening
 from imgcls.config.data_options import DataOptions
-from imgcls.data import dataset, splits
+from imgcls.data import dataset
+from imgcls.data.splits import make_splits
 from imgcls.errors import FolderError, OptionError
 
 
@@ -41,8 +42,8 @@ def test_what_is_left_out_and_what_stays_together(shapes):
     assert "near_duplicate" not in {problem.code for problem in found.problems}  # quick
     group = dict(zip((file.path for file in images.listing.files), found.groups, strict=True))
     assert group["circle/picture.png"] == group["circle/mirrored.png"]
-    division = splits.make_splits(images, found.excluded, DataOptions(), 0, found.groups)
-    rows = {path: (split, of) for path, _, split, of in division.table()}
+    splits = make_splits(images, found.excluded, DataOptions(), 0, found.groups)
+    rows = {path: (split, of) for path, _, split, of in splits.table()}
     assert rows["circle/picture.png"] == rows["circle/mirrored.png"]
     assert rows["circle/picture.png"][1] == "circle/mirrored.png"
     assert rows["cross/cross_003.jpg"][1] == ""

@@ -1,4 +1,4 @@
-"""Rows of `datasets` for files on disk and on the Hub; the division of images into splits."""
+"""Rows of `datasets` for files on disk and on the Hub."""
 
 import json
 
@@ -9,9 +9,8 @@ from loopback import LoopbackHub, parquet_repo
 
 from imgcls.audit import audit
 from imgcls.config.data_options import DataOptions
-from imgcls.data import dataset, splits
+from imgcls.data import dataset
 from imgcls.data.location import read_listing
-from imgcls.errors import FolderError
 
 
 def paths(images):
@@ -38,39 +37,6 @@ def test_a_link_to_nothing_is_an_image_that_cannot_be_decoded(shapes):
     at = paths(found).index("circle/gone.jpg")
     audited = audit.run_audit(found.listing.files, found.keys, found.source, show_progress=False)
     assert [i for i, reason in enumerate(audited.reasons) if reason] == [at]
-
-
-def test_the_seed_decides_the_division_and_each_image_is_in_one_split(shapes):
-    options = DataOptions(data=str(shapes), val_fraction=0.2, test_fraction=0.1)
-    images = dataset.open_images(options)
-    first, again, other = (splits.make_splits(images, {}, options, seed) for seed in (1, 1, 2))
-    assert first.table() == again.table() != other.table()
-    assert sorted(path for path, *_ in first.table()) == paths(images)
-    assert {split: len(rows) for split, rows in first.rows.items()} == {"train": 21, "validation": 6, "test": 3}
-    assert set(first.rows["validation"]["label"]) == {0, 1, 2}
-
-
-def test_images_that_are_excluded_are_in_no_split(shapes):
-    options = DataOptions(data=str(shapes))
-    images = dataset.open_images(options)
-    divided = splits.make_splits(images, {0: "cut off", 5: "no image"}, options, 0)
-    left = {path for path, *_ in divided.table()}
-    assert left == set(paths(images)) - {paths(images)[0], paths(images)[5]}
-
-
-def test_excluding_all_of_a_class_is_refused(shapes):
-    options = DataOptions(data=str(shapes))
-    images = dataset.open_images(options)
-    with pytest.raises(FolderError, match="circle"):
-        splits.make_splits(images, dict.fromkeys(range(10), "broken"), options, 0)
-
-
-def test_given_splits_are_kept(tmp_path):
-    for split in ("train", "valid", "test"):
-        class_folders(tmp_path / split, per_class=3)
-    options = DataOptions(data=str(tmp_path))
-    divided = splits.make_splits(dataset.open_images(options), {}, options, 0)
-    assert {split: len(rows) for split, rows in divided.rows.items()} == {"train": 9, "validation": 9, "test": 9}
 
 
 def test_a_hub_data_set_is_trained_on(staged, shapes, tmp_path):

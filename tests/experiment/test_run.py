@@ -5,9 +5,6 @@ import csv
 import numpy as np
 import pytest
 
-from imgcls.config.data_options import DataOptions
-from imgcls.data import dataset, splits
-from imgcls.errors import FolderError
 from imgcls.experiment import run
 from imgcls.storage.run_folder import RunFolder
 from imgcls.training.trainer import ImageTrainer
@@ -22,19 +19,6 @@ def rows(file):
 def command(resnet, shapes, tmp_path):
     """Arguments of a short training into tmp_path/run."""
     return ["--model", resnet, "--data", shapes, "--output_dir", tmp_path / "run", "--tune", "full", "--epochs", 2]
-
-
-def test_each_image_is_in_the_test_of_one_fold_and_in_no_other_part_of_it(shapes):
-    options = DataOptions(data=str(shapes), test_fraction=0.2)
-    division = splits.make_splits(dataset.open_images(options), {}, options, 0)
-    pool = {*division.paths["train"], *division.paths["validation"]}
-    folds = list(division.folds(3, 0.2, seed=0))
-    assert sorted(path for fold in folds for path in fold.paths["test"]) == sorted(pool)
-    for fold in folds:
-        parts = [set(fold.paths[split]) for split in ("train", "validation", "test")]
-        assert set.union(*parts) == pool
-        assert sum(map(len, parts)) == len(pool)
-        assert [len(fold.rows[split]) for split in fold.paths] == [len(paths) for paths in fold.paths.values()]
 
 
 def test_folds_judge_every_image_by_a_run_that_never_saw_it(train, command, shapes, tmp_path):
@@ -74,22 +58,6 @@ def test_a_stopped_cross_validation_goes_on(train, command, monkeypatch):
     again = train(*command, "--folds", 2)
     assert again.returncode == 0, again.stderr
     assert again.stderr.count("is finished: nothing to train") == 1
-
-
-def test_folds_need_two_images_a_class(shapes):
-    options = DataOptions(data=str(shapes))
-    whole = splits.make_splits(dataset.open_images(options), {}, options, 0)
-    labels = whole.rows["train"]["label"]
-    at = [i for i, label in enumerate(labels) if label or i == labels.index(0)]  # one circle, all of the others
-    lone = splits.DatasetSplits(
-        whole.classes,
-        {"train": whole.rows["train"].select(at)},
-        {"train": [whole.paths["train"][i] for i in at]},
-        {"train": [whole.keys["train"][i] for i in at]},
-        {"train": list(range(len(at)))},
-    )
-    with pytest.raises(FolderError, match="got 1 in circle"):
-        next(lone.folds(2, 0.2, seed=0))
 
 
 def test_a_search_trains_what_it_found_and_goes_on_where_it_was_stopped(train, command, tmp_path, monkeypatch):

@@ -7,8 +7,9 @@ from drawings import photo
 from PIL import Image
 
 from imgcls.config.data_options import DataOptions
-from imgcls.data import dataset, splits
+from imgcls.data import dataset
 from imgcls.data.location import read_listing
+from imgcls.data.splits import make_splits
 from imgcls.dataloading import feature_dataset
 from imgcls.dataloading.image_datasets import EvaluationDataset, TrainingDataset
 from imgcls.models import classifier, inference, source
@@ -17,23 +18,23 @@ from imgcls.models.losses import PADDING_LABEL
 from imgcls.probing import backbone, features, input_choice
 
 
-def division_of(folder):
+def splits_of(folder):
     listing = read_listing(folder)
-    return splits.make_splits(dataset.load_listing(listing, "data"), {}, DataOptions(), seed=0)
+    return make_splits(dataset.load_listing(listing, "data"), {}, DataOptions(), seed=0)
 
 
 @pytest.fixture
 def extractor(resnet, shapes):
     return features.FeatureExtractor(
-        source.resolve_model(str(resnet)), division_of(shapes), device=torch.device("cpu"), batch=8
+        source.resolve_model(str(resnet)), splits_of(shapes), device=torch.device("cpu"), batch=8
     )
 
 
 def test_features_are_what_the_head_is_given(extractor):
     built = extractor.build(image_px=64)
     found = extractor.features(built, "validation")
-    assert found.shape == (len(extractor.division.paths["validation"]), classifier.head_of(built.network).in_features)
-    view = EvaluationDataset(extractor.division.rows["validation"], built.processor)
+    assert found.shape == (len(extractor.splits.validation.paths), classifier.head_of(built.network).in_features)
+    view = EvaluationDataset(extractor.splits.validation.rows, built.processor)
     logits = inference.compute_outputs(
         inference.logits_function(built.network), view, batch=3, device=torch.device("cpu")
     )
@@ -71,9 +72,9 @@ def wide_folders(root, telling):
 
 @pytest.mark.parametrize(("telling", "aspect"), [("edge", "squash"), ("middle", None)])
 def test_the_whole_photo_is_taken_where_the_edge_tells(resnet, tmp_path, telling, aspect):
-    division = division_of(wide_folders(tmp_path / "data", telling))
+    splits = splits_of(wide_folders(tmp_path / "data", telling))
     extractor = features.FeatureExtractor(
-        source.resolve_model(str(resnet)), division, device=torch.device("cpu"), batch=8
+        source.resolve_model(str(resnet)), splits, device=torch.device("cpu"), batch=8
     )
     chosen = input_choice.choose_input(extractor, 64, None, balanced=False, seed=0)
     assert chosen.image_px == 64
@@ -99,7 +100,7 @@ def test_views_differ_and_are_the_same_again(extractor):
     assert plain.shape == one.shape
     assert not np.array_equal(plain, one)
     assert not np.array_equal(one, two)
-    rows = extractor.division.rows["train"].select([0, 1, 2])
+    rows = extractor.splits.train.rows.select([0, 1, 2])
     training = TrainingDataset(rows, built.processor, features.VIEWS, built.image_px, 5)
     np.testing.assert_array_equal(
         extractor._compute(built, feature_dataset.AugmentedImageDataset(training, 2), False), two
@@ -166,11 +167,10 @@ def test_photos_that_are_seen_once_are_decoded_small_for_training_alone(resnet, 
     for i in range(24):
         (tmp_path / "data" / f"class {i % 2}").mkdir(parents=True, exist_ok=True)
         photo(700, 500, i).save(tmp_path / "data" / f"class {i % 2}" / f"{i}.jpg")
-    division = division_of(tmp_path / "data")
+    splits = splits_of(tmp_path / "data")
     where = {"device": torch.device("cpu"), "batch": 8}
     plain, quick = (
-        features.FeatureExtractor(source.resolve_model(str(resnet)), division, is_fast=f, **where)
-        for f in (False, True)
+        features.FeatureExtractor(source.resolve_model(str(resnet)), splits, is_fast=f, **where) for f in (False, True)
     )
     found = [e.features(e.build(image_px=64), split) for e in (plain, quick) for split in ("train", "validation")]
     assert np.array_equal(found[1], found[3])  # what is judged by is exact

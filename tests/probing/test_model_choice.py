@@ -1,13 +1,14 @@
 """Which model is recommended: by rule for each wish, and by measurement."""
 
 import json
-from types import SimpleNamespace
 
+import datasets
 import numpy as np
 import pytest
 import torch
 from commands import TRAIN
 
+from imgcls.data.splits import DatasetSplits, Split
 from imgcls.models.step_timing import StepTime
 from imgcls.probing import model_choice, model_rules
 from imgcls.probing.model_choice import MeasuredModel, pick_model
@@ -69,9 +70,11 @@ def test_a_clear_lead_in_accuracy_wins():
 
 
 def test_the_network_that_is_timed_is_where_its_images_go(monkeypatch):
-    division = SimpleNamespace(
-        rows={"train": range(9), "validation": range(2)}, classes=["a", "b"], imbalance=lambda _: 1
+    train, validation = (
+        Split(datasets.Dataset.from_dict({"label": [i % 2 for i in range(count)]}), [""] * count, [""] * count, [])
+        for count in (9, 2)
     )
+    splits = DatasetSplits(["a", "b"], train, validation)
     timed = []
 
     def pace(built, _, device):
@@ -79,7 +82,7 @@ def test_the_network_that_is_timed_is_where_its_images_go(monkeypatch):
         return StepTime(1, 0.1, 0.1)
 
     monkeypatch.setattr(model_choice, "_pace", pace)
-    model_choice.recommendation_text(model_rules.Recommendation("resnet-18"), division, torch.device("meta"))
+    model_choice.recommendation_text(model_rules.Recommendation("resnet-18"), splits, torch.device("meta"))
     assert timed == [torch.device("meta")]
 
 
