@@ -24,7 +24,7 @@ from pathlib import Path
 import pictures
 import torch
 
-from imgcls.dataloading import crops
+from imgcls.dataloading import preprocessing
 from imgcls.models import classifier, inference, source
 from imgcls.system import cpu, hardware
 
@@ -54,7 +54,7 @@ def run(command: list[str]) -> tuple[float, float]:
 def ceilings(folder: Path, files: list[Path]) -> dict[str, float]:
     """Images a second of the threads of predict.py when they only decode and prepare, and when they only compute."""
     network, processor = inference.load_model(folder, torch.device("cpu"))
-    sample = crops.evaluation_pixels(str(files[0]), processor)
+    sample = preprocessing.evaluation_pixels(str(files[0]), processor)
 
     def rate(forward, items, pixels) -> float:
         start = time.perf_counter()
@@ -65,7 +65,9 @@ def ceilings(folder: Path, files: list[Path]) -> dict[str, float]:
     logits, compute_items = inference.logits_function(network), [None] * 600
     rate(logits, compute_items[:64], lambda _: sample)
     found = {"network": rate(logits, compute_items, lambda _: sample)}
-    found["decode"] = rate(lambda p: p[:, :1, 0, 0], files, lambda f: crops.evaluation_pixels(str(f), processor))
+    found["decode"] = rate(
+        lambda p: p[:, :1, 0, 0], files, lambda f: preprocessing.evaluation_pixels(str(f), processor)
+    )
     return found | {"both": 1 / (1 / found["network"] + 1 / found["decode"])}
 
 

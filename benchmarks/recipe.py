@@ -33,7 +33,7 @@ from threadpoolctl import threadpool_limits
 from transformers import set_seed
 
 from imgcls.data import location
-from imgcls.dataloading import crops
+from imgcls.dataloading import preprocessing
 from imgcls.models import classifier, source
 from imgcls.system import hardware
 
@@ -117,7 +117,7 @@ def main() -> None:
     split_of = {f: of.split or "train" for f, of in zip(files, listing.files, strict=True)}
     fixed = [i for i, f in enumerate(listing.files) if f.split == "test"]
     processor = built(options.model, listing.classes, 0).processor
-    pixels = {f: crops.evaluation_pixels(f, processor) for f in files}
+    pixels = {f: preprocessing.evaluation_pixels(f, processor) for f in files}
     correct: dict[str, list[dict[str, float]]] = {}
     seconds: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:

@@ -17,7 +17,7 @@ from torchvision.transforms import v2
 from transformers import Trainer, TrainingArguments, set_seed
 
 from imgcls.data import decoding
-from imgcls.dataloading import augmentation, crops
+from imgcls.dataloading import augmentation, preprocessing
 from imgcls.models import source
 from imgcls.models.classifier import build_classifier
 from imgcls.system import hardware
@@ -63,7 +63,7 @@ def main() -> None:
         writer = csv.writer(file)
         writer.writerow(["path", "predicted"])
         for path in tested:
-            pixels = crops.evaluation_pixels(path, classifier.processor)
+            pixels = preprocessing.evaluation_pixels(path, classifier.processor)
             writer.writerow([path, classes[int(network(pixel_values=pixels[None]).logits.argmax())]])
 
 

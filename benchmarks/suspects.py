@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from imgcls.data import location
-from imgcls.dataloading import crops
+from imgcls.dataloading import preprocessing
 from imgcls.evaluation import calibration, label_errors, scores
 from imgcls.models import inference
 from imgcls.storage import run_folder
@@ -67,9 +67,12 @@ def one(listing, model: str, share: float, seed: int, flags: list[str], scratch:
     opinions += [calibration.probabilities(kept["probes"][:, m]) for m in range(kept["probes"].shape[1])]
     network, processor = inference.load_model(folder, torch.device("cpu"))
     stream = inference.stream_outputs(
-        inference.logits_function(network), [files[i] for i in at], lambda f: crops.evaluation_pixels(f, processor),
-        batch=16, device=torch.device("cpu"),
-    )  # fmt: skip
+        inference.logits_function(network),
+        [files[i] for i in at],
+        lambda f: preprocessing.evaluation_pixels(f, processor),
+        batch=16,
+        device=torch.device("cpu"),
+    )
     learned = np.concatenate([logits for _, logits, _ in stream])
     orders = {
         "suspects": label_errors.rank_label_errors(given[at], opinions)[1],

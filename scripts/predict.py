@@ -39,7 +39,7 @@ def main() -> int:
     import torch
     from tqdm import tqdm
 
-    from imgcls.dataloading import crops
+    from imgcls.dataloading import preprocessing
     from imgcls.deploy import predictions
     from imgcls.evaluation import calibration
     from imgcls.models import inference, source
@@ -61,10 +61,10 @@ def main() -> int:
     if total == 0:
         raise FolderError(f"Expected images in {shorten(inputs)}, got none.")
     settings = (said, inputs, asked.sort_into, asked.fast, array_cache.file_state(folder / run_folder.WEIGHTS))
-    pixels = functools.partial(crops.evaluation_pixels, processor=processor)
+    pixels = functools.partial(preprocessing.evaluation_pixels, processor=processor)
     if asked.fast:
         parser.log.info("--fast: large JPEGs are decoded at a smaller scale, so answers may differ from the exact ones")
-        pixels = crops.fast_pixels(processor)
+        pixels = preprocessing.fast_pixels(processor)
     counts = Counter()
     with resumable_table.open_table(asked.out, asked.format, said.columns, settings, said.line) as out:
         known = out.count()

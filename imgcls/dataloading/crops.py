@@ -7,14 +7,12 @@ is the same in every epoch and run.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from PIL import Image
 from torch.nn.functional import interpolate
-from torch.utils.data import Sampler
 
 from imgcls.data import decoding
 from imgcls.dataloading.random_params import crop_boxes
@@ -103,69 +101,6 @@ def integer_boxes(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     rounded = boxes.round().astype(int)
     corners = np.minimum(rounded[:, :2], sizes - 1)
     return np.hstack([corners, np.maximum(rounded[:, 2:], corners + 1)])
-
-
-def evaluation_pixels(source: str | bytes, processor) -> torch.Tensor:
-    """Float (3, px, px) of one image, through the image processor as `pipeline` calls it."""
-    return processor(images=decoding.load_rgb(source), return_tensors="pt")["pixel_values"][0]
-
-
-def fast_pixels(
-    processor, process: Callable[[Image.Image], torch.Tensor] | None = None
-) -> Callable[[str | bytes], torch.Tensor]:
-    """As `evaluation_pixels` for one processor, with large JPEGs decoded at a smaller scale: nearly the same values.
-
-    The scale is the smallest at which the shorter side has 1.25 times the pixels that the processor resizes it to,
-    measured here, once. Other formats, smaller photos, and all where the processor takes the nearest pixel, which has
-    to be the photo's own, give the very same values, unless `process` is given: what makes them of a decoded photo in
-    place of the processor.
-    """
-    ramp_px = 256  # a level each, from top to bottom
-    colours = (Image.linear_gradient("L"), *(Image.new("L", (ramp_px, ramp_px), level) for level in (0, 255)))
-    shown = [processor(images=c.convert("RGB"), return_tensors="pt")["pixel_values"][0, 0] for c in colours]
-    middle = len(shown[0]) // 2
-    top, bottom = middle // 2, middle + middle // 2  # within whatever is cropped or padded
-    ramp, black, white = (rows[[top, bottom], middle].double() for rows in shown)
-    levels = 255 * float(((ramp - black) / (white - black)).diff())  # by so many it rises from top to bottom
-    # At 1 in place of 1.25, 1 label of 357 photos changed at 192 px; at 1.25 none, and none at 1.5.
-    short_px = round(1.25 * ramp_px * (bottom - top) / levels)
-    scales = resample_filter(processor) != Image.Resampling.NEAREST
-
-    def read(source: str | bytes) -> torch.Tensor:
-        with decoding.open_image(source) as image:
-            size = decoding.displayed_size(image)
-            scale = short_px / min(size)
-            pixels = decoding.to_rgb(image, (size[0] * scale, size[1] * scale) if scales and scale < 1 else None)
-        return process(pixels) if process else processor(images=pixels, return_tensors="pt")["pixel_values"][0]
-
-    return read
-
-
-class EpochSampler(Sampler):
-    """Deals the keys of an epoch: each image once, in an order that depends on (seed, epoch) alone.
-
-    weights: with them (one an image) an epoch draws as many images, each with a chance in proportion to its weight.
-
-    Every batch is full: the last is filled with images of the epoch's start that are not counted, so batch norm
-    never sees a batch of one, all processes take the same number of steps, and no image counts twice.
-    batch_images: images of one batch over all processes.
-    """
-
-    def __init__(self, size: int, batch_images: int, seed: int, weights: torch.Tensor | None = None):
-        self.size, self.batch_images, self.seed, self.epoch = size, batch_images, seed, 0
-        self.weights = weights
-
-    def __len__(self) -> int:
-        return math.ceil(self.size / self.batch_images) * self.batch_images
-
-    def __iter__(self):
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        if self.weights is None:
-            order = torch.randperm(self.size, generator=generator).tolist()
-        else:
-            order = torch.multinomial(self.weights, self.size, replacement=True, generator=generator).tolist()
-        for position in range(len(self)):
-            yield self.epoch, order[position % self.size], position < self.size
 
 
 def resample_filter(processor) -> int:

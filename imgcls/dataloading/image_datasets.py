@@ -14,10 +14,11 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from imgcls.data import decoding
-from imgcls.dataloading import processor_spec, random_params
+from imgcls.dataloading import preprocessing, random_params
 from imgcls.dataloading.augmentation import AugmentationPlan
-from imgcls.dataloading.crops import crop, evaluation_pixels, fast_pixels, read_crop, resample_filter
+from imgcls.dataloading.crops import crop, read_crop, resample_filter
 from imgcls.dataloading.levels import LevelTable
+from imgcls.dataloading.preprocessing import evaluation_pixels, fast_pixels
 from imgcls.models.losses import PADDING_LABEL
 from imgcls.storage.pixel_cache import CacheRequest, PixelCache, cache_key
 
@@ -187,7 +188,7 @@ class EvaluationDataset(_View):
     ):
         super().__init__(rows, keys, kept)
         self.processor, self.short_px = processor, short_px
-        self._fast = fast_pixels(processor, processor_spec.fast_preprocess(processor)) if is_fast else None
+        self._fast = fast_pixels(processor, preprocessing.fast_preprocess(processor)) if is_fast else None
         self._levels: LevelTable | None = None
         self._settings = ""
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from imgcls.data import decoding, listing, location
-from imgcls.dataloading import crops
+from imgcls.dataloading import preprocessing
 from imgcls.deploy import predictions, sort_images
 from imgcls.errors import ImageError, OptionError
 from imgcls.evaluation import calibration
@@ -52,7 +52,7 @@ class DemoModel:
     def pixels(self, path: str) -> torch.Tensor:
         """What the model sees of a file, float (3, px, px), as with predict.py. Raises ImageError."""
         check(path)
-        return crops.evaluation_pixels(path, self.processor)
+        return preprocessing.evaluation_pixels(path, self.processor)
 
     def answer(self, path: str) -> tuple[dict, str | None]:
         """The row of `predictions` for one picture, and a JPEG in base64 of what spoke for its first class; None where

@@ -19,7 +19,7 @@ from torch import nn
 from imgcls.config.data_options import SourceOptions
 from imgcls.config.inference_options import ValidateOptions
 from imgcls.data import stratified_split
-from imgcls.dataloading import crops, processor_spec
+from imgcls.dataloading import preprocessing
 from imgcls.deploy import onnx_model
 from imgcls.errors import FolderError, ImageError, ModelError, OptionError, RunError
 from imgcls.evaluation import calibration, evaluation_set
@@ -54,7 +54,7 @@ def export_onnx(folder: Path, run: run_folder.RunFolder) -> dict:
     ) or calibration.uncalibrated(1.0)
     pictures = _pictures(GENERATED_IMAGES)
     real = _validation_pixels(run, processor, classes)
-    pixels = _stacked(real or [processor_spec.preprocess(picture, processor) for picture in pictures])
+    pixels = _stacked(real or [preprocessing.preprocess(picture, processor) for picture in pictures])
     px = pixels.shape[-1]
     record = {
         "file": FILE,
@@ -63,7 +63,7 @@ def export_onnx(folder: Path, run: run_folder.RunFolder) -> dict:
         "output": {"name": onnx_model.OUTPUT, "type": "float32", "shape": ["batch", len(classes)]},
         "image_px": px,
         "classes": classes,
-        "preprocessing": processor_spec.preprocessing_steps(processor, pictures[0], px),
+        "preprocessing": preprocessing.preprocessing_steps(processor, pictures[0], px),
         "temperature": trust["temperature"],
         "images": len(pixels),
         "source": "validation images" if real else "generated",
@@ -178,7 +178,7 @@ def _validation_pixels(run: run_folder.RunFolder, processor, classes: Sequence[s
     found = []
     for i in stratified_split.stratified_sample([str(label) for label in of.labels], REAL_IMAGES, 0)[:REAL_IMAGES]:
         with contextlib.suppress(ImageError):
-            found.append(crops.evaluation_pixels(of.source(i), processor).numpy())
+            found.append(preprocessing.evaluation_pixels(of.source(i), processor).numpy())
     return found
 
 

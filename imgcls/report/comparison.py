@@ -12,7 +12,7 @@ from PIL import Image
 
 from imgcls.config.data_options import SourceOptions
 from imgcls.data import location
-from imgcls.dataloading.crops import evaluation_pixels
+from imgcls.dataloading.preprocessing import evaluation_pixels
 from imgcls.errors import RunError
 from imgcls.models import inference
 from imgcls.models.latency import median_latencies_ms

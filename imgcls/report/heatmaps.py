@@ -11,7 +11,7 @@ from matplotlib import colormaps
 from PIL import Image
 from torch import nn
 
-from imgcls.dataloading.crops import evaluation_pixels
+from imgcls.dataloading.preprocessing import evaluation_pixels
 from imgcls.errors import ImageError
 from imgcls.models import saliency
 from imgcls.report import html_page

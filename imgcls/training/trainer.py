@@ -18,9 +18,9 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from imgcls.config.training_options import METRICS, TrainingOptions
 from imgcls.dataloading.augmentation import DeviceAugmentation
-from imgcls.dataloading.crops import EpochSampler
-from imgcls.dataloading.gpu_dataset import GpuCropDataset
+from imgcls.dataloading.gpu_images import GpuCropDataset
 from imgcls.dataloading.image_datasets import EvaluationDataset, TrainingDataset, collate
+from imgcls.dataloading.sampler import EpochSampler
 from imgcls.evaluation import diagnosis
 from imgcls.evaluation.intervals import standard_error
 from imgcls.evaluation.metrics import ImageClassification

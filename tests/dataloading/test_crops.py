@@ -22,9 +22,11 @@ from imgcls.dataloading.augmentation import (
     make_augmentation_plan,
     make_batch_mixing,
 )
-from imgcls.dataloading.crops import EpochSampler, evaluation_pixels, read_crop
+from imgcls.dataloading.crops import read_crop
 from imgcls.dataloading.image_datasets import TrainingDataset, collate
+from imgcls.dataloading.preprocessing import evaluation_pixels
 from imgcls.dataloading.random_params import uniform
+from imgcls.dataloading.sampler import EpochSampler
 from imgcls.errors import OptionError
 from imgcls.models import classifier, source
 from imgcls.models.losses import PADDING_LABEL, balanced_class_weights

@@ -21,9 +21,11 @@ from imgcls.data import decoding
 from imgcls.data.listing import ImageFile
 from imgcls.dataloading import image_datasets, random_params
 from imgcls.dataloading.augmentation import PARAMS_PER_IMAGE, PLANS, make_augmentation_plan
-from imgcls.dataloading.crops import EpochSampler, evaluation_pixels, integer_boxes
-from imgcls.dataloading.gpu_dataset import GpuCropDataset
+from imgcls.dataloading.crops import integer_boxes
+from imgcls.dataloading.gpu_images import GpuCropDataset
 from imgcls.dataloading.image_datasets import EvaluationDataset, TrainingDataset, collate
+from imgcls.dataloading.preprocessing import evaluation_pixels
+from imgcls.dataloading.sampler import EpochSampler
 from imgcls.models import input_size, model_config, source
 from imgcls.storage.pixel_cache import PixelCache, cache_key
 

@@ -8,9 +8,9 @@ from drawings import photo
 from PIL import Image
 from transformers import ViTImageProcessor
 
-from imgcls.dataloading.crops import evaluation_pixels
 from imgcls.dataloading.image_datasets import EvaluationDataset
 from imgcls.dataloading.levels import LevelTable
+from imgcls.dataloading.preprocessing import evaluation_pixels
 from imgcls.models import input_size, model_config, source
 from imgcls.models.registry import CHECKPOINTS
 from imgcls.storage.pixel_cache import PixelCache

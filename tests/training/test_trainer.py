@@ -9,7 +9,7 @@ import tiny
 import torch
 from transformers import TrainingArguments
 
-from imgcls.dataloading.crops import EpochSampler
+from imgcls.dataloading.sampler import EpochSampler
 from imgcls.errors import RunError
 from imgcls.models import classifier, source
 from imgcls.models.classifier import memory_layout

@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from imgcls.data import decoding
 from imgcls.dataloading import crops
+from imgcls.dataloading.crops import resample_filter
 
 BOTH, SHORTER, LONGER = "both sides", "shorter side", "longer side"
 LEVELS = 1.0  # of 255, by which the steps may miss the processor: a border's rounded colour costs 0.1, another crop 10
@@ -151,3 +153,39 @@ def _in_words(steps: Mapping) -> str:
         f"upright RGB, resized to {size} ({steps['filter']}){middle}{filled}, divided by 255, less mean "
         f"{steps['mean']}, divided by std {steps['std']}, channels first"
     )
+
+
+def evaluation_pixels(source: str | bytes, processor) -> torch.Tensor:
+    """Float (3, px, px) of one image, through the image processor as `pipeline` calls it."""
+    return processor(images=decoding.load_rgb(source), return_tensors="pt")["pixel_values"][0]
+
+
+def fast_pixels(
+    processor, process: Callable[[Image.Image], torch.Tensor] | None = None
+) -> Callable[[str | bytes], torch.Tensor]:
+    """As `evaluation_pixels` for one processor, with large JPEGs decoded at a smaller scale: nearly the same values.
+
+    The scale is the smallest at which the shorter side has 1.25 times the pixels that the processor resizes it to,
+    measured here, once. Other formats, smaller photos, and all where the processor takes the nearest pixel, which has
+    to be the photo's own, give the very same values, unless `process` is given: what makes them of a decoded photo in
+    place of the processor.
+    """
+    ramp_px = 256  # a level each, from top to bottom
+    colours = (Image.linear_gradient("L"), *(Image.new("L", (ramp_px, ramp_px), level) for level in (0, 255)))
+    shown = [processor(images=c.convert("RGB"), return_tensors="pt")["pixel_values"][0, 0] for c in colours]
+    middle = len(shown[0]) // 2
+    top, bottom = middle // 2, middle + middle // 2  # within whatever is cropped or padded
+    ramp, black, white = (rows[[top, bottom], middle].double() for rows in shown)
+    levels = 255 * float(((ramp - black) / (white - black)).diff())  # by so many it rises from top to bottom
+    # At 1 in place of 1.25, 1 label of 357 photos changed at 192 px; at 1.25 none, and none at 1.5.
+    short_px = round(1.25 * ramp_px * (bottom - top) / levels)
+    scales = resample_filter(processor) != Image.Resampling.NEAREST
+
+    def read(source: str | bytes) -> torch.Tensor:
+        with decoding.open_image(source) as image:
+            size = decoding.displayed_size(image)
+            scale = short_px / min(size)
+            pixels = decoding.to_rgb(image, (size[0] * scale, size[1] * scale) if scales and scale < 1 else None)
+        return process(pixels) if process else processor(images=pixels, return_tensors="pt")["pixel_values"][0]
+
+    return read
