@@ -72,7 +72,7 @@ def main() -> int:
         origin = resolve_model(wanted.model)
         folder.check_writable(needed_bytes=needed_disk_bytes(origin, args.save_total_limit))
     with args.main_process_first():
-        origin = fetch_for_training(origin, wanted, images.is_demo)
+        origin, wanted.from_scratch = fetch_for_training(origin, wanted.from_scratch, images.is_demo)
     if images.is_demo and wanted.image_px is None:
         wanted.image_px = dataset.DEMO_INPUT_PX
     mode = resolve_mode(tune, wanted, origin, len(splits.train))

@@ -54,7 +54,7 @@ def test_the_table_of_models_is_the_code_s():
         assert hub_id == checkpoint.hub_id
         assert float(parameters.removesuffix(" M")) == pytest.approx(checkpoint.parameters / 1e6, abs=0.05)
         assert (float(megabytes), int(px)) == (pytest.approx(checkpoint.megabytes, abs=0.05), checkpoint.image_px)
-        assert when == checkpoint.when
+        assert when == checkpoint.recommended_for
 
 
 def test_the_tree_names_every_package():

@@ -34,7 +34,7 @@ OWN_FILES = (
     f"{run_folder.FIGURES}/", f"{run_folder.ADAPTER}/", f"{run_folder.EXPORT}/",
 )  # fmt: skip
 PLACEHOLDER = "YOUR-NAME"  # the owner in the card of a run that has no repository yet
-_KNOWN = {c.hub_id: c.licence for c in registry.CHECKPOINTS.values()}
+_KNOWN = {c.hub_id: c.license for c in registry.CHECKPOINTS.values()}
 
 
 def check_pushable(run: run_folder.RunFolder, include: Collection[str] = ()) -> None:

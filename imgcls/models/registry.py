@@ -1,12 +1,9 @@
-"""The table of models: name -> Hub id, architecture, processor settings, size, licence, and when to choose it.
-
-`config` and `processor` hold what the checkpoint's own config.json and preprocessor_config.json say, as far as
-it differs from the class defaults, so that `--from_scratch` needs no network.
-"""
+"""The known models: short name -> Hub id, architecture, image processor, size, license, and what to choose it for."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from imgcls.errors import ModelError, nearest, shorten
 
@@ -16,22 +13,26 @@ IMAGENET_STD = [0.229, 0.224, 0.225]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One row: a pretrained model that imgcls knows by a short name."""
+    """A pretrained model that imgcls knows by a short name.
+
+    config and processor hold the values of the checkpoint's config.json and preprocessor_config.json that differ from
+    the defaults of their classes, so that --from_scratch needs no network.
+    """
 
     name: str
     hub_id: str
     family: str  # "vit" or "cnn": learning rates and memory layout differ
-    config: dict = field(repr=False)
-    processor: dict = field(repr=False)
-    parameters: int  # as saved on the Hub, old head included
+    config: dict[str, Any] = field(repr=False)
+    processor: dict[str, Any] = field(repr=False)
+    parameters: int  # as saved on the Hub, including the head
     megabytes: float  # safetensors file, 10^6 bytes
-    when: str
+    recommended_for: str
     image_px: int = 224
-    licence: str = "apache-2.0"
+    license: str = "apache-2.0"
     revision: str = "main"
 
 
-def _vit_processor(mean: list[float], std: list[float]) -> dict:
+def _vit_processor(mean: list[float], std: list[float]) -> dict[str, Any]:
     return {
         "image_processor_type": "ViTImageProcessor",
         "size": {"height": 224, "width": 224},
@@ -41,7 +42,7 @@ def _vit_processor(mean: list[float], std: list[float]) -> dict:
     }
 
 
-# ResNet checkpoints carry ConvNeXt's processor: short side to 224 / 0.875 = 256, then the central 224.
+# ResNet checkpoints use ConvNeXt's processor: shorter side to 224 / 0.875 = 256 px, then a 224 px center crop.
 _RESNET_PROCESSOR = {
     "image_processor_type": "ConvNextImageProcessor",
     "size": {"shortest_edge": 224},
@@ -50,7 +51,7 @@ _RESNET_PROCESSOR = {
     "image_mean": IMAGENET_MEAN,
     "image_std": IMAGENET_STD,
 }
-# The processor divides by std twice (include_top), and this std is the square root of ImageNet's.
+# include_top makes this processor divide by std twice, so its std is the square root of ImageNet's.
 _EFFICIENTNET_PROCESSOR = {
     "image_processor_type": "EfficientNetImageProcessor",
     "size": {"height": 224, "width": 224},
@@ -80,7 +81,7 @@ _MOBILENET_CONFIG = {
 }
 
 
-def _resnet_config(layer_type: str, hidden_sizes: list[int], depths: list[int]) -> dict:
+def _resnet_config(layer_type: str, hidden_sizes: list[int], depths: list[int]) -> dict[str, Any]:
     return {"model_type": "resnet", "layer_type": layer_type, "hidden_sizes": hidden_sizes, "depths": depths}
 
 
@@ -88,17 +89,17 @@ _HALF = [0.5, 0.5, 0.5]
 _BOTTLENECK_SIZES = [256, 512, 1024, 2048]
 
 CHECKPOINTS = {
-    c.name: c
-    for c in (
+    checkpoint.name: checkpoint
+    for checkpoint in (
         Checkpoint(
             "vit-base",
             "google/vit-base-patch16-224-in21k",
             "vit",
             {"model_type": "vit"},
             _vit_processor(_HALF, _HALF),
-            86_389_248,
-            345.6,
-            "best accuracy for its cost on a GPU, from about 1,000 images",
+            parameters=86_389_248,
+            megabytes=345.6,
+            recommended_for="best accuracy for its cost on a GPU, from about 1,000 images",
         ),
         Checkpoint(
             "vit-large",
@@ -112,9 +113,9 @@ CHECKPOINTS = {
                 "intermediate_size": 4096,
             },
             _vit_processor(_HALF, _HALF),
-            304_351_232,
-            1217.4,
-            "highest accuracy, large sets, a GPU with 16 GB or more",
+            parameters=304_351_232,
+            megabytes=1217.4,
+            recommended_for="highest accuracy, large sets, a GPU with 16 GB or more",
         ),
         Checkpoint(
             "vit-small-msn",
@@ -128,9 +129,9 @@ CHECKPOINTS = {
                 "intermediate_size": 1536,
             },
             _vit_processor(IMAGENET_MEAN, IMAGENET_STD),
-            21_665_664,
-            86.7,
-            "few labelled images: pretrained without labels for low-shot learning",
+            parameters=21_665_664,
+            megabytes=86.7,
+            recommended_for="few labelled images: pretrained without labels for low-shot learning",
         ),
         Checkpoint(
             "resnet-18",
@@ -138,9 +139,9 @@ CHECKPOINTS = {
             "cnn",
             _resnet_config("basic", [64, 128, 256, 512], [2, 2, 2, 2]),
             _RESNET_PROCESSOR,
-            11_689_512,
-            46.8,
-            "small sets and laptops: quick, hard to break",
+            parameters=11_689_512,
+            megabytes=46.8,
+            recommended_for="small sets and laptops: fast and reliable",
         ),
         Checkpoint(
             "resnet-50",
@@ -148,9 +149,9 @@ CHECKPOINTS = {
             "cnn",
             _resnet_config("bottleneck", _BOTTLENECK_SIZES, [3, 4, 6, 3]),
             _RESNET_PROCESSOR,
-            25_557_032,
-            102.5,
-            "the all-round choice for 1,000 to 10,000 images",
+            parameters=25_557_032,
+            megabytes=102.5,
+            recommended_for="the all-round choice for 1,000 to 10,000 images",
         ),
         Checkpoint(
             "resnet-101",
@@ -158,9 +159,9 @@ CHECKPOINTS = {
             "cnn",
             _resnet_config("bottleneck", _BOTTLENECK_SIZES, [3, 4, 23, 3]),
             _RESNET_PROCESSOR,
-            44_549_160,
-            178.7,
-            "more capacity than resnet-50 for large sets without attention",
+            parameters=44_549_160,
+            megabytes=178.7,
+            recommended_for="more capacity than resnet-50 for large sets without attention",
         ),
         Checkpoint(
             "efficientnet-b0",
@@ -175,9 +176,9 @@ CHECKPOINTS = {
                 "dropout_rate": 0.2,
             },
             _EFFICIENTNET_PROCESSOR,
-            5_288_548,
-            21.4,
-            "accuracy close to resnet-50 in a fifth of its size",
+            parameters=5_288_548,
+            megabytes=21.4,
+            recommended_for="accuracy close to resnet-50 in a fifth of its size",
         ),
         Checkpoint(
             "mobilenetv3-small",
@@ -185,18 +186,18 @@ CHECKPOINTS = {
             "cnn",
             _MOBILENET_CONFIG,
             {"image_processor_type": "TimmWrapperImageProcessor"},
-            2_542_856,
-            10.2,
-            "phones, browsers and CPUs: the fastest of the eight",
+            parameters=2_542_856,
+            megabytes=10.2,
+            recommended_for="phones, browsers and CPUs: the fastest of the eight",
         ),
     )
 }
 
 
 def find_checkpoint(name: str) -> Checkpoint | None:
-    """The row called `name`, or whose Hub id it is; None for another Hub id ("owner/name").
+    """The known model with this short name or Hub id; None for any other Hub id ("owner/name").
 
-    Raises ModelError for a short name that is not in the table; it names the nearest three.
+    Raises ModelError for an unknown short name; the message names the three nearest.
     """
     for checkpoint in CHECKPOINTS.values():
         if name in (checkpoint.name, checkpoint.hub_id):

@@ -1,15 +1,15 @@
-"""From a name to a model's files: a local folder, a row of the table, or the Hub, asked with a short time-out."""
+"""From a model's name to its files: a local folder, a row of the registry, or a download with a short time-out."""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from huggingface_hub import errors as hub_errors
 from huggingface_hub import snapshot_download, try_to_load_from_cache
 
-from imgcls.config.model_options import ModelOptions
 from imgcls.errors import ModelError
 from imgcls.models import registry
 from imgcls.storage import run_folder
@@ -17,13 +17,13 @@ from imgcls.system.network import file_metadata
 
 log = logging.getLogger(__name__)
 
-FILES = ["config.json", "preprocessor_config.json", "model.safetensors", "model*.safetensors*"]
-MORE_FILES = [run_folder.CALIBRATION]  # what models of ours bring along
+CONFIG_FILES = ("config.json", "preprocessor_config.json")
+WEIGHT_FILES = ("model.safetensors", "model*.safetensors*")
 
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Where a model comes from. `folder` holds its files; None for a table row built from random weights."""
+    """Where a model comes from. `folder` holds its files; None before `fetch_model` and for random weights."""
 
     name: str
     checkpoint: registry.Checkpoint | None = None
@@ -31,6 +31,7 @@ class ModelSource:
 
     @property
     def hub_id(self) -> str:
+        """The Hub id, or the name as given where there is no other."""
         return self.checkpoint.hub_id if self.checkpoint else self.name
 
     @property
@@ -40,15 +41,23 @@ class ModelSource:
 
     @property
     def revision(self) -> str:
+        """The branch, tag or commit to download."""
         return self.checkpoint.revision if self.checkpoint else "main"
 
 
+class TrainingSource(NamedTuple):
+    """The model that a training starts from, and whether its weights are random."""
+
+    source: ModelSource
+    from_scratch: bool
+
+
 class HubUnreachable(ModelError):
-    """The Hub does not answer and the checkpoint is not cached."""
+    """The Hub does not respond and the model is not in the local cache."""
 
 
 def resolve_model(name: str) -> ModelSource:
-    """Find out what `name` means, without network: a local model folder, a table row, or a Hub id.
+    """Interpret a model's name, without network: a local model folder, a known short name, or a Hub id.
 
     Raises ModelError for an unknown short name or a folder without config.json.
     """
@@ -63,85 +72,98 @@ def resolve_model(name: str) -> ModelSource:
 
 
 def fetch_model(source: ModelSource, weights: bool = True) -> ModelSource:
-    """The same source with its files in a local folder: as it is, from the cache, or downloaded.
+    """The same source with its files in a local folder: a local folder as it is, the Hub's cache, or a download.
 
-    Raises HubUnreachable within HUB_WAIT_S seconds when the Hub does not answer, ModelError when it says no.
+    weights: False for configuration and image processor alone. Raises HubUnreachable within HUB_WAIT_S seconds when
+    the Hub does not respond, ModelError when it refuses.
     """
     if source.folder is not None:
         return source
     try:
-        if _cached(source, weights):
-            path = snapshot_download(source.hub_id, revision=source.revision, local_files_only=True)
-        else:
-            file_metadata(source.hub_id, "config.json", revision=source.revision)
-            log.info("downloading %s", source.hub_id)
-            path = snapshot_download(
-                source.hub_id, revision=source.revision, allow_patterns=[*FILES, *MORE_FILES] if weights else FILES[:2]
-            )
+        folder = _snapshot(source, weights)
     except (hub_errors.RepositoryNotFoundError, hub_errors.RevisionNotFoundError) as error:
         raise ModelError(
-            f"Expected a model on the Hub, got {source.hub_id}, which it does not know (or which is private). "
+            f"Expected a model on the Hub, got {source.hub_id}, which does not exist or is private. "
             "Check the name; for a private model log in with: hf auth login"
         ) from error
     except hub_errors.EntryNotFoundError as error:
-        raise ModelError(f"Expected config.json in {source.hub_id}, got none. It is no transformers model.") from error
+        raise ModelError(
+            f"Expected config.json in {source.hub_id}, got none. It is not a transformers model: choose another."
+        ) from error
     except Exception as error:  # httpx errors, OSError, RuntimeError, TimeoutError: the client has no common class
         raise HubUnreachable(
-            f"Expected to download {source.hub_id}, got no answer from the Hub ({type(error).__name__}). "
-            f"Three ways on: download it once where there is a network (hf download {source.hub_id}), "
+            f"Expected to download {source.hub_id}, got no response from the Hub ({type(error).__name__}). "
+            f"Download it once where there is a network (hf download {source.hub_id}), "
             "give a local model folder as --model, or start from random weights with --from_scratch."
         ) from error
-    return ModelSource(source.name, source.checkpoint, Path(path))
+    return ModelSource(source.name, source.checkpoint, Path(folder))
 
 
-def fetch_for_training(source: ModelSource, wanted: ModelOptions, is_demo: bool) -> ModelSource:
-    """A training's start: the files that it needs. Without a Hub the demo alone goes on, from random weights."""
-    if wanted.from_scratch and source.checkpoint:
-        return source
+def fetch_for_training(source: ModelSource, from_scratch: bool, is_demo: bool) -> TrainingSource:
+    """Fetch the files that a training needs. Without the Hub, the demo alone falls back to random weights.
+
+    Raises what `fetch_model` raises.
+    """
+    if from_scratch and source.checkpoint:  # the table holds configuration and processor
+        return TrainingSource(source, from_scratch)
     try:
-        return fetch_model(source, weights=not wanted.from_scratch)
+        return TrainingSource(fetch_model(source, weights=not from_scratch), from_scratch)
     except HubUnreachable as error:
         if not is_demo:
             raise
-        log.warning("%s\nThe demo goes on by itself: it starts from RANDOM WEIGHTS.", error)
-        wanted.from_scratch = True
-        return source
+        log.warning("%s\nThe demo continues without the download and starts from RANDOM WEIGHTS.", error)
+        return TrainingSource(source, from_scratch=True)
 
 
 def fetch_trained_model(name: str) -> Path:
-    """The folder of a model that is asked and not trained: a run folder, a model folder, or a Hub id, downloaded.
+    """The folder of a model to run, not to train: a run folder, a model folder, or a Hub id, downloaded.
 
-    Raises what `resolve_model` and `fetch_model` raise, with the cure for --run.
+    Raises what `resolve_model` and `fetch_model` raise, with advice for --run.
     """
     try:
-        return fetch_model(resolve_model(name)).folder
+        folder = fetch_model(resolve_model(name)).folder
     except HubUnreachable as error:
         raise HubUnreachable(
-            f"Expected to download {name}, got no answer from the Hub. Download it once where there is a network "
+            f"Expected to download {name}, got no response from the Hub. Download it once where there is a network "
             f"(hf download {name}), or give a run folder as --run."
         ) from error
+    assert folder is not None
+    return folder
 
 
 def base_model(source: ModelSource) -> str | None:
-    """The Hub id of the checkpoint that a model goes back to; None for one that never was there.
-
-    A run folder says where it comes from itself.
-    """
-    if not (Path(source.name).expanduser() / "config.json").is_file():
+    """The Hub id of the pretrained checkpoint behind a model, which a run folder records; None for a local model."""
+    folder = Path(source.name).expanduser()
+    if not (folder / "config.json").is_file():
         return source.hub_id
-    metrics = run_folder.RunFolder(source.name).read_json(run_folder.METRICS) or {}
-    return metrics.get("sources", {}).get("base_model")
+    return _recorded_sources(folder).get("base_model")
 
 
 def previous_datasets(source: ModelSource) -> list[str | None]:
-    """Data sets of the trainings that a run folder's weights went through, the last first; None where not public."""
-    if not (Path(source.name).expanduser() / run_folder.METRICS).is_file():
+    """Datasets that a run's weights were trained on, latest first, as Hub ids; None for each that is not public."""
+    folder = Path(source.name).expanduser()
+    if not (folder / run_folder.METRICS).is_file():
         return []
-    sources = run_folder.RunFolder(Path(source.name).expanduser()).read_json(run_folder.METRICS).get("sources", {})
+    sources = _recorded_sources(folder)
     return [sources.get("dataset"), *sources.get("earlier", [])]
 
 
-def _cached(source: ModelSource, weights: bool) -> bool:
+def _recorded_sources(folder: Path) -> dict[str, Any]:
+    metrics = run_folder.RunFolder(folder).read_json(run_folder.METRICS) or {}
+    return metrics.get("sources", {})
+
+
+def _snapshot(source: ModelSource, weights: bool) -> str:
+    """The folder of the Hub's cache that holds the files, downloaded if they are not there yet."""
+    if _is_cached(source, weights):
+        return snapshot_download(source.hub_id, revision=source.revision, local_files_only=True)
+    file_metadata(source.hub_id, "config.json", revision=source.revision)
+    log.info("downloading %s", source.hub_id)
+    patterns = [*CONFIG_FILES, *WEIGHT_FILES, run_folder.CALIBRATION] if weights else list(CONFIG_FILES)
+    return snapshot_download(source.hub_id, revision=source.revision, allow_patterns=patterns)
+
+
+def _is_cached(source: ModelSource, weights: bool) -> bool:
     def has(file: str) -> bool:
         return isinstance(try_to_load_from_cache(source.hub_id, file, revision=source.revision), str)
 

@@ -101,11 +101,6 @@ def test_a_text_model_is_no_image_model(tmp_path):
         classifier.build_classifier(source.resolve_model(str(tmp_path)), ["a", "b"])
 
 
-def test_a_folder_without_a_model_is_named(tmp_path):
-    with pytest.raises(ModelError, match=r"config\.json"):
-        source.resolve_model(str(tmp_path))
-
-
 def test_batch_norm_statistics_follow_slowly():
     for name in ("efficientnet-b0", "resnet-18", "mobilenetv3-small"):
         built = classifier.build_classifier(source.resolve_model(name), ["a", "b"], from_scratch=True, image_px=64)
