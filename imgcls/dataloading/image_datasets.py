@@ -21,6 +21,7 @@ from imgcls.dataloading.levels import LevelTable
 from imgcls.dataloading.preprocessing import evaluation_pixels, fast_pixels
 from imgcls.models.losses import PADDING_LABEL
 from imgcls.storage.pixel_cache import CacheRequest, PixelCache, cache_key
+from imgcls.system.threads import map_in_threads
 
 if TYPE_CHECKING:
     import datasets  # half a second, which prediction does not need
@@ -122,7 +123,7 @@ class TrainingDataset(_View):
 
     def missing(self) -> int:
         """How many photos are not kept yet."""
-        return len(self) - self.kept.holds(map(self._photo, range(len(self))))
+        return len(self) - self.kept.count(map(self._photo, range(len(self))))
 
     def _photo(self, index: int) -> bytes:
         return self.key(index, shrunk_settings(self.short_px))
@@ -132,9 +133,9 @@ class TrainingDataset(_View):
         if self.kept.is_full or self.short_px is None:
             return 1.0
         if self._missing is None:
-            self._missing = (self.kept.added(), self.missing())
+            self._missing = (self.kept.count_added(), self.missing())
         before, missing = self._missing
-        return min(1.0, (self.kept.added() - before) / missing) if missing else 1.0
+        return min(1.0, (self.kept.count_added() - before) / missing) if missing else 1.0
 
     def _pixels(self, indices: list[int], numbers: np.ndarray, mirrored: np.ndarray) -> list[torch.Tensor]:
         if self.plain is not None:
@@ -148,7 +149,7 @@ class TrainingDataset(_View):
             def work(index: int, own: np.ndarray, mirror: np.ndarray):
                 return lambda: read_crop(self.source(index), own, share, *how, mirror)
 
-            crops = self.kept.each([work(*each) for each in zip(indices, numbers, mirrored, strict=True)])
+            crops = map_in_threads([work(*each) for each in zip(indices, numbers, mirrored, strict=True)])
         else:
 
             def cut(photo: np.ndarray, box: np.ndarray, size: np.ndarray, mirror: np.ndarray):
@@ -157,7 +158,7 @@ class TrainingDataset(_View):
             photos = self.shrunk(indices, self.short_px)
             sizes = np.array([photo.shape[1::-1] for photo in photos]).reshape(-1, 2)
             boxes = random_params.crop_boxes(numbers, sizes, share, self.padded)
-            crops = self.kept.each([cut(*each) for each in zip(photos, boxes, sizes, mirrored, strict=True)])
+            crops = map_in_threads([cut(*each) for each in zip(photos, boxes, sizes, mirrored, strict=True)])
         return [self._varied(torch.from_numpy(seen), own) for seen, own in zip(crops, numbers, strict=True)]
 
     def _varied(self, pixels: torch.Tensor, numbers: np.ndarray) -> torch.Tensor:
@@ -199,7 +200,7 @@ class EvaluationDataset(_View):
         elif self.short_px is not None:
             pixels = [self._processed(Image.fromarray(photo)) for photo in self.shrunk(indices, self.short_px)]
         elif self.kept.folder is None:
-            pixels = self.kept.each([lambda i=i: evaluation_pixels(self.source(i), self.processor) for i in indices])
+            pixels = map_in_threads([lambda i=i: evaluation_pixels(self.source(i), self.processor) for i in indices])
         else:
             pixels = self._exact(indices)
         return [{"pixel_values": p, "labels": self.labels[i]} for p, i in zip(pixels, indices, strict=True)]
@@ -208,7 +209,7 @@ class EvaluationDataset(_View):
     def is_kept(self) -> bool:
         """Whether what the processor gives is kept of all images, so that none is decoded."""
         keys = (self.key(i, self._settings) for i in range(len(self)))
-        return bool(self._settings) and self.kept.holds(keys) == len(self)
+        return bool(self._settings) and self.kept.count(keys) == len(self)
 
     def _processed(self, image: Image.Image) -> torch.Tensor:
         return self.processor(images=image, return_tensors="pt")["pixel_values"][0]
@@ -254,7 +255,7 @@ def caching_thumbnails(
         is_eighth = pixels.size == tuple(math.ceil(side / 8) for side in size)
         if is_eighth and EIGHTHS[0] <= min(pixels.size) <= EIGHTHS[1] and room > 0:
             room -= 3 * math.prod(pixels.size)
-            kept.keep(cache_key(keys[position], EIGHTH), np.asarray(pixels))
+            kept.add(cache_key(keys[position], EIGHTH), np.asarray(pixels))
 
     return keep
 

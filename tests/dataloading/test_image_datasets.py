@@ -259,7 +259,7 @@ def test_a_thread_that_asks_while_another_reads_the_processor_keeps_under_the_ri
 
     monkeypatch.setattr(image_datasets, "processor_settings", interrupted)
     view.__getitems__(range(6))
-    assert view.kept.holds([view.key(i, "") for i in range(6)]) == 0
+    assert view.kept.count([view.key(i, "") for i in range(6)]) == 0
     assert view.is_kept
     assert_equal([between[0]], [view[1]])
 
@@ -352,7 +352,7 @@ def test_photos_that_the_check_decoded_are_not_decoded_again(tmp_path, folder, d
 def test_a_check_keeps_eighths_that_are_of_use(folder, decoded_px, photo_px, is_kept):
     pixels = PixelCache(folder, 10**7)
     image_datasets.caching_thumbnails(pixels, ["a"])(0, Image.new("RGB", decoded_px), photo_px)
-    assert pixels.holds([cache_key("a", image_datasets.EIGHTH)]) == is_kept
+    assert pixels.count([cache_key("a", image_datasets.EIGHTH)]) == is_kept
 
 
 def test_eighths_leave_room_for_training(folder):
@@ -360,7 +360,7 @@ def test_eighths_leave_room_for_training(folder):
     keep = image_datasets.caching_thumbnails(pixels, [str(i) for i in range(8)])
     for i in range(8):
         keep(i, Image.new("RGB", (500, 375)), (4000, 3000))
-    assert pixels.holds(cache_key(str(i), image_datasets.EIGHTH) for i in range(8)) == 3
+    assert pixels.count(cache_key(str(i), image_datasets.EIGHTH) for i in range(8)) == 3
 
 
 def test_nothing_is_kept_of_a_check_without_a_cache():
