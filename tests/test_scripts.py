@@ -134,7 +134,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(
     assert (run / "checkpoints/.partial/checkpoint-6/optimizer.pt").exists() == ("kill_in_checkpoint" in moment)
     again = launch(*command)
     assert again.returncode == 0, again.stderr
-    assert "going on from step 3 of" in again.stderr
+    assert "resuming from step 3 of" in again.stderr
     expected, found = load_file(uninterrupted / "model.safetensors"), load_file(run / "model.safetensors")
     assert all(torch.equal(found[name], value) for name, value in expected.items())
     assert (uninterrupted / "predictions.csv").read_text() == (run / "predictions.csv").read_text()
@@ -253,7 +253,7 @@ def test_weights_spread_over_processes_learn_the_same_through_a_kill(staged, sha
     assert {part.name for part in parts.glob("*.distcp")} == {"__0_0.distcp", "__1_0.distcp"}
     done = staged(command("spread", fsdp=True), launcher=TWO_PROCESSES, env=env)
     assert done.returncode == 0, done.stderr
-    assert "going on from step" in done.stderr
+    assert "resuming from step" in done.stderr
     assert staged(command("copied"), launcher=TWO_PROCESSES).returncode == 0
     spread, copied = (load_file(tmp_path / name / "model.safetensors") for name in ("spread", "copied"))
     assert spread.keys() == copied.keys()

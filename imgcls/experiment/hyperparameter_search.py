@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import tempfile
-import time
 from copy import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -105,10 +104,7 @@ def _run_trials(setup: TrainingSetup, free: list[str], done: int, options: dict)
         initial = {name: value.detach().cpu().clone() for name, value in module.state_dict().items()}
 
         def anew() -> nn.Module:
-            module.load_state_dict(initial)
-            if trainer.average:
-                trainer.average.average.module.load_state_dict(initial)
-            trainer._logged = (0, time.monotonic())
+            trainer.reset_to(initial)
             return module
 
         def space(trial: optuna.Trial) -> dict:
@@ -121,7 +117,7 @@ def _run_trials(setup: TrainingSetup, free: list[str], done: int, options: dict)
                     found[name] = trial.suggest_float(name, lowest * middle, highest * middle, log=True)
             if "layer_decay" in free:
                 decay = trial.suggest_float("layer_decay", 0.6, 1.0)
-                trainer.rates = replace(trainer.rates, layer_decay=decay)
+                trainer.learning_rates = replace(trainer.learning_rates, layer_decay=decay)
             log.info("search: trial %d of %d: %s", started, wanted, _in_words(trial.params))
             return found
 

@@ -17,7 +17,6 @@ from imgcls.report import report_data
 from imgcls.storage import run_folder
 from imgcls.storage.pixel_cache import PixelCache
 from imgcls.system import provenance
-from imgcls.training.callbacks import StopwatchCallback
 from imgcls.training.model_saving import save_model
 from imgcls.training.trainer import ImageTrainer
 
@@ -99,14 +98,14 @@ def _predictions(logits: dict[str, np.ndarray], splits: DatasetSplits):
 
 
 def _training_numbers(trainer: ImageTrainer) -> dict:
-    state, images, waiting = trainer.state, len(trainer.train_dataset), trainer.diagnosis.waiting_share
-    stopwatch = next(c for c in trainer.callback_handler.callbacks if isinstance(c, StopwatchCallback))
+    state, images, waiting = trainer.state, len(trainer.train_dataset), trainer.throughput.waiting_fraction
+    seconds = trainer.training_seconds
     best = next((e for e in state.log_history if e["step"] == state.best_global_step and "eval_loss" in e), {})
     return {
         "images": images,
         "epochs": round(state.epoch, 3),
-        "seconds": round(stopwatch.seconds, 1),
-        "images_per_second": round(images * state.epoch / max(stopwatch.seconds, 1e-9), 1),
+        "seconds": round(seconds, 1),
+        "images_per_second": round(images * state.epoch / max(seconds, 1e-9), 1),
         **({} if waiting is None else {"waiting": round(waiting, 3)}),
         "stopped_early": state.global_step < state.max_steps,
         "best_epoch": round(best.get("epoch", state.epoch), 3),

@@ -33,7 +33,7 @@ from imgcls.models.source import ModelSource, base_model, previous_datasets
 from imgcls.probing import features
 from imgcls.storage import run_folder
 from imgcls.storage.pixel_cache import PixelCache
-from imgcls.training.trainer import ImageTrainer
+from imgcls.training.trainer import ImageTrainer, TrainingParts
 
 log = logging.getLogger(__name__)
 
@@ -105,9 +105,9 @@ class TrainingSetup:
         set_seed(args.seed)
         classifier = self._classifier()
         module, head = self._trained(classifier)
-        start = None
+        probe_state = None
         if self.start.probe is not None:
-            start = {name: value.cpu().clone() for name, value in module.state_dict().items()}
+            probe_state = {name: value.cpu().clone() for name, value in module.state_dict().items()}
         if self.mode == "probe_and_full":
             head_of(classifier.network).reset_parameters()
         if self.tune.batch_norm == "hold":
@@ -115,20 +115,21 @@ class TrainingSetup:
         args.per_device_train_batch_size, args.gradient_accumulation_steps = batch, accumulation
         if args.ddp_find_unused_parameters is None and classifier.network.config.model_type in KNOWN_TYPES:
             args.ddp_find_unused_parameters = False  # they use all; looking for others costs time and a warning
-        return ImageTrainer(
-            classifier,
-            module,
-            args,
-            *self._views(classifier),
-            self._loss(),
-            self.run,
-            param_groups.LearningRates(head, self.tune.layer_decay, self.tune.head_factor),
+        train, validation = self._views(classifier)
+        parts = TrainingParts(
+            classifier=classifier,
+            module=module,
+            train=train,
+            validation=validation,
+            loss=self._loss(),
+            learning_rates=param_groups.LearningRates(head, self.tune.layer_decay, self.tune.head_factor),
             task=self._task(),
-            mix=make_batch_mixing(self.augment.mixup, self.augment.cutmix),
-            start=start,
-            ema=self.tune.ema,
-            captures=self.speed.cuda_graph == "auto",
+            batch_mixing=make_batch_mixing(self.augment.mixup, self.augment.cutmix),
+            probe_state=probe_state,
+            ema_decay=self.tune.ema,
+            cuda_graph=self.speed.cuda_graph == "auto",
         )
+        return ImageTrainer(parts, args, self.run)
 
     @property
     def expected(self) -> str:

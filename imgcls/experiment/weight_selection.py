@@ -24,7 +24,7 @@ def select_weights(trainer: ImageTrainer, wanted: str = "best", expected: str = 
     average is
     nothing. None when there is no probe. Returns {"kept", "accuracy" of each}.
     """
-    if trainer.start is None:
+    if trainer.parts.probe_state is None:
         return None
     network, args = trainer.unwrapped(), trainer.args
     end = {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
@@ -33,12 +33,12 @@ def select_weights(trainer: ImageTrainer, wanted: str = "best", expected: str = 
     for name, share in FRACTIONS.items():
         if name == "average" and expected == "fine-tuned" and wanted != name:
             continue
-        network.load_state_dict(interpolate_weights(trainer.start, end, share))
+        network.load_state_dict(interpolate_weights(trainer.parts.probe_state, end, share))
         network.eval()
         logits = inference.all_logits(network, trainer.eval_dataset, args)
         correct[name] = logits.argmax(1) == labels
     kept = choose_weights(correct, expected) if wanted == "best" else wanted
-    network.load_state_dict(interpolate_weights(trainer.start, end, FRACTIONS[kept]))
+    network.load_state_dict(interpolate_weights(trainer.parts.probe_state, end, FRACTIONS[kept]))
     return {"kept": kept, "accuracy": {name: round(float(right.mean()), 4) for name, right in correct.items()}}
 
 

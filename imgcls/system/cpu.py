@@ -5,6 +5,8 @@ import platform
 import re
 from pathlib import Path
 
+BF16_MIN_SPEEDUP = 1.15  # of bf16 over float32, from which a CPU uses it: less is measurement noise
+
 
 def available_cores() -> int:
     """Cores that this process may use (containers and `taskset` grant fewer than the machine has)."""

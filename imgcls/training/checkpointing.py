@@ -1,4 +1,4 @@
-"""A Trainer whose checkpoints are whole whenever it is killed, and are read as they were written."""
+"""A Trainer whose checkpoints are complete whenever it is killed, and are read as they were written."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from imgcls.errors import RunError
+from imgcls.evaluation.intervals import standard_error
 from imgcls.models.source import ModelSource
 from imgcls.storage import atomic_file, run_folder
 from imgcls.system import hardware
@@ -19,85 +20,108 @@ from imgcls.training.ema import EmaCallback
 
 
 class CheckpointingTrainer(CapturingTrainer):
-    """A Trainer with checkpoints in a run folder, and the averaged weights in them where there are such."""
+    """A Trainer with checkpoints in a run folder, and the averaged weights in them if there is an average."""
 
     run: run_folder.RunFolder
-    average: EmaCallback | None = None
-    _saving = False
+    ema: EmaCallback | None = None
+    _is_saving = False
 
-    def _get_dataloader(self, *arguments, **options):
-        return with_own_generator(super()._get_dataloader(*arguments, **options))
+    def _get_dataloader(self, *args, **kwargs):
+        return with_own_generator(super()._get_dataloader(*args, **kwargs))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         self._load_network(resume_from_checkpoint)
-        if self.average:
-            self.average.load(Path(resume_from_checkpoint))
+        if self.ema:
+            self.ema.load(Path(resume_from_checkpoint))
 
     def _load_best_model(self) -> None:
-        with hardware.trimmed_heap():  # there are two networks for a moment
+        with hardware.trimmed_heap():  # two networks are in memory for a moment
             super()._load_best_model()
             self._load_network(self.state.best_model_checkpoint)
-        if self.average:
-            self.average.become(Path(self.state.best_model_checkpoint))
+        if self.ema:
+            self.ema.load_into_module(Path(self.state.best_model_checkpoint))
 
     def _load_network(self, folder: str) -> None:
-        """The weights of a checkpoint, by the names that transformers gave them when it saved them.
+        """Load the weights of a checkpoint, under the names by which transformers saved them.
 
-        It saves ViTs under the names of their first checkpoints, and Trainer, which reads the file itself, passes over
-        all names that it does not know.
+        transformers saves ViTs under the names of their first checkpoints, and Trainer, which reads the file itself,
+        ignores all names that it does not know.
         """
         if isinstance(self.model, PreTrainedModel) and not self.is_fsdp_enabled:
             saved = type(self.model).from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
             self.model.load_state_dict(saved.state_dict())
 
     def _get_output_dir(self, trial) -> str:
-        return str(self.run / (run_folder.PARTIAL if self._saving else run_folder.CHECKPOINTS))
+        return str(self.run / (run_folder.PARTIAL if self._is_saving else run_folder.CHECKPOINTS))
 
     def _save_checkpoint(self, model, trial) -> None:
-        """Save beside, then rename: a checkpoint that bears its name is whole, whenever the process is killed."""
-        folder, beside = self.run / run_folder.CHECKPOINTS, self.run / run_folder.PARTIAL
+        """Save in another folder, then rename it: a checkpoint folder is complete, whenever the process is killed."""
+        folder, partial = self.run / run_folder.CHECKPOINTS, self.run / run_folder.PARTIAL
         name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-        self._saving = True
+        self._is_saving = True
         try:
             super()._save_checkpoint(model, trial)
         except Exception as error:  # a full disk is OSError, RuntimeError or SafetensorError, by who was writing
-            shutil.rmtree(beside, ignore_errors=True)
-            needed, free = 12 * self.model.num_parameters(), shutil.disk_usage(self.run.path).free
-            if free > 1.1 * needed:
-                raise
-            needed, free = atomic_file.format_bytes(needed), atomic_file.format_bytes(free)
-            room = f"{needed} for a checkpoint in {folder}, got {free} free"
-            raise RunError(
-                f"Expected {room}. Make room and give the same command again: it goes on from the last checkpoint."
-            ) from error
+            shutil.rmtree(partial, ignore_errors=True)
+            self._raise_if_disk_is_full(error)
+            raise
         finally:
-            self._saving = False
+            self._is_saving = False
         if self.state.best_global_step:
             self.state.best_model_checkpoint = str(folder / f"{PREFIX_CHECKPOINT_DIR}-{self.state.best_global_step}")
         self.accelerator.wait_for_everyone()  # every rank writes its random state
         if self.args.should_save:
-            self.state.save_to_json(str(beside / name / "trainer_state.json"))
-            if self.average:
-                self.average.save(beside / name)
+            self.state.save_to_json(str(partial / name / "trainer_state.json"))
+            if self.ema:
+                self.ema.save(partial / name)
             shutil.rmtree(folder / name, ignore_errors=True)
-            (beside / name).rename(folder / name)
+            (partial / name).rename(folder / name)
             rotate_checkpoints(str(folder), self.args.save_total_limit, self.state.best_model_checkpoint)
         self.accelerator.wait_for_everyone()
 
+    def _raise_if_disk_is_full(self, error: Exception) -> None:
+        needed, free = 12 * self.model.num_parameters(), shutil.disk_usage(self.run.path).free
+        if free > 1.1 * needed:
+            return
+        raise RunError(
+            f"Expected {atomic_file.format_bytes(needed)} for a checkpoint in {self.run / run_folder.CHECKPOINTS}, "
+            f"got {atomic_file.format_bytes(free)} free. Make room and give the same command again: it resumes from "
+            "the last checkpoint."
+        ) from error
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial) -> bool:
+        """The best model is the latest whose metric is within one standard error of the highest so far.
+
+        On few images the highest of many evaluations is mostly luck, and the later model has learned more: on 357
+        photos in five folds (43 to choose by, 71 to test on) the highest gave 0.739, the latest 0.759. The rule of one
+        standard error: Breiman et al. 1984, 3.4.3. Metrics that are not fractions (loss) are compared as they are.
+        """
+        name = f"eval_{self.args.metric_for_best_model.removeprefix('eval_')}"
+        is_best = super()._determine_best_metric(metrics, trial)
+        if not is_best and self.args.greater_is_better:
+            margin = standard_error(self.state.best_metric, len(self.eval_dataset))
+            is_best = metrics[name] >= self.state.best_metric - margin
+            if is_best:
+                self.state.best_global_step = self.state.global_step
+        return is_best
+
 
 def with_own_generator(loader: DataLoader) -> DataLoader:
-    """The loader: else what it draws when a resumed run opens it anew would shift what training draws from torch's."""
+    """The loader with a random generator of its own, so that opening it does not advance torch's.
+
+    A resumed run opens its loaders once more than one that was not interrupted: their random numbers would differ.
+    """
     getattr(loader, "base_dataloader", loader).generator = torch.Generator()
     return loader
 
 
-def needed_disk_bytes(source: ModelSource, kept: int | None) -> int:
-    """Room that a run needs, as far as it is known before a download.
+def needed_disk_bytes(source: ModelSource, save_total_limit: int | None) -> int:
+    """Bytes of disk that a run needs, as far as is known before a download.
 
-    float32 weights in the root; weights and two AdamW moments in each kept checkpoint and in the one being written.
+    float32 weights in the root; weights and two AdamW moments in each checkpoint, the one being written included.
     """
     weights = 4 * source.checkpoint.parameters if source.checkpoint else 0
     if source.folder is not None:
         weights = sum(file.stat().st_size for file in source.folder.glob("*.safetensors"))
-    return weights * (1 + 3 * ((kept or 10) + 1))
+    return weights * (1 + 3 * ((save_total_limit or 10) + 1))

@@ -1,4 +1,4 @@
-"""A training to its end, through kills and lack of memory: from the last whole checkpoint, with half the batch."""
+"""Train to the end: resume from the last checkpoint after a kill, halve the batch when memory runs out."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import logging
 import math
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +21,8 @@ from imgcls.models.step_timing import StepTime
 from imgcls.storage import atomic_file, run_folder
 from imgcls.system import hardware
 from imgcls.training import acceleration
+from imgcls.training.callbacks import FORMER_CLASS_NAMES
+from imgcls.training.dry_run import DryRunOutOfMemoryError
 from imgcls.training.trainer import ImageTrainer
 
 log = logging.getLogger(__name__)
@@ -33,17 +34,17 @@ def fit(
     run: run_folder.RunFolder,
     compile: str = "off",
 ) -> ImageTrainer:
-    """Train to the end, from the last whole checkpoint if there is one; the returned trainer holds the best model.
+    """Train to the end, from the last checkpoint if there is one; the returned trainer holds the best model.
 
-    make_trainer: (batch, accumulation) -> a trainer in its initial state. When a batch does not fit, all ranks
-    start again from there (or the last checkpoint) with half of it and twice the accumulation, so the effective
-    batch stays; the size is remembered for resuming.
+    make_trainer: (batch, accumulation) -> a trainer in its initial state. When a batch does not fit in memory, all
+    ranks start again from there (or the last checkpoint) with half of it and twice the accumulation steps, so the
+    effective batch stays the same; the size is stored for resuming. Raises LaunchError, ModelError.
     """
     if args.should_save:
         shutil.rmtree(run / run_folder.PARTIAL, ignore_errors=True)
-    remembered = run.read_json(run_folder.BATCH) or {}
-    batch = remembered.get("batch", args.per_device_train_batch_size)
-    accumulation = remembered.get("accumulation", args.gradient_accumulation_steps)
+    stored = run.read_json(run_folder.BATCH) or {}
+    batch = stored.get("batch", args.per_device_train_batch_size)
+    accumulation = stored.get("accumulation", args.gradient_accumulation_steps)
     while True:
         trainer = make_trainer(batch, accumulation)
         try:
@@ -52,15 +53,15 @@ def fit(
         except RuntimeError as error:
             if not should_reduce_batch_size(error):
                 raise
-            rehearsed = "rehearsed" in str(error)
+            all_ranks_failed = isinstance(error, DryRunOutOfMemoryError)
         batch, accumulation = halve_batch(batch, accumulation)
-        if args.should_save or not rehearsed:
+        if args.should_save or not all_ranks_failed:
             run.write_json(run_folder.BATCH, {"batch": batch, "accumulation": accumulation})
         log.info(diagnosis.in_words(diagnosis.out_of_memory(batch, accumulation)))
-        if args.world_size > 1 and not rehearsed:
+        if args.world_size > 1 and not all_ranks_failed:
             raise LaunchError(
-                f"One of {args.world_size} processes ran out of memory amid training. Give the same command again: it "
-                f"goes on from the last checkpoint with batch {batch}."
+                f"One of {args.world_size} processes ran out of memory during training. Give the same command again: "
+                f"it resumes from the last checkpoint with batch {batch}."
             )
         del trainer
         gc.collect()
@@ -68,7 +69,10 @@ def fit(
 
 
 def halve_batch(batch: int, accumulation: int) -> tuple[int, int]:
-    """The largest batch of at most half that divides the effective one, and its accumulation."""
+    """The largest batch of at most half the size that divides the effective batch, and its accumulation steps.
+
+    Raises ModelError for a batch of one image.
+    """
     effective = batch * accumulation
     for smaller in range(batch // 2, 0, -1):
         if effective % smaller == 0:
@@ -80,59 +84,69 @@ def halve_batch(batch: int, accumulation: int) -> tuple[int, int]:
 
 def _train(trainer: ImageTrainer, run: run_folder.RunFolder, compile: str) -> None:
     checkpoint = run.last_checkpoint()
-    state = None if checkpoint is None else _relocated_state(checkpoint, run)
-    pace = trainer.rehearse()
-    left = 1.0 if state is None else 1 - state.global_step / max(state.max_steps, 1)
-    pace = acceleration.use_bf16_if_faster(
-        trainer, pace, acceleration.broadcast_from_rank0(left * _seconds(trainer, pace)), run
-    )
-    with hardware.trimmed_heap():  # of memory in the pieces that the trials left
-        pace = trainer.rehearse_batch(pace)
-    pace = acceleration.compile_if_faster(trainer, compile, pace, left * _seconds(trainer, pace))
-    if state is None:
-        log.info("this will take %s", _in_words(_seconds(trainer, pace)))
+    state = None if checkpoint is None else _update_state_file(checkpoint, run)
+    remaining = 1.0 if state is None else 1 - state.global_step / max(state.max_steps, 1)
+    step_time = _accelerate(trainer, run, compile, remaining)
+    if checkpoint is None or state is None:
+        log.info("estimated training time: %s", _in_words(_run_seconds(trainer, step_time)))
         trainer.train()
         return
-    log.info("going on from step %d of %d", state.global_step, state.max_steps)
-    stopped = state.stateful_callbacks.get("TrainerControl", {}).get("args", {}).get("should_training_stop")
-    if stopped:  # killed between its last checkpoint and the end: train() would take one step more
-        trainer.state = state
-        trainer._load_best_model()
+    log.info("resuming from step %d of %d", state.global_step, state.max_steps)
+    has_stopped = state.stateful_callbacks.get("TrainerControl", {}).get("args", {}).get("should_training_stop")
+    if has_stopped:  # killed between its last checkpoint and the end: train() would take another step
+        trainer.finish(state)
     else:
-        trainer._logged = (state.global_step, time.monotonic())
         trainer.train(resume_from_checkpoint=str(checkpoint))
 
 
-def _relocated_state(checkpoint: Path, run: run_folder.RunFolder) -> TrainerState:
-    """The checkpoint's state, with the best checkpoint's path as of now: the run folder may have been moved."""
+def _accelerate(trainer: ImageTrainer, run: run_folder.RunFolder, compile: str, remaining: float) -> StepTime:
+    """Try bf16 and torch.compile where the rest of the run is long enough; returns the step time from then on.
+
+    remaining: fraction of the run's steps that are left.
+    """
+    step_time = trainer.dry_run.time_step()
+    seconds = acceleration.broadcast_from_rank0(remaining * _run_seconds(trainer, step_time))
+    step_time = acceleration.use_bf16_if_faster(trainer, step_time, seconds, run)
+    with hardware.trimmed_heap():  # the trials left memory in small pieces
+        step_time = trainer.dry_run.time_full_batch(step_time)
+    return acceleration.compile_if_faster(trainer, compile, step_time, remaining * _run_seconds(trainer, step_time))
+
+
+def _update_state_file(checkpoint: Path, run: run_folder.RunFolder) -> TrainerState:
+    """The checkpoint's state, with today's path of the best checkpoint and today's names of callbacks.
+
+    The run folder may have been moved, and an earlier version of imgcls may have written the checkpoint.
+    """
     file = checkpoint / "trainer_state.json"
     state = TrainerState.load_from_json(str(file))
+    former = FORMER_CLASS_NAMES.keys() & state.stateful_callbacks.keys()
+    state.stateful_callbacks = {FORMER_CLASS_NAMES.get(k, k): v for k, v in state.stateful_callbacks.items()}
     if state.best_global_step:
         best = run / run_folder.CHECKPOINTS / f"{PREFIX_CHECKPOINT_DIR}-{state.best_global_step}"
         state.best_model_checkpoint = str(best)
+    if state.best_global_step or former:
+        values = json.loads(file.read_text())
+        values["best_model_checkpoint"] = state.best_model_checkpoint
+        values["stateful_callbacks"] = state.stateful_callbacks
         with atomic_file.atomic_write(file) as out:
-            out.write((json.dumps({**json.loads(file.read_text()), "best_model_checkpoint": str(best)})).encode())
+            out.write(json.dumps(values).encode())
     return state
 
 
-def _seconds(trainer: ImageTrainer, pace: StepTime) -> float:
-    """What the whole run takes at a pace."""
+def _run_seconds(trainer: ImageTrainer, step_time: StepTime) -> float:
+    """Duration of the whole run at this step time."""
     args = trainer.args
     images = len(trainer.train_dataset)
-    steps_an_epoch = math.ceil(images / trainer.get_total_train_batch_size(args))
-    epochs = args.max_steps / steps_an_epoch if args.max_steps > 0 else args.num_train_epochs
+    steps_per_epoch = math.ceil(images / trainer.get_total_train_batch_size(args))
+    epochs = args.max_steps / steps_per_epoch if args.max_steps > 0 else args.num_train_epochs
     evaluated = len(trainer.eval_dataset) * (epochs / args.eval_every_epochs + 1)
     readers = max(1, args.dataloader_num_workers)
-    read = pace.seconds(0, 0, images, len(trainer.eval_dataset)) / readers
-    return (pace.seconds(images * epochs, evaluated) + read) / args.world_size
+    reading_s = step_time.seconds(0, 0, images, len(trainer.eval_dataset)) / readers
+    return (step_time.seconds(images * epochs, evaluated) + reading_s) / args.world_size
 
 
 def _in_words(seconds: float) -> str:
     minutes = seconds / 60
-    return (
-        "less than a minute"
-        if minutes < 1
-        else f"about {minutes:.0f} min"
-        if minutes < 90
-        else f"about {minutes / 60:.1f} h"
-    )
+    if minutes < 1:
+        return "less than a minute"
+    return f"about {minutes:.0f} min" if minutes < 90 else f"about {minutes / 60:.1f} h"

@@ -1,8 +1,7 @@
-"""Model and image processor saved as an ordinary Hugging Face model folder, each file whole or not at all."""
+"""Save model and image processor as an ordinary Hugging Face model folder, each file complete or not at all."""
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import shutil
 import tempfile
@@ -17,33 +16,37 @@ from imgcls.training.trainer import ImageTrainer
 
 
 def save_model(trainer: ImageTrainer, run: run_folder.RunFolder) -> None:
-    """Model and image processor in the run's root, each file whole or not at all; a LoRA run's adapter beside them."""
+    """Write model and image processor into the run's root; the adapter of a LoRA run also into a folder of its own."""
     trained = trainer.unwrapped()  # the network's own forward again, where mixed precision had wrapped it
     network = trainer.classifier.network
     if isinstance(trained, PeftModel):
-        _write_beside(run / run_folder.ADAPTER, lambda folder: lora.save_adapter(trained, folder), run)
+        _write_then_move(run / run_folder.ADAPTER, lambda folder: lora.save_adapter(trained, folder), run)
         network = lora.merge_adapter(trained)
-    _write_beside(run.path, network.save_pretrained, run)
-    if not hasattr(trainer.classifier.processor, "data_config"):  # timm's stands in config.json
-        _write_beside(run.path, trainer.classifier.processor.save_pretrained, run)
+    _write_then_move(run.path, network.save_pretrained, run)
+    if _has_processor_file(trainer):
+        _write_then_move(run.path, trainer.classifier.processor.save_pretrained, run)
 
 
 def write_model(trainer: ImageTrainer, folder: Path) -> None:
-    """Model and image processor as they are amid a training, which goes on as if nothing had been asked."""
+    """Write model and image processor as they are at this moment of a training, which is not affected."""
     trained = trainer.unwrapped()
-    with trainer.average.in_place() if trainer.average else contextlib.nullcontext():
+    with trainer.evaluated_weights():
         is_adapter = isinstance(trained, PeftModel)
         network = lora.merge_adapter(copy.deepcopy(trained)) if is_adapter else trainer.classifier.network
         network.save_pretrained(folder)
-    if not hasattr(trainer.classifier.processor, "data_config"):
+    if _has_processor_file(trainer):
         trainer.classifier.processor.save_pretrained(folder)
 
 
-def _write_beside(folder: Path, write: Callable[[str], None], run: run_folder.RunFolder) -> None:
-    """Let `write_results` fill a folder of its own, then move its files, each whole, to where they belong."""
-    with tempfile.TemporaryDirectory(dir=run.path, prefix=".model.") as beside:
-        write(beside)
+def _has_processor_file(trainer: ImageTrainer) -> bool:
+    return not hasattr(trainer.classifier.processor, "data_config")  # timm's processor is part of config.json
+
+
+def _write_then_move(folder: Path, write: Callable[[str], None], run: run_folder.RunFolder) -> None:
+    """Let `write` fill a temporary folder, then move its files into `folder`, each complete."""
+    with tempfile.TemporaryDirectory(dir=run.path, prefix=".model.") as temporary:
+        write(temporary)
         folder.mkdir(exist_ok=True)
-        for file in sorted(Path(beside).iterdir()):
+        for file in sorted(Path(temporary).iterdir()):
             shutil.copymode(run / run_folder.OPTIONS, file)  # safetensors writes files for the owner only
             file.replace(folder / file.name)

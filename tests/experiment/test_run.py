@@ -71,7 +71,7 @@ def test_a_search_trains_what_it_found_and_goes_on_where_it_was_stopped(train, c
                 raise KeyboardInterrupt
         objective(self, trial, step, metrics)
 
-    monkeypatch.setattr(ImageTrainer, "ImageTrainer", stopped)
+    monkeypatch.setattr(ImageTrainer, "_report_to_hp_search", stopped)
     assert train(*arguments).returncode == 130
     refused = train(*arguments[:-1], 3)
     assert refused.returncode == 1  # nothing that was found is thrown away by another command

@@ -1,4 +1,4 @@
-"""Callbacks of a run: when it is evaluated, how long it took, what is kept and shown."""
+"""Callbacks of a run: when it is evaluated, how long it took, what is stored and shown."""
 
 import json
 import logging
@@ -18,18 +18,18 @@ def state(step=0, epoch=0.0, max_steps=10, log_history=(), first=True):
 
 
 @pytest.mark.parametrize(("every", "evaluated"), [(1, [1, 2, 3, 4, 5]), (2, [2, 4, 5]), (3, [3, 5]), (9, [5])])
-def test_evaluation_after_every_nth_epoch_and_the_last(every, evaluated):
-    found = []
+def test_evaluate_every_epochs_evaluates_every_nth_and_the_last(every, evaluated):
+    epochs = []
     for epoch in range(1, 6):
         control = SimpleNamespace(should_training_stop=False, should_evaluate=True, should_save=True)
         callbacks.EvaluateEveryEpochsCallback(every).on_epoch_end(None, state(2 * epoch, float(epoch)), control)
         assert control.should_save == control.should_evaluate  # the best model is always one that was saved
         if control.should_evaluate:
-            found.append(epoch)
-    assert found == evaluated
+            epochs.append(epoch)
+    assert epochs == evaluated
 
 
-def test_seconds_go_on_over_restarts_and_stand_still_between(monkeypatch):
+def test_stopwatch_counts_over_restarts_but_not_between_them(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(callbacks.time, "monotonic", lambda: now[0])
     watch = callbacks.StopwatchCallback()
@@ -47,7 +47,7 @@ def test_seconds_go_on_over_restarts_and_stand_still_between(monkeypatch):
     assert resumed.seconds == 5.0
 
 
-def test_history_is_whole_after_each_evaluation(tmp_path):
+def test_history_is_complete_after_each_evaluation(tmp_path):
     history = callbacks.HistoryCallback(RunFolder(tmp_path))
     for count in (1, 2):
         history.on_evaluate(None, state(log_history=[{"step": i} for i in range(count)]), None)
@@ -57,30 +57,30 @@ def test_history_is_whole_after_each_evaluation(tmp_path):
     assert len((tmp_path / "history.jsonl").read_text().splitlines()) == 2
 
 
-def test_each_epoch_logs_its_own_loss():
+def test_progress_bar_logs_at_the_end_of_each_epoch():
     control = SimpleNamespace(should_log=False)
     assert callbacks.ProgressBarCallback(show_bar=False).on_epoch_end(None, state(3, 1.0), control).should_log
 
 
 @pytest.mark.parametrize(("kind", "processes", "logs"), [("cpu", 1, True), ("cuda", 1, False), ("cuda", 2, True)])
-def test_an_accelerator_is_asked_once_a_second_and_processes_ask_together(kind, processes, logs):
-    shown, control = callbacks.ProgressBarCallback(show_bar=False), SimpleNamespace(should_log=True)
-    shown.on_log(None, state(1), control, logs={})
-    shown.on_step_end(SimpleNamespace(device=torch.device(kind), world_size=processes), state(2), control)
+def test_progress_bar_logs_at_most_once_a_second_on_one_accelerator(kind, processes, logs):
+    bar, control = callbacks.ProgressBarCallback(show_bar=False), SimpleNamespace(should_log=True)
+    bar.on_log(None, state(1), control, logs={})
+    bar.on_step_end(SimpleNamespace(device=torch.device(kind), world_size=processes), state(2), control)
     assert control.should_log is logs
 
 
 @pytest.mark.parametrize("show_bar", [False, True])
-def test_a_line_of_numbers_after_each_evaluation(show_bar, caplog, capsys):
-    shown = callbacks.ProgressBarCallback(show_bar)
+def test_progress_bar_writes_a_line_after_each_evaluation(show_bar, caplog, capsys):
+    bar = callbacks.ProgressBarCallback(show_bar)
     metrics = {"eval_loss": 0.5, "eval_accuracy": 0.75, "eval_macro_f1": 0.7}
     with caplog.at_level(logging.INFO):
-        shown.on_train_begin(None, state(), None)
-        shown.on_step_end(SimpleNamespace(device=torch.device("cpu"), world_size=1), state(1), None)
-        shown.on_log(None, state(1), None, logs={"loss": 1.25, "learning_rate": 1e-3, "images_per_second": 80.0})
-        shown.on_evaluate(None, state(1, 0.5), None, metrics=metrics)
-        shown.on_train_end(None, state(1), None)
+        bar.on_train_begin(None, state(), None)
+        bar.on_step_end(SimpleNamespace(device=torch.device("cpu"), world_size=1), state(1), None)
+        bar.on_log(None, state(1), None, logs={"loss": 1.25, "learning_rate": 1e-3, "images_per_second": 80.0})
+        bar.on_evaluate(None, state(1, 0.5), None, metrics=metrics)
+        bar.on_train_end(None, state(1), None)
     line = "epoch  0.5  loss 1.250  val loss 0.500  accuracy 0.750  macro F1 0.700  80 img/s"
     assert line in (capsys.readouterr().err if show_bar else caplog.text)
-    shown.on_evaluate(None, state(first=False), None, metrics=metrics)
+    bar.on_evaluate(None, state(first=False), None, metrics=metrics)
     assert caplog.text.count("macro F1") == (0 if show_bar else 1)

@@ -1,5 +1,6 @@
 """Steps as CUDA graphs: the same training as without, and no graph where it would not be the same."""
 
+import json
 import random
 import sys
 import warnings
@@ -12,36 +13,35 @@ from transformers import TrainingArguments
 
 from imgcls.errors import ModelError
 from imgcls.training import cuda_graph
-from imgcls.training.cuda_graph import WARM_STEPS, CapturingTrainer
+from imgcls.training.cuda_graph import WARM_UP_STEPS, CapturingTrainer
 
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 
-class Repeated:
-    """`CapturedStep` without an accelerator: answer and gradients of a call are written where those of the first
-    lie."""
+class SimulatedStep:
+    """`CapturedStep` without a GPU: output and gradients of a call overwrite those of the first."""
 
-    made = 0
+    count = 0
 
-    def __init__(self, function, *given):
-        type(self).made += 1
-        self.function, self.given = function, [tensor.clone() for tensor in given]
+    def __init__(self, function, *inputs):
+        type(self).count += 1
+        self.function, self.inputs = function, [tensor.clone() for tensor in inputs]
         self.parameters = [p for p in NETWORK.parameters() if p.requires_grad]
         before = {name: value.clone() for name, value in NETWORK.state_dict().items()}
-        self.answer = function(*self.given)
+        self.output = function(*self.inputs)
         NETWORK.load_state_dict(before)  # capturing computes nothing
         self.gradients = [p.grad for p in self.parameters]
 
-    def __call__(self, *given):
-        for mine, new in zip(self.given, given, strict=True):
-            mine.copy_(new)
+    def __call__(self, *inputs):
+        for static, new in zip(self.inputs, inputs, strict=True):
+            static.copy_(new)
         for parameter in self.parameters:
             parameter.grad = None
-        self.answer.copy_(self.function(*self.given))
+        self.output.copy_(self.function(*self.inputs))
         for parameter, gradient in zip(self.parameters, self.gradients, strict=True):
             gradient.copy_(parameter.grad)
             parameter.grad = None
-        return self.answer
+        return self.output
 
 
 class Network(torch.nn.Module):
@@ -67,15 +67,20 @@ class Rows(torch.utils.data.Dataset):
         return {"pixel_values": torch.tensor([index, index % 3, 1.0]), "labels": index % 2}
 
 
-def losses(monkeypatch, tmp_path, *, may=True, disturb=lambda: None, peak=60, **options):
+def losses(monkeypatch, tmp_path, *, captures=True, disturb=lambda: None, peak=60, **options):
     """Loss of each step of a training, and how many of them were captured."""
     NETWORK.load_state_dict(START)
     NETWORK.disturb = disturb
-    Repeated.made = 0
-    monkeypatch.setattr(cuda_graph, "CapturedStep", Repeated)
-    monkeypatch.setattr(CapturingTrainer, "CapturingTrainer", lambda self, given: may and self.captures)
-    told = {"get_sync_debug_mode": 0, "memory_allocated": 30, "max_memory_allocated": peak, "mem_get_info": (70, 100)}
-    for name, value in (told | {"reset_peak_memory_stats": None}).items():
+    SimulatedStep.count = 0
+    monkeypatch.setattr(cuda_graph, "CapturedStep", SimulatedStep)
+    monkeypatch.setattr(CapturingTrainer, "_may_capture", lambda self, tensors: captures and self.captures)
+    answers = {
+        "get_sync_debug_mode": 0,
+        "memory_allocated": 30,
+        "max_memory_allocated": peak,
+        "mem_get_info": (70, 100),
+    }
+    for name, value in (answers | {"reset_peak_memory_stats": None}).items():
         monkeypatch.setattr(torch.cuda, name, lambda value=value: value)
     monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", lambda mode: None)
     args = TrainingArguments(
@@ -88,17 +93,17 @@ def losses(monkeypatch, tmp_path, *, may=True, disturb=lambda: None, peak=60, **
 
     trainer = CapturingTrainer(NETWORK, args, train_dataset=Rows(), compute_loss_func=loss)
     trainer.train()
-    found = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    return found, {name: value.clone() for name, value in NETWORK.state_dict().items()}, trainer
+    logged = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return logged, {name: value.clone() for name, value in NETWORK.state_dict().items()}, trainer
 
 
-def test_captured_steps_train_as_others_do(monkeypatch, tmp_path):
-    expected, weights, _ = losses(monkeypatch, tmp_path, may=False)
-    assert Repeated.made == 0
-    found, captured, trainer = losses(monkeypatch, tmp_path)
-    assert Repeated.made == 1
-    assert len(found) == len(expected) == 20 > WARM_STEPS
-    assert found == expected
+def test_training_step_from_a_graph_trains_as_an_eager_one(monkeypatch, tmp_path):
+    expected, weights, _ = losses(monkeypatch, tmp_path, captures=False)
+    assert SimulatedStep.count == 0
+    logged, captured, trainer = losses(monkeypatch, tmp_path)
+    assert SimulatedStep.count == 1
+    assert len(logged) == len(expected) == 20 > WARM_UP_STEPS
+    assert logged == expected
     assert all(torch.equal(captured[name], value) for name, value in weights.items())
     assert trainer._step is None  # its memory is free
     assert all(parameter.grad is None for parameter in NETWORK.parameters())
@@ -106,42 +111,42 @@ def test_captured_steps_train_as_others_do(monkeypatch, tmp_path):
 
 @pytest.mark.filterwarnings("ignore:called a synchronizing")
 @pytest.mark.parametrize(
-    ("disturb", "said"),
+    ("disturb", "reason"),
     [
         (lambda: torch.rand(1), "draws random numbers on the host"),
         (random.random, "draws random numbers on the host"),
         (np.random.random, "draws random numbers on the host"),
-        (lambda: warnings.warn("called a synchronizing CUDA operation", stacklevel=1), "waits for the device"),
+        (lambda: warnings.warn("called a synchronizing CUDA operation", stacklevel=1), "synchronises with the GPU"),
     ],
 )
-def test_steps_that_a_graph_would_repeat_wrongly_stay_as_they_are(monkeypatch, tmp_path, caplog, disturb, said):
+def test_training_step_stays_eager_where_a_graph_would_be_wrong(monkeypatch, tmp_path, caplog, disturb, reason):
     caplog.set_level("INFO", logger="imgcls")
     losses(monkeypatch, tmp_path, disturb=disturb)
-    assert Repeated.made == 0
-    assert caplog.text.count(f"cuda_graph: left out, since a step {said}") == 1
+    assert SimulatedStep.count == 0
+    assert caplog.text.count(f"CUDA graph disabled: the training step {reason}") == 1
 
 
-def test_a_graph_leaves_room_for_evaluation(monkeypatch, tmp_path, caplog):
+def test_training_step_stays_eager_where_a_graph_takes_the_memory_of_evaluation(monkeypatch, tmp_path, caplog):
     caplog.set_level("INFO", logger="imgcls")
     losses(monkeypatch, tmp_path, peak=61)  # 30 held, 31 for a step: 92 of 100
-    assert Repeated.made == 0
-    assert "takes most of the memory" in caplog.text
+    assert SimulatedStep.count == 0
+    assert "takes most of the GPU memory" in caplog.text
 
 
-def test_batches_of_another_kind_get_a_graph_of_their_own(monkeypatch, tmp_path):
+def test_training_step_captures_a_graph_for_each_batch_shape(monkeypatch, tmp_path):
     class Other(Rows):
         def __len__(self):
             return 42  # the last batch is smaller
 
     monkeypatch.setattr(sys.modules[__name__], "Rows", Other)
-    expected, *_ = losses(monkeypatch, tmp_path, may=False)
-    found, *_ = losses(monkeypatch, tmp_path)
-    assert found == expected
-    assert Repeated.made == 2
+    expected, *_ = losses(monkeypatch, tmp_path, captures=False)
+    logged, *_ = losses(monkeypatch, tmp_path)
+    assert logged == expected
+    assert SimulatedStep.count == 2
 
 
 @pytest.mark.parametrize(
-    "of_args",
+    "other",
     [
         {"gradient_checkpointing": True},
         {"torch_empty_cache_steps": 1},
@@ -152,24 +157,24 @@ def test_batches_of_another_kind_get_a_graph_of_their_own(monkeypatch, tmp_path)
         {"device": "cpu"},
     ],
 )
-def test_only_plain_training_on_one_cuda_device_is_captured(of_args):
+def test_may_capture_only_plain_training_on_one_cuda_device(other):
     class Bare(CapturingTrainer):
-        def __init__(self, **given):
+        def __init__(self, **other):
             usual = dict.fromkeys(("fp16", "gradient_checkpointing", "torch_empty_cache_steps"), False)
             usual |= {"world_size": 1, "n_gpu": 1, "gradient_accumulation_steps": 1, "device": "cuda"}
-            self.args = SimpleNamespace(**{**usual, **given})
+            self.args = SimpleNamespace(**{**usual, **other})
             self.args.device = SimpleNamespace(type=self.args.device)
             self.model = NETWORK
             self.is_fsdp_enabled = self.is_deepspeed_enabled = False
 
     assert Bare()._may_capture([])
-    assert not Bare(**of_args)._may_capture([])
+    assert not Bare(**other)._may_capture([])
     assert not Bare()._may_capture([None])
     assert not Bare()._may_capture([torch.zeros(1)])  # on the host
 
 
 @pytest.mark.parametrize(
-    ("raised", "kind", "said"),
+    ("raised", "kind", "reason"),
     [
         (
             RuntimeError("CUDA error: operation not permitted\nmore"),
@@ -179,30 +184,29 @@ def test_only_plain_training_on_one_cuda_device_is_captured(of_args):
         (torch.OutOfMemoryError("CUDA out of memory."), torch.OutOfMemoryError, "out of memory"),
     ],
 )
-def test_a_step_that_no_graph_can_hold_is_one_line(monkeypatch, tmp_path, raised, kind, said):
-    def fail(self, function, *given):
+def test_capture_raises_one_line_for_a_step_that_no_graph_can_hold(monkeypatch, tmp_path, raised, kind, reason):
+    def fail(self, function, *inputs):
         raise raised
 
-    monkeypatch.setattr(Repeated, "__init__", fail)
-    with pytest.raises(kind, match=said):
+    monkeypatch.setattr(SimulatedStep, "__init__", fail)
+    with pytest.raises(kind, match=reason):
         losses(monkeypatch, tmp_path)
 
 
 @cuda
 @pytest.mark.parametrize("more", [(), ("--augment", "none"), ("--ema", "0.9")])
-def test_graphs_train_as_single_kernels_do(train, resnet, shapes, tmp_path, more):
+def test_cuda_graph_trains_as_eager_steps_do(train, resnet, shapes, tmp_path, more):
     histories = []
-    for way in ("auto", "off"):
-        run = tmp_path / way
+    for choice in ("auto", "off"):
+        run = tmp_path / choice
         done = train(
             "--model", resnet, "--data", shapes, "--tune", "full", "--output_dir", run, "--epochs", 4,
-            "--batch_size", 8, "--cuda_graph", way, "--compile", "off", "--fresh", *more,
+            "--batch_size", 8, "--cuda_graph", choice, "--compile", "off", "--fresh", *more,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        assert "cuda_graph: left out" not in done.stderr
-        assert ("on the accelerator" in done.stderr) == (more != ("--augment", "none"))
+        assert "CUDA graph disabled" not in done.stderr
+        assert ("onto the GPU" in done.stderr) == (more != ("--augment", "none"))
         lines = (run / "history.jsonl").read_text().splitlines()
-        histories.append(
-            [entry["eval_loss"] for line in lines if "eval_loss" in (entry := __import__("json").loads(line))]
-        )
+        entries = map(json.loads, lines)
+        histories.append([entry["eval_loss"] for entry in entries if "eval_loss" in entry])
     assert histories[0] == pytest.approx(histories[1], rel=0.02)

@@ -1,103 +1,172 @@
-"""Memory layouts, photos on the accelerator, draws, and a disk that fills while a checkpoint is written."""
+"""ImageTrainer through whole runs, and the methods of transformers' Trainer that it relies on."""
 
+import inspect
+import json
 import multiprocessing
-import shutil
 from types import SimpleNamespace
 
 import pytest
 import tiny
 import torch
-from transformers import TrainingArguments
+import transformers
+from drawings import class_folders
+from safetensors.torch import load_file
 
 from imgcls.dataloading.sampler import EpochSampler
-from imgcls.errors import RunError
 from imgcls.models import classifier, source
 from imgcls.models.classifier import memory_layout
-from imgcls.storage.run_folder import RunFolder
-from imgcls.training.checkpointing import CheckpointingTrainer
+from imgcls.training import trainer
+from imgcls.training.gpu_resident import GpuResident
 from imgcls.training.trainer import ImageTrainer
 
+# Private methods of transformers' Trainer that imgcls overrides, and their parameters that it uses.
+PRIVATE_OVERRIDES = {
+    "_get_train_sampler": ["train_dataset"],
+    "_run_epoch": ["epoch", "train_dataloader"],
+    "_prepare_inputs": ["inputs"],
+    "_determine_best_metric": ["metrics", "trial"],
+    "_get_dataloader": ["dataset", "sampler_fn", "is_training"],
+    "_get_output_dir": ["trial"],
+    "_save_checkpoint": ["model", "trial"],
+    "_load_from_checkpoint": ["resume_from_checkpoint", "model"],
+    "_load_best_model": [],
+}
 
-def test_narrow_convolutions_keep_the_ordinary_layout(tmp_path):
+
+@pytest.fixture
+def fit(train, resnet, shapes, tmp_path):
+    """Train into tmp_path/NAME; returns the finished command and the run folder."""
+
+    def run(name, *options):
+        folder = tmp_path / name
+        return train("--model", resnet, "--data", shapes, "--tune", "full", "--output_dir", folder, *options), folder
+
+    return run
+
+
+def history(run):
+    return [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+
+
+def evaluations(run):
+    return [round(e["epoch"], 2) for e in history(run) if "eval_loss" in e]
+
+
+def overrides():
+    """Names of the methods of transformers' Trainer that ImageTrainer, or a class between the two, overrides."""
+    classes = ImageTrainer.__mro__[: ImageTrainer.__mro__.index(transformers.Trainer)]
+    names = {name for cls in classes for name, value in vars(cls).items() if inspect.isfunction(value)}
+    return {name for name in names if not name.startswith("__") and hasattr(transformers.Trainer, name)}
+
+
+def test_overrides_are_listed_in_the_docstring():
+    assert {name for name in overrides() if name.startswith("_")} == set(PRIVATE_OVERRIDES)
+    assert not [name for name in overrides() if name not in trainer.__doc__]
+
+
+@pytest.mark.parametrize("name", PRIVATE_OVERRIDES)
+def test_overridden_private_methods_exist_in_transformers(name):
+    method = getattr(transformers.Trainer, name, None)
+    advice = f"in transformers {transformers.__version__}. Read its Trainer and adapt imgcls/training."
+    assert method is not None, f"Expected Trainer.{name}, which imgcls overrides, got none {advice}"
+    parameters = inspect.signature(method).parameters
+    missing = [parameter for parameter in PRIVATE_OVERRIDES[name] if parameter not in parameters]
+    assert not missing, f"Expected Trainer.{name} with {', '.join(missing)}, got other parameters {advice}"
+
+
+def test_run_epoch_is_called_by_keyword():
+    call = inspect.getsource(transformers.Trainer._inner_training_loop).partition("self._run_epoch(")[2]
+    assert "epoch=epoch" in call
+    assert "train_dataloader=train_dataloader" in call
+
+
+def test_memory_layout_keeps_the_default_for_narrow_convolutions(tmp_path):
     narrow = classifier.build_classifier(source.resolve_model(str(tiny.write("resnet-18", tmp_path))), ["a", "b"])
     real = classifier.build_classifier(source.resolve_model("resnet-18"), ["a", "b"], from_scratch=True)
     assert memory_layout(narrow.network) is torch.contiguous_format
     assert memory_layout(real.network) is torch.channels_last
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_loaders_take_no_draws_from_training(workers):
-    class InOrder(CheckpointingTrainer):
-        def _get_train_sampler(self, train_dataset=None):
-            return None
-
-    args = TrainingArguments(
-        output_dir="unused",
-        dataloader_num_workers=workers,
-        dataloader_persistent_workers=workers > 0,
-        use_cpu=True,
-    )
-    trainer = InOrder(torch.nn.Linear(1, 1), args, data_collator=torch.tensor, train_dataset=range(8))
-    loader, before = trainer.get_train_dataloader(), torch.get_rng_state()
-    assert [len(list(loader)), len(list(loader))] == [1, 1]
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_photos_move_once_and_their_readers_end(train, resnet, shapes, tmp_path, monkeypatch):
+def test_run_epoch_loads_images_onto_the_gpu_once_and_ends_readers(train, resnet, shapes, tmp_path, monkeypatch):
     epochs, readers, before = [], [], set(multiprocessing.active_children())
-    deal, run_epoch = EpochSampler.__iter__, ImageTrainer._run_epoch
+    iterate, run_epoch = EpochSampler.__iter__, ImageTrainer._run_epoch
 
-    def dealt(self):
+    def recorded_order(self):
         epochs.append(self.epoch)
-        return deal(self)
+        return iterate(self)
 
-    def watched(self, **options):
-        done = run_epoch(self, **options)
+    def recorded_epoch(self, **kwargs):
+        output = run_epoch(self, **kwargs)
         readers.append(len(set(multiprocessing.active_children()) - before))
-        return done
+        return output
 
-    monkeypatch.setenv("IMGCLS_CACHE", str(tmp_path / "cache"))  # in which no photo is kept yet
-    monkeypatch.setattr(EpochSampler, "EpochSampler", dealt)
-    monkeypatch.setattr(ImageTrainer, "ImageTrainer", watched)
-    monkeypatch.setattr(ImageTrainer, "ImageTrainer", lambda self: self.on_accelerator.is_possible)
+    monkeypatch.setenv("IMGCLS_CACHE", str(tmp_path / "cache"))  # which is empty
+    monkeypatch.setattr(EpochSampler, "__iter__", recorded_order)
+    monkeypatch.setattr(ImageTrainer, "_run_epoch", recorded_epoch)
+    monkeypatch.setattr(GpuResident, "fits", lambda self, *_: self.crop_dataset.is_possible)
     done = train(
         "--model", resnet, "--data", shapes, "--tune", "full", "--output_dir", tmp_path / "run", "--epochs", 3,
         "--dataloader_num_workers", 1, "--eval_strategy", "no", "--save_strategy", "no", "--fresh",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("on the accelerator") == 1
+    assert done.stderr.count("onto the GPU") == 1
     assert epochs == [0, 1, 2]
-    assert readers == [1, 0, 0]  # none once the host deals numbers alone
+    assert readers == [1, 0, 0]  # none once the CPU only sends indices and random parameters
 
 
-def test_each_training_on_resident_photos_has_its_own_order(monkeypatch):
-    class Resident(ImageTrainer):
+def test_run_epoch_sets_the_epoch_of_the_sampler_in_use(monkeypatch):
+    class WithResident(ImageTrainer):
         def __init__(self):
-            self.resident, self.sampler = object(), SimpleNamespace(epoch=None)  # of a loader that no one uses
-            self._dealt = ("boxes", SimpleNamespace(epoch=0))
+            self.sampler = SimpleNamespace(epoch=None)  # of a loader that is not used
+            self.resident = SimpleNamespace(batches=("boxes", SimpleNamespace(epoch=0)))
 
-    monkeypatch.setattr("transformers.Trainer._run_epoch", lambda self, **given: given["train_dataloader"])
-    trainer = Resident()
-    assert trainer._run_epoch(epoch=3, train_dataloader="pixels") == "boxes"
-    assert trainer._dealt[1].epoch == 3
+    monkeypatch.setattr("transformers.Trainer._run_epoch", lambda self, **kwargs: kwargs["train_dataloader"])
+    with_resident = WithResident()
+    assert with_resident._run_epoch(epoch=3, train_dataloader="pixels") == "boxes"
+    assert with_resident.resident.batches[1].epoch == 3
 
 
-def test_a_full_disk_is_one_line_and_leaves_no_half_checkpoint(tmp_path, monkeypatch):
-    class Full(ImageTrainer):
-        def __init__(self):
-            self.run, self._saving = RunFolder(tmp_path), False
-            self.state = type("State", (), {"global_step": 3})
-            self.model = type("Model", (), {"num_parameters": staticmethod(lambda: 10**6)})
+def test_train_evaluates_every_n_epochs_and_after_the_last(fit):
+    done, run = fit("run", "--epochs", 5, "--eval_every_epochs", 2)
+    assert done.returncode == 0, done.stderr
+    assert evaluations(run) == [2, 4, 5]
 
-    def save(self, model, trial):
-        (tmp_path / "checkpoints/.partial/checkpoint-3").mkdir(parents=True)
-        raise RuntimeError("unexpected pos 6518528 vs 6518420")
 
-    monkeypatch.setattr("transformers.Trainer._save_checkpoint", save)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**7, 10**7, 0))
-    with pytest.raises(RunError, match="12 MB for a checkpoint"):
-        Full()._save_checkpoint(None, None)
-    assert not (tmp_path / "checkpoints/.partial").exists()
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 0, 10**9))
-    with pytest.raises(RuntimeError, match="unexpected pos"):
-        Full()._save_checkpoint(None, None)
+def test_train_with_max_steps_ends_with_an_evaluation(fit):
+    done, run = fit("run", "--max_steps", 5, "--batch_size", 8)
+    assert done.returncode == 0, done.stderr
+    assert history(run)[-1]["step"] == 5
+    assert len(evaluations(run)) == 2  # 4 steps an epoch
+
+
+def test_train_stops_early_and_reports_it(fit):
+    done, run = fit("run", "--epochs", 30, "--lr", 1e-9, "--early_stopping_patience", 2)
+    assert done.returncode == 0, done.stderr
+    assert evaluations(run) == [1, 2, 3]
+    assert json.loads((run / "metrics.json").read_text())["train"]["stopped_early"] is True
+
+
+def test_train_learns_otherwise_with_class_weights(fit, tmp_path):
+    data = class_folders(tmp_path / "data")
+    for file in sorted((data / "cross").iterdir())[4:]:
+        file.unlink()
+    options = ("--data", data, "--max_steps", 3, "--class_weights")
+    runs = [fit(weights, *options, weights) for weights in ("none", "balanced")]
+    assert all(done.returncode == 0 for done, _ in runs)
+    first, second = (load_file(run / "model.safetensors") for _, run in runs)
+    assert any(not torch.equal(value, second[name]) for name, value in first.items())
+
+
+def test_train_changes_every_parameter(fit, resnet):
+    done, run = fit("run", "--max_steps", 3)
+    assert done.returncode == 0, done.stderr
+    before, after = load_file(resnet / "model.safetensors"), load_file(run / "model.safetensors")
+    same = [name for name, value in before.items() if "num_batches" not in name and torch.equal(value, after[name])]
+    assert not same
+
+
+def test_train_lowers_the_loss(fit):
+    done, run = fit("run", "--epochs", 8)
+    assert done.returncode == 0, done.stderr
+    losses = [e["loss"] for e in history(run) if "loss" in e]
+    assert losses[-1] < 0.7 * losses[0]
