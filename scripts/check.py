@@ -22,21 +22,21 @@ def main() -> int:
     parser.configure_logging()
 
     from imgcls.audit import audit, issues, screening
-    from imgcls.data import location
+    from imgcls.data.location import resolve_location
     from imgcls.report import audit_page
     from imgcls.storage import run_folder
 
     wanted, options = (given.make(kind) for kind in kinds)
-    name = location.name(wanted)
-    out = run_folder.RunFolder(options.output_dir or f"runs/{name}-check")
+    location = resolve_location(wanted.data)
+    out = run_folder.RunFolder(options.output_dir or f"runs/{location.name}-check")
 
-    if location.hub_id(wanted):
+    if location.hub_id:
         from imgcls.data import dataset  # its library takes seconds to import
 
-        images = dataset.open_images(wanted)
+        images = dataset.open_images(location, wanted.image_column, wanted.label_column)
         listing, keys, source = images.listing, images.keys, images.source
     else:
-        listing = location.resolve_listing(wanted, strict=False)
+        listing = location.listing(strict=False)
         keys = listing.paths()
         source = keys.__getitem__
     out.check_writable(needed_bytes=0)  # after the scan: it makes a folder, maybe below the data
@@ -46,7 +46,7 @@ def main() -> int:
     out.write_json(run_folder.CHECK, [problem.row() for problem in found])
     excluded = ((listing.files[i].path, reason) for i, reason in audited.excluded.items())
     out.write_csv(run_folder.EXCLUDE, run_folder.EXCLUDE_COLUMNS, excluded)
-    out.write_text(run_folder.CHECK_PAGE, audit_page.render_audit_page(name, listing, audited, found, source))
+    out.write_text(run_folder.CHECK_PAGE, audit_page.render_audit_page(location.name, listing, audited, found, source))
     print(issues.verdict(listing, audited, found))
     print(f"see {out / run_folder.CHECK_PAGE}")
     return parser.EXIT_PROBLEMS if any(problem.severity != "info" for problem in found) else parser.EXIT_OK

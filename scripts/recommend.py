@@ -28,6 +28,7 @@ def main() -> int:
 
     from imgcls.audit import screening
     from imgcls.data import dataset
+    from imgcls.data.location import resolve_location
     from imgcls.data.splits import make_splits
     from imgcls.models import registry
     from imgcls.probing import model_choice, model_rules
@@ -39,7 +40,7 @@ def main() -> int:
     kind = asked.device if asked.device != "auto" else "cpu" if device.type == "cpu" else "gpu"
     wish = model_rules.ModelRequest(asked.priority, asked.use_case, kind)
 
-    images = dataset.open_images(data)
+    images = dataset.open_images(resolve_location(data.data), data.image_column, data.label_column)
     screened = screening.screen_images(images, data, show_progress=True)
     splits = make_splits(images, screened.excluded, data, asked.seed, screened.groups)
     if asked.measure is None:

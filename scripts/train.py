@@ -28,7 +28,8 @@ def main() -> int:
     parser.configure_logging()
 
     from imgcls.audit import screening
-    from imgcls.data import dataset
+    from imgcls.data import dataset, demo_digits
+    from imgcls.data.location import resolve_location
     from imgcls.data.splits import make_splits
     from imgcls.dataloading import image_datasets
     from imgcls.experiment import hub_push, run, summary
@@ -51,10 +52,10 @@ def main() -> int:
     with args.main_process_first():
         if speed.clear_cache and args.should_save:
             pixel_location.clear_cache()
-        images = dataset.open_images(data)
+        images = dataset.open_images(resolve_location(data.data), data.image_column, data.label_column)
     kept = pixel_location.open_pixel_cache(speed.cache, speed.cache_gb)
     if "output_dir" not in given:
-        args.output_dir = f"runs/{images.name}-{origin.short_name if origin else 'auto'}"
+        args.output_dir = f"runs/{images.location.name}-{origin.short_name if origin else 'auto'}"
     folder = RunFolder(args.output_dir)
     shared = hub_push.prepare_push(args, folder.path.resolve().name)
     folder.check_writable(needed_bytes=needed_disk_bytes(origin, args.save_total_limit) if origin else 0)
@@ -72,15 +73,15 @@ def main() -> int:
         origin = resolve_model(wanted.model)
         folder.check_writable(needed_bytes=needed_disk_bytes(origin, args.save_total_limit))
     with args.main_process_first():
-        origin, wanted.from_scratch = fetch_for_training(origin, wanted.from_scratch, images.is_demo)
-    if images.is_demo and wanted.image_px is None:
-        wanted.image_px = dataset.DEMO_INPUT_PX
+        origin, wanted.from_scratch = fetch_for_training(origin, wanted.from_scratch, images.location.is_demo)
+    if images.location.is_demo and wanted.image_px is None:
+        wanted.image_px = demo_digits.DEMO_INPUT_PX
     mode = resolve_mode(tune, wanted, origin, len(splits.train))
     choose_aspect(mode, tune, wanted, origin, screened.cut_share)
-    follow_recipe(given, args, wanted, tune, augment, origin, splits, mode, images.is_demo)
+    follow_recipe(given, args, wanted, tune, augment, origin, splits, mode, images.location.is_demo)
 
     # The run: new, gone on with, or finished.
-    setup = TrainingSetup(mode, origin, data, wanted, tune, augment, args, splits, folder, images.is_demo, speed, kept)
+    setup = TrainingSetup(mode, origin, data, wanted, tune, augment, args, splits, folder, images.location, speed, kept)
     run.run_training(
         setup, screened.as_files(images.listing.files), given=given, fresh=command.fresh,
         callbacks=shared.callbacks if shared else lambda trainer: [],

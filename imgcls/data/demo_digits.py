@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-DEMO_IMAGE_PX = 64
+DEMO_INPUT_PX = 64  # of the network; the images themselves are 10 x 10 px
 DEMO_IMAGES = 1797
 
 

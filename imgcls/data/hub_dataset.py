@@ -7,7 +7,7 @@ import logging
 import datasets
 from huggingface_hub.errors import HfHubHTTPError
 
-from imgcls.data.listing import SPLIT_OF
+from imgcls.data.listing import SPLIT_OF, ImageFile
 from imgcls.errors import FolderError, one_line, shorten
 from imgcls.system.network import file_metadata
 
@@ -16,11 +16,11 @@ log = logging.getLogger(__name__)
 
 def load_hub_dataset(
     hub_id: str, image_column: str | None, label_column: str | None
-) -> tuple[datasets.Dataset, list[str], list[str], list[str]]:
-    """(rows with the column "image", not decoded; path, label and split of each); images without a label are left out.
+) -> tuple[datasets.Dataset, list[ImageFile]]:
+    """Rows with the column "image", not decoded, and path, label and split of each; images without a label are skipped.
 
-    Columns are found by their type when None. Raises FolderError when the data set cannot be had, has no train split,
-    no such column, or several labels an image.
+    Columns are found by their type if None. Raises FolderError if the data set is unavailable, has no train split, no
+    such column, or several labels per image.
     """
     loaded = _load(hub_id)
     parts = {name: rows for name, rows in loaded.items() if name.lower() in SPLIT_OF}
@@ -33,20 +33,18 @@ def load_hub_dataset(
     for column in (image_column, label_column):
         if column not in features:
             raise FolderError(f"Expected a column {column!r} in {hub_id}, got {shorten(features)}.")
-    rows, paths, labels, kept_splits = [], [], [], []
+    rows, files = [], []
     for name, part in parts.items():
         texts = _label_texts(part, label_column, hub_id)
-        keep = [i for i, text in enumerate(texts) if text is not None]
-        if len(keep) < len(texts):
-            log.info("data: %d images of %s without a label are left out", len(texts) - len(keep), name)
+        labelled = {i: text for i, text in enumerate(texts) if text is not None}
+        if len(labelled) < len(texts):
+            log.info("data: %d images of %s without a label are skipped", len(texts) - len(labelled), name)
         part = part.select_columns([image_column])
         if image_column != "image":
             part = part.rename_column(image_column, "image")
-        rows.append(part.cast_column("image", datasets.Image(decode=False)).select(keep))
-        paths += [f"{name}/{i}" for i in keep]
-        labels += [texts[i] for i in keep]
-        kept_splits += [SPLIT_OF[name.lower()]] * len(keep)
-    return datasets.concatenate_datasets(rows), paths, labels, kept_splits
+        rows.append(part.cast_column("image", datasets.Image(decode=False)).select(list(labelled)))
+        files += [ImageFile(f"{name}/{i}", text, SPLIT_OF[name.lower()]) for i, text in labelled.items()]
+    return datasets.concatenate_datasets(rows), files
 
 
 def _load(hub_id: str) -> datasets.DatasetDict:

@@ -11,8 +11,9 @@ import numpy as np
 
 from imgcls.config.data_options import SourceOptions
 from imgcls.config.inference_options import ValidateOptions
-from imgcls.data import dataset, location
+from imgcls.data import dataset
 from imgcls.data.dataset import ImageCollection
+from imgcls.data.location import DEFAULT_FOLDER, resolve_location
 from imgcls.errors import FolderError, OptionError, RunError, nearest, shorten
 from imgcls.storage import run_folder
 
@@ -68,7 +69,7 @@ def open_evaluation_set(
         found, at, name = _held_out(asked, data, run, own, split_of)
     else:
         found = _open(data)
-        at, name = _chosen(found, asked.split), location.name(data)
+        at, name = _chosen(found, asked.split), found.location.name
     learned = sum(split_of.get(found.listing.files[i].path) == "train" for i in at)
     own_images = _same_place(data, own)
     if learned and own_images:
@@ -80,9 +81,9 @@ def open_evaluation_set(
     unknown = {files[i].label for i in at} - set(classes)
     if unknown:
         raise FolderError(
-            f"Expected classes that the model knows ({shorten(classes)}), got {shorten(unknown)} in {found.name}. "
-            f"Nearest to {min(unknown)}: {', '.join(nearest(min(unknown), classes))}. Rename the folders, or take the "
-            "others out."
+            f"Expected classes that the model knows ({shorten(classes)}), got {shorten(unknown)} in "
+            f"{found.location.name}. Nearest to {min(unknown)}: {', '.join(nearest(min(unknown), classes))}. Rename the "
+            "folders, or take the others out."
         )
     missing = set(classes) - {files[i].label for i in at}
     if missing:
@@ -93,12 +94,7 @@ def open_evaluation_set(
 
 
 def _open(data: SourceOptions) -> ImageCollection:
-    if location.hub_id(data):
-        return dataset.open_images(data)
-    listing = location.resolve_listing(data, strict=False)
-    if not listing.files:
-        raise FolderError(f"Expected class folders with images in {data.data}, got none. Make one folder a class.")
-    return dataset.load_listing(listing, location.name(data))
+    return dataset.open_images(resolve_location(data.data), data.image_column, data.label_column, strict=False)
 
 
 def _chosen(found: ImageCollection, split: str) -> list[int]:
@@ -127,8 +123,8 @@ def _held_out(
     data.data = own.get("data")
     data.image_column = data.image_column or own.get("image_column")
     data.label_column = data.label_column or own.get("label_column")
-    gone = data.data is not None and not Path(data.data).expanduser().exists() and not location.hub_id(data)
-    if gone:
+    path = resolve_location(data.data).path
+    if path is not None and not path.exists():
         raise RunError(
             f"Expected the data that {run.path} was made of in {data.data}, which is not there. Give --data."
         )
@@ -136,11 +132,11 @@ def _held_out(
     paths = [file.path for file in found.listing.files]
     at = [i for i, path in enumerate(paths) if path in split_of and split in ("all", split_of[path])]
     if not at:
-        raise RunError(f"Expected images of the run's {split} split in {found.name}, got none. Give --data.")
+        raise RunError(f"Expected images of the run's {split} split in {found.location.name}, got none. Give --data.")
     return found, at, split
 
 
 def _same_place(data: SourceOptions, own: dict) -> bool:
     """Whether the images are those of the run. An option that was not given means the same folder as now."""
-    one, other = (name or location.DEFAULT_FOLDER for name in (data.data, own.get("data")))
+    one, other = (name or DEFAULT_FOLDER for name in (data.data, own.get("data")))
     return one == other or Path(one).expanduser().resolve() == Path(other).expanduser().resolve()

@@ -18,7 +18,7 @@ from imgcls.config.data_options import DataOptions
 from imgcls.config.model_options import AugmentOptions, ModelOptions, TuneOptions
 from imgcls.config.performance_options import PerformanceOptions
 from imgcls.config.training_options import TrainingOptions
-from imgcls.data import location
+from imgcls.data.location import DataLocation
 from imgcls.data.splits import DatasetSplits
 from imgcls.dataloading import feature_dataset
 from imgcls.dataloading.augmentation import make_augmentation_plan, make_batch_mixing
@@ -54,7 +54,7 @@ class TrainingSetup:
     args: TrainingOptions
     splits: DatasetSplits
     run: run_folder.RunFolder
-    is_demo: bool
+    location: DataLocation
     speed: PerformanceOptions = field(default_factory=PerformanceOptions)
     kept: PixelCache = field(default_factory=PixelCache)
     start: WarmStart = field(default_factory=WarmStart)
@@ -97,7 +97,7 @@ class TrainingSetup:
         """Where model and images come from, as far as it is public: {"base_model", "dataset", "earlier", "demo"}."""
         fresh = self.wanted.from_scratch
         base, before = (None, []) if fresh else (base_model(self.source), previous_datasets(self.source))
-        return {"base_model": base, "dataset": location.hub_id(self.data), "earlier": before, "demo": self.is_demo}
+        return {"base_model": base, "dataset": self.location.hub_id, "earlier": before, "demo": self.location.is_demo}
 
     def trainer(self, batch: int, accumulation: int) -> ImageTrainer:
         """A trainer that takes `batch` images a step and device, and so many such batches an optimizer step."""
@@ -212,7 +212,7 @@ class TrainingSetup:
             np.bincount(splits.train.labels, minlength=len(splits.classes)).tolist(),
             len(splits.validation),
             pretrained=not self.wanted.from_scratch,
-            is_demo=self.is_demo,
+            is_demo=self.location.is_demo,
             head_only=self.mode == "head",
             balanced=self.args.class_weights == "balanced",
             smoothing=self.args.label_smoothing_factor,

@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from imgcls.config.data_options import SourceOptions
-from imgcls.data import location
+from imgcls.data.location import DEFAULT_FOLDER, resolve_location
 from imgcls.dataloading.preprocessing import evaluation_pixels
 from imgcls.errors import RunError
 from imgcls.models import inference
@@ -39,7 +38,7 @@ def comparison_row(run: run_folder.RunFolder, device: torch.device) -> dict:
     sample = evaluation_pixels(_gray(), processor)[None].to(device)
     return {
         "run": str(run.path),
-        "data": location.name(SourceOptions(options.get("data"))),
+        "data": resolve_location(options.get("data")).name,
         "model": Path(metrics["model"]).name,
         "tune": options.get("tune") if metrics["initialised"] == "pretrained" else "from scratch",
         "input_px": sample.shape[-1],
@@ -79,7 +78,7 @@ def comparable(rows: Sequence[Mapping], runs: Sequence[run_folder.RunFolder]) ->
 
 
 def _data(options: Mapping) -> str:
-    named = options.get("data") or location.DEFAULT_FOLDER
+    named = options.get("data") or DEFAULT_FOLDER
     return str(Path(named).expanduser().resolve()) if Path(named).expanduser().exists() else named
 
 

@@ -94,7 +94,7 @@ def write_evaluation_report(
 
     report_page.write_report(folder, ReportContent(
         title=f"{run.path.name} on {of.name}",
-        subtitle=f"{metrics['model']}, judged on {len(paths):,} images of {of.images.name}",
+        subtitle=f"{metrics['model']}, judged on {len(paths):,} images of {of.images.location.name}",
         numbers=metrics["test"],
         judged=_judged(of.name, classes, paths, of.labels, logits, source, model.network, model.processor),
         trust={"temperature": temperature, "threshold": metrics["threshold"]},

@@ -11,6 +11,7 @@ from PIL import ImageOps
 from imgcls.audit import screening
 from imgcls.config.data_options import DataOptions
 from imgcls.data import dataset
+from imgcls.data.location import resolve_location
 from imgcls.data.splits import make_splits
 from imgcls.errors import FolderError, OptionError
 
@@ -31,7 +32,7 @@ def shapes(tmp_path):
 
 def screened(root, **options):
     wanted = DataOptions(data=str(root), **options)
-    images = dataset.open_images(wanted)
+    images = dataset.open_images(resolve_location(wanted.data))
     found = screening.screen_images(images, wanted, show_progress=False)
     return images, found, {images.listing.files[i].path: reason for i, reason in found.excluded.items()}
 

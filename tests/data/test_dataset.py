@@ -8,9 +8,8 @@ from drawings import class_folders
 from loopback import LoopbackHub, parquet_repo
 
 from imgcls.audit import audit
-from imgcls.config.data_options import DataOptions
 from imgcls.data import dataset
-from imgcls.data.location import read_listing
+from imgcls.data.location import resolve_location
 
 
 def paths(images):
@@ -25,7 +24,7 @@ def shapes(tmp_path):
 def test_rows_are_in_the_listing_s_order_whatever_the_suffix(shapes):
     for file in sorted((shapes / "circle").iterdir())[::2]:
         file.rename(file.with_suffix(".avif"))  # imagefolder skips these
-    images = dataset.open_images(DataOptions(data=str(shapes)))
+    images = dataset.open_images(resolve_location(str(shapes)))
     assert [row["path"] for row in images.rows["image"]] == [str(shapes / p) for p in paths(images)]
     assert paths(images) == sorted(paths(images))
     assert [file.label for file in images.listing.files] == [p.split("/")[0] for p in paths(images)]
@@ -33,7 +32,7 @@ def test_rows_are_in_the_listing_s_order_whatever_the_suffix(shapes):
 
 def test_a_link_to_nothing_is_an_image_that_cannot_be_decoded(shapes):
     (shapes / "circle/gone.jpg").symlink_to("nowhere.jpg")
-    found = dataset.load_listing(read_listing(shapes), "shapes")
+    found = dataset.open_images(resolve_location(str(shapes)))
     at = paths(found).index("circle/gone.jpg")
     audited = audit.run_audit(found.listing.files, found.keys, found.source, show_progress=False)
     assert [i for i, reason in enumerate(audited.reasons) if reason] == [at]

@@ -7,6 +7,7 @@ from drawings import class_folders
 
 from imgcls.config.data_options import DataOptions
 from imgcls.data import dataset
+from imgcls.data.location import resolve_location
 from imgcls.data.splits import DatasetSplits, make_splits
 from imgcls.errors import FolderError
 
@@ -19,7 +20,7 @@ def shapes(tmp_path):
 @pytest.fixture
 def images(shapes):
     """30 images in 3 classes."""
-    return dataset.open_images(DataOptions(data=str(shapes)))
+    return dataset.open_images(resolve_location(str(shapes)))
 
 
 def paths(images):
@@ -55,16 +56,15 @@ def test_make_splits_refuses_to_exclude_a_whole_class(images):
 def test_make_splits_keeps_the_splits_of_the_data(tmp_path):
     for split in ("train", "valid", "test"):
         class_folders(tmp_path / split, per_class=3)
-    options = DataOptions(data=str(tmp_path))
-    splits = make_splits(dataset.open_images(options), {}, options, 0)
+    splits = make_splits(dataset.open_images(resolve_location(str(tmp_path))), {}, DataOptions(), 0)
     assert sizes(splits) == {"train": 9, "validation": 9, "test": 9}
 
 
 def test_make_splits_warns_of_groups_in_several_given_splits(tmp_path, caplog):
     for split in ("train", "valid"):
         class_folders(tmp_path / split, per_class=3)
-    options = DataOptions(data=str(tmp_path), group_by="folder")
-    make_splits(dataset.open_images(options), {}, options, 0, groups=[i % 9 for i in range(18)])
+    images = dataset.open_images(resolve_location(str(tmp_path)))
+    make_splits(images, {}, DataOptions(group_by="folder"), 0, groups=[i % 9 for i in range(18)])
     assert "9 groups of --group_by lie in several of the splits" in caplog.text
 
 

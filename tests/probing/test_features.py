@@ -8,7 +8,7 @@ from PIL import Image
 
 from imgcls.config.data_options import DataOptions
 from imgcls.data import dataset
-from imgcls.data.location import read_listing
+from imgcls.data.location import resolve_location
 from imgcls.data.splits import make_splits
 from imgcls.dataloading import feature_dataset
 from imgcls.dataloading.image_datasets import EvaluationDataset, TrainingDataset
@@ -19,8 +19,7 @@ from imgcls.probing import backbone, features, input_choice
 
 
 def splits_of(folder):
-    listing = read_listing(folder)
-    return make_splits(dataset.load_listing(listing, "data"), {}, DataOptions(), seed=0)
+    return make_splits(dataset.open_images(resolve_location(str(folder))), {}, DataOptions(), seed=0)
 
 
 @pytest.fixture
