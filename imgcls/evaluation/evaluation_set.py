@@ -82,8 +82,8 @@ def open_evaluation_set(
     if unknown:
         raise FolderError(
             f"Expected classes that the model knows ({shorten(classes)}), got {shorten(unknown)} in "
-            f"{found.location.name}. Nearest to {min(unknown)}: {', '.join(nearest(min(unknown), classes))}. Rename the "
-            "folders, or take the others out."
+            f"{found.location.name}. Nearest to {min(unknown)}: {', '.join(nearest(min(unknown), classes))}. Rename "
+            "the folders, or take the others out."
         )
     missing = set(classes) - {files[i].label for i in at}
     if missing:
