@@ -24,7 +24,7 @@ def main() -> int:
     from imgcls.audit import audit, issues, screening
     from imgcls.data.location import resolve_location
     from imgcls.report import audit_page
-    from imgcls.storage import run_folder
+    from imgcls.storage import run_claim, run_folder
 
     wanted, options = (given.make(kind) for kind in kinds)
     location = resolve_location(wanted.data)
@@ -39,7 +39,7 @@ def main() -> int:
         listing = location.listing(strict=False)
         keys = listing.paths()
         source = keys.__getitem__
-    out.check_writable(needed_bytes=0)  # after the scan: it makes a folder, maybe below the data
+    run_claim.check_writable(out)  # after the scan: it makes a folder, maybe below the data
     audited = audit.run_audit(listing.files, keys, source, show_progress=True)
     found = screening.find_issues(listing, audited)
 

@@ -37,6 +37,7 @@ def main() -> int:
     from imgcls.experiment.setup import TrainingSetup
     from imgcls.models.source import fetch_for_training, resolve_model
     from imgcls.storage import pixel_location
+    from imgcls.storage.run_claim import check_writable
     from imgcls.storage.run_folder import RunFolder
     from imgcls.system import hardware
     from imgcls.training.checkpointing import needed_disk_bytes
@@ -58,7 +59,7 @@ def main() -> int:
         args.output_dir = f"runs/{images.location.name}-{origin.short_name if origin else 'auto'}"
     folder = RunFolder(args.output_dir)
     shared = hub_push.prepare_push(args, folder.path.resolve().name)
-    folder.check_writable(needed_bytes=needed_disk_bytes(origin, args.save_total_limit) if origin else 0)
+    check_writable(folder, needed_bytes=needed_disk_bytes(origin, args.save_total_limit) if origin else 0)
 
     # The images: those that are sound, each in one split.
     with args.main_process_first():
@@ -71,7 +72,7 @@ def main() -> int:
     if origin is None:
         wanted.model = measured_best(splits, folder, args, command.fresh)
         origin = resolve_model(wanted.model)
-        folder.check_writable(needed_bytes=needed_disk_bytes(origin, args.save_total_limit))
+        check_writable(folder, needed_bytes=needed_disk_bytes(origin, args.save_total_limit))
     with args.main_process_first():
         origin, wanted.from_scratch = fetch_for_training(origin, wanted.from_scratch, images.location.is_demo)
     if images.location.is_demo and wanted.image_px is None:

@@ -30,7 +30,7 @@ def main() -> int:
     from imgcls.evaluation import calibration, evaluate, evaluation_set
     from imgcls.models import inference, source
     from imgcls.report import report_data
-    from imgcls.storage import run_folder
+    from imgcls.storage import run_claim, run_folder
     from imgcls.system import hardware
 
     hardware.configure_process()
@@ -48,7 +48,7 @@ def main() -> int:
     of = evaluation_set.open_evaluation_set(asked, data, run, model.classes)
     folder = run_folder.RunFolder(run / run_folder.VALIDATION / of.name)
     evaluate.check_not_other_evaluation(folder, of)
-    folder.check_writable()
+    run_claim.check_writable(folder)
 
     logits, broken = model.logits(of)
     for error in broken.values():

@@ -20,7 +20,7 @@ from imgcls.errors import LaunchError, OptionError
 from imgcls.evaluation.metrics import compute_metrics
 from imgcls.experiment import hyperparameter_search, weight_selection
 from imgcls.experiment.setup import TrainingSetup
-from imgcls.storage import run_folder
+from imgcls.storage import run_claim, run_folder
 from imgcls.training import fit
 from imgcls.training.trainer import ImageTrainer
 
@@ -72,8 +72,9 @@ def run_training(
     folder, args, splits = asked.run, asked.args, asked.splits
     folds = list(splits.folds(asked.data.folds, asked.data.val_fraction, args.seed)) if asked.data.folds else []
     setup = asked.prepared()
-    later = hyperparameter_search.searched_options(setup, given) if setup.tune.search else ()
-    state = folder.claim(setup.options(), splits.table(), fresh=fresh, write=args.should_save, found_later=later)
+    searched = hyperparameter_search.searched_options(setup, given) if setup.tune.search else ()
+    claim = run_claim.RunClaim(folder, setup.options(), splits.table(), searched)
+    state = claim.take(fresh=fresh, write=args.should_save)
     if state == "finished":
         log.info("%s is finished: nothing to train (--fresh starts over)", folder.path)
         return
@@ -113,7 +114,7 @@ def cross_validate(
         log.info("fold %d of %d", k + 1, count)
         run_training(replace(asked, data=replace(asked.data, folds=None), splits=part, run=folds[k]), page=False)
         if args.should_save:
-            folds[k].drop_weights()
+            run_claim.remove_weights(folds[k])
         clear_device_cache(garbage_collection=True)  # trainers hold themselves in circles
     if not args.should_save:
         return None

@@ -14,7 +14,7 @@ from imgcls.evaluation.metrics import compute_metrics
 from imgcls.hub import publish
 from imgcls.models import inference
 from imgcls.report import report_data
-from imgcls.storage import run_folder
+from imgcls.storage import run_claim, run_folder
 from imgcls.storage.pixel_cache import PixelCache
 from imgcls.system import provenance
 from imgcls.training.model_saving import save_model
@@ -80,7 +80,7 @@ def write_results(
     if page:
         report_data.write_training_report(run, metrics, splits, logits, network, processor)
     run.write_json(run_folder.METRICS, metrics)
-    run.drop_checkpoints()
+    run_claim.remove_checkpoints(run)
     if page:
         publish.write_model_card(run)
 

@@ -25,7 +25,7 @@ from imgcls.dataloading import preprocessing
 from imgcls.deploy import onnx_export, onnx_model
 from imgcls.errors import ModelError
 from imgcls.models import classifier, input_size, model_config, source
-from imgcls.storage import run_folder
+from imgcls.storage import run_claim, run_folder
 
 EXPORT = TESTS.parent / "scripts" / "export.py"
 CLASSES = ["a", "b", "ç"]
@@ -189,7 +189,7 @@ def test_a_run_is_proven_on_its_validation_images(run_export, train, shapes, res
     run.write_options({**run.read_options(), "data": str(tmp_path / "moved")})
     assert onnx_export._validation_pixels(run, None, record["classes"]) == []
     assert "generated ones instead" in capsys.readouterr().err
-    run.clear()
+    run_claim.remove_run(run)
     assert not (folder / "export").exists()
 
 
