@@ -11,21 +11,30 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[io.BufferedWriter]:
-    """Open a file that appears under `path` only when the block ends well; after an error nothing is left."""
+    """Open a binary file that gets the name `path` when the block ends; after an error nothing is left."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with open(beside, "wb") as file:
+        with open(temporary, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        beside.replace(path)
+        temporary.replace(path)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_write_text(path: Path) -> Iterator[io.TextIOWrapper]:
+    """Like `atomic_write`, in UTF-8; line ends, and bytes of file names that are not valid UTF-8, stay as they are."""
+    with atomic_write(path) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
+        yield text
+        text.detach()  # writes what is buffered and leaves `file` open
 
 
 def format_bytes(count: float) -> str:
-    """Bytes for people: 3 kB, 57 MB, 1.2 GB."""
+    """A number of bytes for people: 3 kB, 57 MB, 1.2 GB."""
     if count < 1e6:
         return f"{count / 1e3:.0f} kB"
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

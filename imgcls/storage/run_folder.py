@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +13,7 @@ import numpy as np
 import yaml
 
 from imgcls.errors import RunError
-from imgcls.storage.atomic_file import atomic_write
+from imgcls.storage.atomic_file import atomic_write, atomic_write_text
 
 OPTIONS = "options.yaml"
 SPLIT = "split.csv"
@@ -122,12 +121,10 @@ class RunFolder:
 
     def write_csv(self, name: str, columns: Sequence[str], rows: Iterable[Sequence]) -> None:
         """Write CSV with a header, in UTF-8, quoted where needed; invalid bytes of file names are kept."""
-        with atomic_write(self / name) as file:
-            text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
-            writer = csv.writer(text, lineterminator="\n")
+        with atomic_write_text(self / name) as file:
+            writer = csv.writer(file, lineterminator="\n")
             writer.writerow(columns)
             writer.writerows(rows)
-            text.detach()  # flushes and leaves the file open, which atomic_write closes
 
     def read_csv(self, name: str) -> list[dict[str, str]]:
         """Rows of a CSV file as dicts by column; none if it does not exist."""
