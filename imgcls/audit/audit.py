@@ -144,7 +144,7 @@ def run_audit(
     records = np.zeros(len(keys), RECORD)
     reasons: list[str | None] = [None] * len(keys)
     known = np.zeros(len(keys), bool)
-    for i, reason, record in kept.known(keys):
+    for i, reason, record in kept.lookup(keys):
         known[i], reasons[i] = True, reason
         if reason is None:
             records[i] = np.frombuffer(record, RECORD)[0]
@@ -165,7 +165,7 @@ def run_audit(
                 for i, reason in zip(chunk, why, strict=True):
                     reasons[i] = reason
                 bar.update(len(chunk))
-            kept.keep(
+            kept.add(
                 (keys[i], reasons[i], b"" if reasons[i] else records[i].tobytes())
                 for chunk in window
                 for i in chunk

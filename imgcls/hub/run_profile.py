@@ -62,7 +62,7 @@ class RunProfile:
     @property
     def command(self) -> str | None:
         """The one that trained it, without what tells of a machine; None for runs of versions that kept none."""
-        return redaction.command(self.made["command"]) if "command" in self.made else None
+        return redaction.redact_command(self.made["command"]) if "command" in self.made else None
 
     @property
     def base_model(self) -> str | None:

@@ -1,11 +1,11 @@
-"""Which processor this is, and how many of its cores are ours; apart from `hardware`, which needs torch."""
+"""The processor: its name, bfloat16 support and the cores available to this process. Does not import torch."""
 
 import os
 import platform
 import re
 from pathlib import Path
 
-BF16_MIN_SPEEDUP = 1.15  # of bf16 over float32, from which a CPU uses it: less is measurement noise
+CPUINFO = Path("/proc/cpuinfo")  # of Linux only
 
 
 def available_cores() -> int:
@@ -14,18 +14,18 @@ def available_cores() -> int:
 
 
 def has_bf16() -> bool:
-    """Whether the processor has instructions for bfloat16, as far as the system tells; without them it is emulated."""
+    """Whether the processor has bfloat16 instructions, False if unknown; without them bfloat16 is emulated."""
     try:
-        return re.search(r"\b(avx512_bf16|amx_bf16|bf16)\b", Path("/proc/cpuinfo").read_text()) is not None
+        return re.search(r"\b(avx512_bf16|amx_bf16|bf16)\b", CPUINFO.read_text()) is not None
     except OSError:
         return False
 
 
 def cpu_name() -> str:
-    """The processor's name for people, as far as the system tells it."""
+    """The processor's model name, or its architecture where the system does not report the name."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = CPUINFO.read_text().splitlines()
     except OSError:
         lines = []
-    named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor() or platform.machine())
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())

@@ -1,4 +1,4 @@
-"""What this process runs on: cores, threads, accelerator, precision, and whether the launch is what it believes."""
+"""The accelerator, and how a process uses the machine: precision, threads, memory, processes of a launch."""
 
 from __future__ import annotations
 
@@ -10,51 +10,56 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import psutil
 import torch
 
 from imgcls.errors import LaunchError
 from imgcls.system import cpu
-from imgcls.system.cpu import available_cores
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
 
 log = logging.getLogger(__name__)
 
-# M_TRIM_THRESHOLD, M_MMAP_THRESHOLD (its most; whole photos are larger) and M_ARENA_MAX, as glibc's malloc.h has them.
+# M_TRIM_THRESHOLD, M_MMAP_THRESHOLD (its maximum; whole photos are larger) and M_ARENA_MAX of glibc's malloc.h.
 MALLOC_SETTINGS = ((-1, 2**27), (-3, 2**25), (-8, 1))
 
 
 def accelerator() -> str | None:
-    """Kind of accelerator torch can use ("cuda", "mps", "xpu", ...); None on a CPU."""
-    return torch.accelerator.current_accelerator().type if torch.accelerator.is_available() else None
+    """Type of the accelerator that torch can use ("cuda", "mps", "xpu", ...); None on a CPU."""
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return device.type if device else None
 
 
 def local_world_size() -> int:
-    """Processes of this launch on this machine."""
+    """Number of processes of this launch on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
 def configure_process() -> None:
-    """Set up memory and torch's threads; call it before the first tensor operation, for its threads inherit settings.
+    """Configure memory and torch's threads. Call it before the first tensor operation: threads inherit the settings.
 
-    On a CPU, up to 128 MB that a step frees stay ours (glibc): the next one takes them again without the 25,000 page
-    faults, a quarter of MobileNet's step, that giving them back costs. All threads share one heap, 60 MB less than with
-    two.
+    On a CPU, up to 128 MB that a step frees stay with the process (glibc): the next step uses them again without the
+    25,000 page faults, a quarter of MobileNet's step, that returning them to the system costs. All threads use one
+    heap, which takes 60 MB less than two.
 
-    Denormal numbers are flushed to zero: random-weight EfficientNet meets them and runs 2.4 to 3.9 times slower
-    on a CPU. `accelerate launch` sets OMP_NUM_THREADS=1 whatever the machine; on a CPU that idles all cores but
-    one, so the threads are raised again. A value set by hand (no accelerate in sight) is kept.
+    Denormal numbers are flushed to zero: EfficientNet with random weights produces them and runs 2.4 to 3.9 times
+    slower on a CPU. `accelerate launch` and torchrun set OMP_NUM_THREADS=1 on every machine, which leaves all CPU cores
+    but one idle, so the number of threads is raised again. A value that the user set without a launcher is kept.
     """
     torch.set_flush_denormal(True)
     if not gc.get_freeze_count():
-        gc.freeze()  # what was imported stays: looking for garbage in it took a third of a second each time
-    mallopt = _of_libc("mallopt") if accelerator() is None else None
+        gc.freeze()  # imported objects stay: each search for garbage among them took a third of a second
+    is_on_cpu = accelerator() is None
+    mallopt = _libc_function("mallopt") if is_on_cpu else None
     if mallopt:
-        for setting in MALLOC_SETTINGS:
-            mallopt(*setting)
-    launched = any(name.startswith("ACCELERATE_") for name in os.environ) or "TORCHELASTIC_RUN_ID" in os.environ
-    if accelerator() is None and launched and os.environ.get("OMP_NUM_THREADS") == "1":
-        threads = max(1, available_cores() // local_world_size())
+        for parameter, value in MALLOC_SETTINGS:
+            mallopt(parameter, value)
+    is_launched = any(name.startswith("ACCELERATE_") for name in os.environ) or "TORCHELASTIC_RUN_ID" in os.environ
+    if is_on_cpu and is_launched and os.environ.get("OMP_NUM_THREADS") == "1":
+        threads = max(1, cpu.available_cores() // local_world_size())
         if threads > torch.get_num_threads():
             torch.set_num_threads(threads)
             log.info("threads: %d (the launcher had set 1)", threads)
@@ -63,37 +68,37 @@ def configure_process() -> None:
 def training_defaults() -> dict[str, bool]:
     """TrainingArguments that follow from the machine: use_cpu, bf16, fp16.
 
-    use_cpu must be said, or two CPU processes each believe to be alone. bf16 needs compute capability 8:
+    use_cpu must be set, or each of two CPU processes trains alone. bf16 needs compute capability 8:
     `torch.cuda.is_bf16_supported()` is also true where it is emulated, and slow (T4: 7.5). No mixed precision on MPS;
-    on a CPU it is tried with the network itself (`acceleration`).
+    on a CPU it is measured with the network itself (see `imgcls.training.acceleration`).
     """
     kind = accelerator()
     if kind is None:
         return {"use_cpu": True}
     if kind != "cuda":
         return {}
-    ampere = torch.cuda.get_device_capability()[0] >= 8
-    return {"bf16": ampere, "fp16": not ampere}
+    has_bf16 = torch.cuda.get_device_capability()[0] >= 8
+    return {"bf16": has_bf16, "fp16": not has_bf16}
 
 
 def default_loader_workers() -> int:
-    """Processes that prepare images: none on a CPU or with two cores, where they only take the model's time."""
-    mine = available_cores() // local_world_size()
-    return 0 if accelerator() is None or mine <= 2 else min(16, mine - 1)
+    """Number of DataLoader workers: 0 on a CPU or with two cores, where they would take time from the model."""
+    cores = cpu.available_cores() // local_world_size()
+    return 0 if accelerator() is None or cores <= 2 else min(16, cores - 1)
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that a device has left; of the machine, where the two share their memory."""
+    """Free bytes of a device's memory; of the machine's if the device shares it."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
 
 
 @contextlib.contextmanager
-def trimmed_heap(is_wanted: bool = True) -> Iterator[None]:
-    """Work before and after which memory that was freed goes back to the system, where that is wanted and glibc's.
+def trimmed_heap(is_enabled: bool = True) -> Iterator[None]:
+    """Return freed memory to the system before and after the block (glibc only).
 
-    glibc keeps what a training step freed in pieces too small for a whole photo: both would be held at once.
+    glibc keeps what a training step freed in pieces too small for a photo: the process would hold both at once.
     """
-    trim = _of_libc("malloc_trim") if is_wanted else None
+    trim = _libc_function("malloc_trim") if is_enabled else None
     if trim:
         trim(0)
     yield
@@ -101,15 +106,15 @@ def trimmed_heap(is_wanted: bool = True) -> Iterator[None]:
         trim(0)
 
 
-def _of_libc(name: str) -> Callable | None:
-    """A function of the C library; None where it has none of that name, or is none of Linux."""
+def _libc_function(name: str) -> Callable[..., int] | None:
+    """A function of the C library; None if it has no such function, or on another system than Linux."""
     return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
 
 
 def check_launch(world_size: int) -> None:
-    """Raises LaunchError when the launcher started another number of processes than take part.
+    """Raise LaunchError if the launcher started another number of processes than joined.
 
-    world_size: processes that torch.distributed really joined. Each would train alone and overwrite the others.
+    world_size: processes that joined torch.distributed. Otherwise each would train alone and overwrite the others.
     """
     started = int(os.environ.get("WORLD_SIZE", 1))
     if started != world_size:
@@ -119,10 +124,10 @@ def check_launch(world_size: int) -> None:
         )
 
 
-def shutdown(state) -> None:
-    """Wait for the other processes of the launch, and see to it that this one closes its connections when it exits.
+def shutdown(state: PartialState) -> None:
+    """Wait for the other processes of the launch, and close this one's connections when it exits.
 
-    A process that exits while others still write may abort in its network threads. state: accelerate's PartialState.
+    A process that exits while others still write may abort in its network threads.
     """
     if state.num_processes > 1:
         state.wait_for_everyone()
@@ -130,7 +135,7 @@ def shutdown(state) -> None:
 
 
 def device_name() -> str:
-    """One line for people: the accelerator, or the processor with its threads."""
+    """Name of the accelerator, or of the processor with its number of threads."""
     kind = accelerator()
     if kind == "cuda":
         return torch.cuda.get_device_name()

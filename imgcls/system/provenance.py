@@ -1,4 +1,4 @@
-"""Where, when and how something was made: machine, versions, day, command."""
+"""How a result was produced: date, machine, versions, command."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ PACKAGES = ("torch", "torchvision", "transformers", "datasets", "accelerate", "t
 
 
 def collect_provenance() -> dict:
-    """{"date", "machine", "versions", "command"}, plain values."""
+    """{"date", "machine", "versions", "command"}: plain values."""
     versions = {"imgcls": imgcls.__version__, "python": platform.python_version()}
     versions |= {name: importlib.metadata.version(name) for name in PACKAGES}
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    return {"date": today, "machine": hardware.device_name(), "versions": versions, "command": command(sys.argv)}
+    return {"date": today, "machine": hardware.device_name(), "versions": versions, "command": command_line(sys.argv)}
 
 
-def command(argv: Sequence[str]) -> str:
-    """The command line that started this, to be given again; without tokens, and without where things lie."""
-    processes, here = (int(os.environ.get(name, 1)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
-    nodes = f"--nnodes {processes // here} " if processes > here else ""
-    launcher = f"torchrun {nodes}--nproc_per_node {here}" if processes > 1 else "python"
-    return f"{launcher} scripts/{Path(argv[0]).name} {shlex.join(redaction.command_words(argv[1:]))}".rstrip()
+def command_line(argv: Sequence[str]) -> str:
+    """The command that started this process, in a form that can be repeated; without tokens and without folders."""
+    processes, local_processes = (int(os.environ.get(name, 1)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    nodes = f"--nnodes {processes // local_processes} " if processes > local_processes else ""
+    launcher = f"torchrun {nodes}--nproc_per_node {local_processes}" if processes > 1 else "python"
+    return f"{launcher} scripts/{Path(argv[0]).name} {shlex.join(redaction.redact_arguments(argv[1:]))}".rstrip()

@@ -1,4 +1,4 @@
-"""What must not leave this machine with a model: tokens, and where on it things lie."""
+"""Removes what must not leave this machine with a model: access tokens, and the folders that paths lead through."""
 
 from __future__ import annotations
 
@@ -8,32 +8,35 @@ import shlex
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-SECRET = "--hub_token"
+TOKEN_OPTION = "--hub_token"
 PATH_OPTIONS = ("--data", "--model", "--output_dir", "--exclude", "--config", "--run", "--resume_from_checkpoint")
-_PICTURES = re.compile(r"(base64,[A-Za-z0-9+/=]+)")
+_EMBEDDED_IMAGE = re.compile(r"(base64,[A-Za-z0-9+/=]+)")
 
 
-def command_words(argv: Sequence[str]) -> list[str]:
-    """Options of a command line, `--name=value` in two words, without tokens, of paths the last names alone."""
-    pairs = [part for word in argv for part in (word.split("=", 1) if word.startswith("--") else [word])]
-    found, before = [], ""
-    for word in pairs:
+def redact_arguments(argv: Sequence[str]) -> list[str]:
+    """The arguments of a command without tokens; of paths only the last name stays.
+
+    `--name=value` becomes two arguments.
+    """
+    words = [part for word in argv for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    result, previous = [], ""
+    for word in words:
         option = "--" + word[2:].replace("-", "_") if word.startswith("--") else ""
-        if option != SECRET and before != SECRET:
-            found.append(basename(word) if before in PATH_OPTIONS else word)
-        before = option
-    return found
+        if TOKEN_OPTION not in (option, previous):
+            result.append(basename(word) if previous in PATH_OPTIONS else word)
+        previous = option
+    return result
 
 
-def command(text: str) -> str:
-    """A command as it was kept, which may hold more than `command_words` lets through."""
+def redact_command(text: str) -> str:
+    """A stored command line without tokens and folders: earlier versions may have stored them."""
     words = shlex.split(text)
     script = next((i for i, word in enumerate(words) if word.startswith("scripts/")), len(words) - 1) + 1
-    return shlex.join([*words[:script], *command_words(words[script:])])
+    return shlex.join([*words[:script], *redact_arguments(words[script:])])
 
 
 def basename(value: str) -> str:
-    """A path's last name; what is no path on this disk, such as a Hub id, stays."""
+    """The last name of a path; what is not a path on this disk, such as a Hub id, is returned as it is."""
     path = Path(value)
     is_path = value.startswith(("/", "~", ".", "\\")) or "\\" in value or value.count("/") > 1 or path.exists()
     if not is_path:
@@ -44,19 +47,19 @@ def basename(value: str) -> str:
 
 
 def redact(text: str, paths: Collection[str]) -> str:
-    """An HTML page in which each of these paths, and what lies below it, begins with its last name alone.
+    """An HTML page in which each of these paths, and every path below it, starts with its last name.
 
-    A path is found as it is, as HTML and as a shell writes it; not inside a longer name, and not in pictures.
+    A path is replaced in plain, HTML-escaped and shell-quoted form, but not inside a longer name or an embedded image.
     """
-    forms = {}
+    replacements = {}
     for path in paths:
         name = "~" if Path(path) == Path.home() else Path(path).name
         for form in (path, shlex.quote(path)):
-            forms[form] = forms[html.escape(form)] = forms[html.escape(form, quote=False)] = name
-    if not forms:
+            replacements |= dict.fromkeys((form, html.escape(form), html.escape(form, quote=False)), name)
+    if not replacements:
         return text
-    longest_first = "|".join(re.escape(form) for form in sorted(forms, key=len, reverse=True))
-    whole = re.compile(rf"(?<![\w./~-])({longest_first})(?![\w-])")
-    parts = _PICTURES.split(text)
-    parts[::2] = [whole.sub(lambda match: html.escape(forms[match[1]]), part) for part in parts[::2]]
+    longest_first = "|".join(re.escape(form) for form in sorted(replacements, key=len, reverse=True))
+    pattern = re.compile(rf"(?<![\w./~-])({longest_first})(?![\w-])")
+    parts = _EMBEDDED_IMAGE.split(text)
+    parts[::2] = [pattern.sub(lambda match: html.escape(replacements[match[1]]), part) for part in parts[::2]]
     return "".join(parts)

@@ -1,4 +1,4 @@
-"""A limit for calls that have none."""
+"""Calls with a time limit."""
 
 import time
 
@@ -7,14 +7,14 @@ import pytest
 from imgcls.system import network
 
 
-def test_what_takes_too_long_is_not_waited_for():
+def test_call_with_timeout_does_not_wait_longer():
     start = time.monotonic()
     with pytest.raises(TimeoutError, match="no answer within"):
         network.call_with_timeout(0.2, lambda: time.sleep(5))
     assert time.monotonic() - start < 1
 
 
-def test_answers_and_errors_come_through():
+def test_call_with_timeout_returns_or_raises_what_the_function_does():
     assert network.call_with_timeout(1, lambda: None) is None
     with pytest.raises(KeyError):
         network.call_with_timeout(1, lambda: {}["its own error"])

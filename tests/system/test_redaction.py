@@ -1,4 +1,4 @@
-"""Tokens and places on this machine stay here, however they are written; all else stays as it is."""
+"""Tokens and folders are removed in every spelling; all else stays as it is."""
 
 import html
 import shlex
@@ -8,36 +8,41 @@ import pytest
 from imgcls.system import redaction
 
 
-@pytest.mark.parametrize(("given", "kept"), [
-    (["--hub_token", "hf_a", "--lr", "1"], ["--lr", "1"]),
-    (["--hub-token", "hf_a"], []),
-    (["--hub_token=hf_a", "--hub-token=hf_b", "--fresh"], ["--fresh"]),
-    (["--data", "/home/me/it's a secret/photos"], ["--data", "photos"]),
-    (["--data=/x/photos", "--model=/x/ckpt"], ["--data", "photos", "--model", "ckpt"]),
-    (["--data", "../x/y.csv", "--model", "google/vit-base"], ["--data", "y.csv", "--model", "google/vit-base"]),
-    (["--hub_model_id", "you/photos", "--group_by", r"regex:(\d\d)/?"],
-     ["--hub_model_id", "you/photos", "--group_by", r"regex:(\d\d)/?"]),
-    (["--data", r"C:\Users\Müller\photos"], ["--data", "photos"]),
-    (["--data", "/"], ["--data", ""]),
-])  # fmt: skip
-def test_a_command_line(given, kept):
-    assert redaction.command_words(given) == kept
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--hub_token", "hf_a", "--lr", "1"], ["--lr", "1"]),
+        (["--hub-token", "hf_a"], []),
+        (["--hub_token=hf_a", "--hub-token=hf_b", "--fresh"], ["--fresh"]),
+        (["--data", "/home/me/it's a secret/photos"], ["--data", "photos"]),
+        (["--data=/x/photos", "--model=/x/ckpt"], ["--data", "photos", "--model", "ckpt"]),
+        (["--data", "../x/y.csv", "--model", "google/vit-base"], ["--data", "y.csv", "--model", "google/vit-base"]),
+        (
+            ["--hub_model_id", "you/photos", "--group_by", r"regex:(\d\d)/?"],
+            ["--hub_model_id", "you/photos", "--group_by", r"regex:(\d\d)/?"],
+        ),
+        (["--data", r"C:\Users\Müller\photos"], ["--data", "photos"]),
+        (["--data", "/"], ["--data", ""]),
+    ],
+)
+def test_redact_arguments_drops_tokens_and_folders(arguments, expected):
+    assert redaction.redact_arguments(arguments) == expected
 
 
-def test_the_home_is_nobody_s_name(monkeypatch, tmp_path):
+def test_redact_arguments_hides_the_name_of_the_home_folder(monkeypatch, tmp_path):
     home = tmp_path / "alice"
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))
-    assert redaction.command_words(["--data", str(home)]) == ["--data", "~"]
+    assert redaction.redact_arguments(["--data", str(home)]) == ["--data", "~"]
 
 
-def test_a_command_that_was_kept():
-    kept = "torchrun --nproc_per_node 2 scripts/train.py --data '/a b/c' --hub-token hf_x --epochs 2"
-    assert redaction.command(kept) == "torchrun --nproc_per_node 2 scripts/train.py --data c --epochs 2"
+def test_redact_command_drops_tokens_and_folders():
+    stored = "torchrun --nproc_per_node 2 scripts/train.py --data '/a b/c' --hub-token hf_x --epochs 2"
+    assert redaction.redact_command(stored) == "torchrun --nproc_per_node 2 scripts/train.py --data c --epochs 2"
 
 
 @pytest.mark.parametrize("path", ["/home/me/photos", "/home/me/it's a secret & more", "/data/ü", "../customer/photos"])
-def test_a_path_is_hidden_in_every_spelling(path):
+def test_redact_hides_a_path_in_every_spelling(path):
     name = path.rsplit("/", 1)[1]
     for form in (path, shlex.quote(path), html.escape(path), html.escape(shlex.quote(path))):
         assert redaction.redact(f"<td>{form}</td> {form}/cat/1.jpg", [path]).count("home") == 0
@@ -45,12 +50,12 @@ def test_a_path_is_hidden_in_every_spelling(path):
     assert redaction.redact(f'"{html.escape(path)}/a/1.jpg"', [path]) == f'"{html.escape(name)}/a/1.jpg"'
 
 
-def test_the_home_in_a_page(monkeypatch):
+def test_redact_hides_the_name_of_the_home_folder(monkeypatch):
     monkeypatch.setenv("HOME", "/home/alice")
     assert redaction.redact("data: /home/alice, /home/alice/x", ["/home/alice"]) == "data: ~, ~/x"
 
 
-def test_longer_names_and_pictures_are_left_alone():
+def test_redact_leaves_longer_names_and_images():
     text = "/media-sorter /mediathek a/media src=data:image/jpeg;base64,AA/media/BB= x"
     assert redaction.redact(text, ["/media"]) == text
     assert redaction.redact(text, []) == text
