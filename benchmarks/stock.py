@@ -17,7 +17,7 @@ from torchvision.transforms import v2
 from transformers import Trainer, TrainingArguments, set_seed
 
 from imgcls.data import decoding
-from imgcls.dataloading import augmentation, preprocessing
+from imgcls.dataloading import augmentation, preprocessing, processor_spec
 from imgcls.models import source
 from imgcls.models.classifier import build_classifier
 from imgcls.system import hardware
@@ -40,7 +40,8 @@ def main() -> None:
     set_seed(options.seed)
     classifier = build_classifier(source.fetch_model(source.resolve_model(options.model)), classes)
     network, px = classifier.network, classifier.image_px
-    half = augmentation.DeviceAugmentation(classifier.processor, augmentation.AugmentationPlan(), px)  # only normalises
+    spec = processor_spec.ProcessorSpec(classifier.processor)
+    half = augmentation.DeviceAugmentation(spec, augmentation.AugmentationPlan())  # only normalises
     vary = v2.Compose([v2.RandomResizedCrop(px), v2.RandomHorizontalFlip(), v2.PILToTensor()])
 
     def collate(samples: list) -> dict:

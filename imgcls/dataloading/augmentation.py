@@ -1,44 +1,53 @@
-"""How training images are varied, and what that does to a batch on the device; `random_params` has the random
+"""How training images are augmented: the plan, and its device-side half on batches; `random_params` has the random
 numbers."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
-from PIL import Image
 from torchvision.transforms import v2
 
 from imgcls.config.model_options import AugmentOptions
+from imgcls.dataloading.processor_spec import ProcessorSpec
 from imgcls.errors import OptionError
 
 
 @dataclass(frozen=True)
 class AugmentationPlan:
-    """How training images are varied; ranges from which each image draws its own values."""
+    """How training images are augmented; the ranges from which the parameters of each image are drawn."""
 
-    crop_share: tuple[float, float] | None = None  # area of the random crop; None: the processor's own pixels
+    crop_area: tuple[float, float] | None = None  # fraction of the area; None: the processor's own pixels, not cropped
     flip: str = "none"  # "none", "horizontal" or "both"
-    degrees: float = 0.0  # half of the images are rotated, by up to so much either way
+    degrees: float = 0.0  # half of the images are rotated, by up to this angle either way
     colour: float = 0.0  # brightness, contrast and saturation are multiplied by 1 - colour to 1 + colour
     erase: float = 0.0  # probability that a rectangle is erased
-    policy: v2.Transform | None = None  # for uint8 (3, px, px) on the host, drawing from torch's generator
-
-    @property
-    def draws_colour_or_shape(self) -> bool:
-        return bool(self.degrees or self.colour or self.erase)
+    policy: v2.Transform | None = None  # for uint8 (3, px, px) on the CPU, with torch's random generator
 
 
-# Crop shares: 0.08 (Inception's, the common default) cuts away the object in sets of hundreds of photos;
+# Crop areas: 0.08 (Inception's, the common default) cuts away the object in sets of hundreds of photos;
 # 0.35 was best there with the pretrained MobileNetV3-Small.
 PLANS = {
     "none": AugmentationPlan(),
-    "light": AugmentationPlan(crop_share=(0.6, 1.0)),
-    "standard": AugmentationPlan(crop_share=(0.35, 1.0), degrees=10, colour=0.1),
-    "heavy": AugmentationPlan(crop_share=(0.2, 1.0), degrees=20, colour=0.4, erase=0.25),
+    "light": AugmentationPlan(crop_area=(0.6, 1.0)),
+    "standard": AugmentationPlan(crop_area=(0.35, 1.0), degrees=10, colour=0.1),
+    "heavy": AugmentationPlan(crop_area=(0.2, 1.0), degrees=20, colour=0.4, erase=0.25),
 }
 LUMA = (0.299, 0.587, 0.114)  # gray of red, green and blue: ITU-R BT.601, as Pillow's "L"
-PARAMS_PER_IMAGE = 10  # of an image: mirror left-right, upside down, degrees, three colour factors, erased box in 0..1
+
+
+class ParamColumns(NamedTuple):
+    """Columns of augmentation parameters, (B, PARAMS_PER_IMAGE)."""
+
+    flips: slice = slice(0, 2)  # other than 0 where mirrored left-right, upside down
+    degrees: int = 2  # of the rotation
+    colour: slice = slice(3, 6)  # factors of brightness, contrast and saturation
+    erased_box: slice = slice(6, 10)  # left, top, right, bottom in 0..1; all 0 where nothing is erased
+
+
+PARAM_COLUMNS = ParamColumns()
+PARAMS_PER_IMAGE = 10
 
 
 def make_augmentation_plan(options: AugmentOptions) -> AugmentationPlan:
@@ -47,76 +56,75 @@ def make_augmentation_plan(options: AugmentOptions) -> AugmentationPlan:
     if options.erase is not None:
         plan = replace(plan, erase=options.erase)
     policy = v2.TrivialAugmentWide() if options.trivialaugment else v2.RandAugment() if options.randaugment else None
-    if policy is not None and plan.crop_share is None:
+    if policy is not None and plan.crop_area is None:
         raise OptionError("Expected --trivialaugment or --randaugment with --augment light or more, got none.")
     return replace(plan, policy=policy)
 
 
 def make_batch_mixing(mixup: float, cutmix: float) -> v2.Transform | None:
-    """What blends a batch's images and class shares: MixUp (Zhang et al. 2018), CutMix (Yun et al. 2019), or by turns.
+    """The transform that blends the images and soft labels of a batch: MixUp, CutMix, or either at random.
 
-    None when both are 0. Draws come from torch's generator, which a checkpoint keeps.
+    MixUp: Zhang et al. 2018, CutMix: Yun et al. 2019. None when both are 0. Random numbers are those of torch's
+    generator, whose state a checkpoint saves.
     """
-    chosen = [kind(alpha=alpha) for kind, alpha in ((v2.MixUp, mixup), (v2.CutMix, cutmix)) if alpha > 0]
-    return v2.RandomChoice(chosen) if chosen else None
+    transforms = [kind(alpha=alpha) for kind, alpha in ((v2.MixUp, mixup), (v2.CutMix, cutmix)) if alpha > 0]
+    return v2.RandomChoice(transforms) if transforms else None
 
 
 class DeviceAugmentation:
-    """What happens to a training batch on the device: rotate, colour, normalise, erase; it comes mirrored.
+    """The device-side half of augmentation: rotate, colour, normalise and erase a batch that is already flipped.
 
-    The normalisation (out = in * scale + shift, a channel) is read off the processor itself, by showing it plain
-    black and plain white pictures, because image_mean and image_std do not tell it for every checkpoint.
+    layout: the memory format of the result.
     """
 
     def __init__(
-        self, processor, plan: AugmentationPlan, px: int, layout: torch.memory_format = torch.contiguous_format
+        self,
+        spec: ProcessorSpec,
+        plan: AugmentationPlan,
+        layout: torch.memory_format = torch.contiguous_format,
     ):
         self.plan, self.layout = plan, layout
-        black, white = (
-            processor(images=Image.new("RGB", (px, px), (v, v, v)), return_tensors="pt")["pixel_values"][0]
-            for v in (0, 255)
-        )
-        middle = px // 2
-        self.shift = black[:, middle, middle].view(3, 1, 1)
-        self.scale = (white[:, middle, middle].view(3, 1, 1) - self.shift) / 255
+        self.shift, self.scale = spec.shift, spec.scale
 
-    def __call__(self, pixels: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
-        """Returns float32 (B, 3, H, W), normalised, in the memory layout.
+    def __call__(self, pixels: torch.Tensor, params: torch.Tensor) -> torch.Tensor:
+        """Returns float32 (B, 3, H, W), normalised.
 
-        pixels: (B, 3, H, W), uint8, or floats: 0..255 with crops, without them what the processor gives. draws:
-        (B, DRAWS).
+        pixels: (B, 3, H, W), uint8, or floats: 0..255 with crops, without them what the processor gives. params:
+        (B, PARAMS_PER_IMAGE).
         """
-        is_normalised = pixels.dtype != torch.uint8 and self.plan.crop_share is None
-        kind = torch.float32 if pixels.dtype == torch.uint8 else pixels.dtype
-        x = _rotated(pixels, draws[:, 2], kind) if self.plan.degrees else pixels.to(kind)
+        is_normalised = pixels.dtype != torch.uint8 and self.plan.crop_area is None
+        dtype = torch.float32 if pixels.dtype == torch.uint8 else pixels.dtype
+        degrees = params[:, PARAM_COLUMNS.degrees]
+        x = _rotate_nonzero(pixels, degrees, dtype) if self.plan.degrees else pixels.to(dtype)
         if not is_normalised:
-            shift, scale = self._on(x)
+            shift, scale = self._normalisation(x)
             if self.plan.colour:
-                x = _colour(x, *draws[:, 3:6].to(x.dtype).T, shift, scale)
+                x = _jitter_colour(x, params[:, PARAM_COLUMNS.colour].to(x.dtype), shift, scale)
             else:
                 x = torch.addcmul(shift, x, scale)
-        x = _erase(x, draws[:, 6:10]) if self.plan.erase else x
+        if self.plan.erase:
+            x = _erase(x, params[:, PARAM_COLUMNS.erased_box])
         return x.to(torch.float32, memory_format=self.layout)
 
-    def _on(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Shift and scale where x is; copied once, since each copy would wait for the accelerator."""
+    def _normalisation(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Shift and scale on the device of x; copied once, since each copy would wait for the accelerator."""
         if self.shift.device != x.device or self.shift.dtype != x.dtype:
             self.shift, self.scale = self.shift.to(x), self.scale.to(x)
         return self.shift, self.scale
 
 
-def _rotated(x: torch.Tensor, degrees: torch.Tensor, kind: torch.dtype) -> torch.Tensor:
-    """Images of a floating kind, those rotated for which degrees other than 0 were drawn.
+def _rotate_nonzero(x: torch.Tensor, degrees: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Images in a floating dtype, those rotated whose degrees are not 0.
 
-    A CPU rotates only these, an image a thread at a time, which then lies in its cache: a whole batch takes twice as
-    long. An accelerator would have to tell the host which they are, and so rotates all and picks.
+    A CPU rotates only these, one image per thread at a time, which then stays in its cache: a whole batch takes twice
+    as long. An accelerator would have to tell the CPU which they are, so it rotates all and selects.
     """
     if x.device.type != "cpu":
-        x = x.to(kind)
+        x = x.to(dtype)
         return torch.where((degrees != 0).view(-1, 1, 1, 1), _rotate(x, degrees), x)
-    result = x.to(kind, copy=True)
-    for some in degrees.nonzero()[:, 0].split(torch.get_num_threads()):
-        result[some] = _rotate(x.index_select(0, some).to(kind), degrees[some])
+    result = x.to(dtype, copy=True)
+    for indices in degrees.nonzero()[:, 0].split(torch.get_num_threads()):
+        result[indices] = _rotate(x.index_select(0, indices).to(dtype), degrees[indices])
     return result
 
 
@@ -125,17 +133,18 @@ def _rotate(x: torch.Tensor, degrees: torch.Tensor) -> torch.Tensor:
     rows, columns = (((torch.arange(n, device=x.device) + 0.5) * 2 / n - 1) for n in x.shape[2:])
     angle = torch.deg2rad(degrees).view(-1, 1, 1)
     # a product in the complex plane: a twentieth of the time of affine_grid
-    places = torch.complex(*torch.broadcast_tensors(columns, rows[:, None])) * torch.complex(angle.cos(), angle.sin())
-    grid = torch.view_as_real(places).to(x.dtype)
+    rotation = torch.complex(angle.cos(), angle.sin())
+    grid = torch.view_as_real(torch.complex(*torch.broadcast_tensors(columns, rows[:, None])) * rotation).to(x.dtype)
     return torch.nn.functional.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
 
 
-def _colour(x: torch.Tensor, brightness, contrast, saturation, shift, scale) -> torch.Tensor:
+def _jitter_colour(x: torch.Tensor, factors: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     """Scale brightness, contrast about the mean gray, and saturation about each pixel's gray, and normalise.
 
-    All are linear in a pixel's colours, so together they are a matrix and an offset an image: a tenth of the time of
-    one after the other. x: 0..255. brightness, contrast, saturation: (B,). shift, scale: (3, 1, 1), the normalisation.
+    All are linear in a pixel's colours, so together they are a matrix and an offset per image: a tenth of the time of
+    one after the other. x: 0..255. factors: (B, 3). shift, scale: (3, 1, 1), the normalisation.
     """
+    brightness, contrast, saturation = factors.T
     light = brightness * contrast
     if x.device.type != "cpu":  # products with matrices this small are slow there
         red, green, blue = x.unbind(1)
@@ -151,12 +160,12 @@ def _colour(x: torch.Tensor, brightness, contrast, saturation, shift, scale) -> 
     shift, scale = shift.flatten(1), scale.flatten(1)
     x = torch.baddbmm(shift + scale * offset, light.view(-1, 1, 1) * scale * saturated, x.flatten(2)).view_as(x)
     for channel, low, high in zip(x.unbind(1), shift, shift + 255 * scale, strict=True):
-        channel.clamp_(low.item(), high.item())
+        channel.clamp_(low.item(), high.item())  # to the normalised 0..255
     return x
 
 
 def _erase(x: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
-    """Set a rectangle of each image to 0, the mean colour of what the network was trained on."""
+    """Set a rectangle of each image to 0, the mean colour of what the network was pretrained on."""
     h = (torch.arange(x.shape[2], device=x.device) + 0.5) / x.shape[2]
     w = (torch.arange(x.shape[3], device=x.device) + 0.5) / x.shape[3]
     left, top, right, bottom = (boxes[:, i, None] for i in range(4))

@@ -14,11 +14,11 @@ from imgcls.models.losses import PADDING_LABEL
 
 
 class AugmentedImageDataset(Dataset):
-    """One epoch of a training view, varied and normalised, as evaluation samples."""
+    """One epoch of a training set, augmented and normalised, as evaluation samples."""
 
     def __init__(self, training: TrainingDataset, epoch: int):
         self.training, self.epoch = training, epoch
-        self.half = DeviceAugmentation(training.processor, training.plan, training.px)
+        self.augmentation = DeviceAugmentation(training.spec, training.plan)
 
     def __len__(self) -> int:
         return len(self.training)
@@ -26,14 +26,15 @@ class AugmentedImageDataset(Dataset):
     def __getitem__(self, index: int) -> dict:
         """{"pixel_values": float (3, px, px), "labels": int}."""
         sample = self.training[self.epoch, index, True]
-        pixels = self.half(sample["pixel_values"][None], torch.tensor([sample["draws"]]))[0]
+        params = torch.tensor([sample["augmentation_params"]])
+        pixels = self.augmentation(sample["pixel_values"][None], params)[0]
         return {"pixel_values": pixels, "labels": sample["labels"]}
 
 
 class FeatureDataset(Dataset):
-    """Kept features as samples, for training a head alone; keys as those of TrainingView and EvaluationView.
+    """Computed features as samples, for training a head alone; keys as of TrainingDataset and EvaluationDataset.
 
-    features: float32 (V, N, D), V views of each image, of which the epochs take turns.
+    features: float32 (V, N, D), V views of each image, one after the other in successive epochs.
     """
 
     def __init__(self, features: np.ndarray, labels: Sequence[int]):

@@ -1,6 +1,6 @@
-"""A set of photos on the accelerator, and random crops of a whole batch at once there.
+"""The photos of a training set in GPU memory, and random crops of a whole batch at once there.
 
-With it an epoch moves nothing but numbers over the bus and needs no process that reads images.
+An epoch then moves only indices and random parameters to the GPU, and no process reads images.
 """
 
 from __future__ import annotations
@@ -14,150 +14,148 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from imgcls.dataloading import random_params
-from imgcls.dataloading.crops import integer_boxes
+from imgcls.dataloading.crops import CropSpec, integer_boxes
 from imgcls.dataloading.image_datasets import TrainingDataset
 from imgcls.models.losses import PADDING_LABEL
 
 FILTER_SUPPORT = {Image.Resampling.BILINEAR: 1.0, Image.Resampling.BICUBIC: 2.0}  # of each filter, in px of the result
+LOADED_PHOTOS = 64  # read at a time
 
 
 class GpuImageStore:
     """Photos, uint8 (rows, columns, 3) each, in the corner of a canvas each, in the memory of `device`.
 
-    canvas: rows and columns of the largest. Whole canvases are picked ten times as fast as photos that lie one after
+    canvas: rows and columns of the largest. Whole canvases are selected ten times as fast as photos that lie one after
     the other. Raises torch.OutOfMemoryError when they do not fit.
     """
 
     def __init__(self, photos: Iterable[np.ndarray], count: int, canvas: tuple[int, int], device: torch.device):
-        # A row's colours side by side: then each filter is one product a photo, with nothing to be moved between.
+        # The colours of a row one after the other: then each filter is one product per photo, without a transposition.
         self.photos = torch.zeros(count, canvas[0], 3, _aligned(canvas[1]), dtype=torch.uint8, device=device)
         for i, photo in enumerate(photos):
             rows, columns = photo.shape[:2]
             self.photos[i, :rows, :, :columns] = torch.from_numpy(photo).to(device).permute(0, 2, 1)
 
     @staticmethod
-    def bytes(count: int, canvas: tuple[int, int]) -> int:
-        """What so many photos take on canvases of so many rows and columns."""
+    def required_bytes(count: int, canvas: tuple[int, int]) -> int:
+        """Memory for `count` photos on canvases of these rows and columns."""
         return 3 * count * canvas[0] * _aligned(canvas[1])
 
-    def crops(
-        self, indices: torch.Tensor, boxes: torch.Tensor, mirrored: torch.Tensor, px: int, resample: int
-    ) -> torch.Tensor:
-        """Parts of photos, resized, antialiased: 0..255, (B, 3, px, px), within a level of `crops.crop`; half
-        precision on accelerators.
+    def crops(self, indices: torch.Tensor, boxes: torch.Tensor, flips: torch.Tensor, spec: CropSpec) -> torch.Tensor:
+        """Parts of photos, resized with antialiasing: 0..255, (B, 3, px, px), float16 on accelerators, else float32.
 
-        indices: (B,). boxes: int (B, 4), left, top, right, bottom of each part in px of its photo. mirrored: (B, 2),
-        other than 0 where left and right, or top and bottom, are exchanged. A resized picture is a matrix product from
+        Within a level of `crops.crop_and_resize`. indices: (B,). boxes: int (B, 4), left, top, right, bottom in px of
+        the photo. flips: (B, 2), other than 0 where flipped left-right, upside down. Resizing is a matrix product from
         either side, which accelerators do best.
         """
-        kind = torch.float16 if indices.device.type != "cpu" else torch.float32
-        reach = FILTER_SUPPORT[Image.Resampling(resample)]
+        dtype = torch.float16 if indices.device.type != "cpu" else torch.float32
+        support = FILTER_SUPPORT[spec.resample]
         rows, columns = self.photos.shape[1], self.photos.shape[3]
-        over = resize_weights(boxes[:, 1], boxes[:, 3], mirrored[:, 1], rows, px, reach, kind)
-        beside = resize_weights(boxes[:, 0], boxes[:, 2], mirrored[:, 0], columns, px, reach, kind)
-        wide = torch.bmm(self._picked(indices, kind).view(-1, rows * 3, columns), beside.transpose(1, 2))
-        if reach > 1:  # as Pillow and torch, whose pictures between are uint8
-            wide.clamp_(0, 255)
-        resized = torch.bmm(over, wide.view(-1, rows, 3 * px))
-        resized = resized.clamp_(0, 255) if reach > 1 else resized
-        return resized.view(-1, px, 3, px).transpose(1, 2)
+        vertical = resize_weights(boxes[:, 1], boxes[:, 3], flips[:, 1], rows, spec.px, support, dtype)
+        horizontal = resize_weights(boxes[:, 0], boxes[:, 2], flips[:, 0], columns, spec.px, support, dtype)
+        narrowed = torch.bmm(self._select(indices, dtype).view(-1, rows * 3, columns), horizontal.transpose(1, 2))
+        if support > 1:  # as Pillow and torch, whose intermediate images are uint8
+            narrowed.clamp_(0, 255)
+        resized = torch.bmm(vertical, narrowed.view(-1, rows, 3 * spec.px))
+        resized = resized.clamp_(0, 255) if support > 1 else resized
+        return resized.view(-1, spec.px, 3, spec.px).transpose(1, 2)
 
-    def _picked(self, indices: torch.Tensor, kind: torch.dtype) -> torch.Tensor:
+    def _select(self, indices: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         if self.photos.device.type == "mps":  # which has no views of other types
-            return self.photos.index_select(0, indices).to(kind)
-        # eight bytes at a time, for a uint8 at a time takes five times as long
-        return self.photos.view(torch.int64).flatten(1).index_select(0, indices).view(torch.uint8).to(kind)
+            return self.photos.index_select(0, indices).to(dtype)
+        # eight bytes at a time: one uint8 at a time takes five times as long
+        return self.photos.view(torch.int64).flatten(1).index_select(0, indices).view(torch.uint8).to(dtype)
 
 
 def _aligned(columns: int) -> int:
-    """So many columns, or a few more, so that a row is whole words."""
+    """Columns rounded up to whole 8-byte words."""
     return -(-columns // 8) * 8
 
 
 def resize_weights(
     low: torch.Tensor,
     high: torch.Tensor,
-    mirrored: torch.Tensor,
+    flips: torch.Tensor,
     count: int,
     px: int,
-    reach: float,
-    kind: torch.dtype = torch.float32,
+    support: float,
+    dtype: torch.dtype = torch.float32,
 ) -> torch.Tensor:
-    """What each of `count` source px adds to each of `px` result px, (B, px, count) of a `kind`; rows sum to 1.
+    """Weight of each of `count` source px in each of `px` result px, (B, px, count); rows sum to 1.
 
-    low, high: (B,), the part of the source that is seen, in px. mirrored: (B,), other than 0 where the result runs
-    from high to low. reach: 1 for a triangle, 2 for Keys' cubic (a = -0.5), both stretched where the part is made
-    smaller, as Pillow and torch do.
+    low, high: (B,), the part of the source that is resized, in px. flips: (B,), other than 0 where the result runs
+    from high to low. support: 1 for a triangle, 2 for Keys' cubic (a = -0.5), both stretched for downscaling, as in
+    Pillow and torch.
     """
     low, high = low.view(-1, 1, 1), high.view(-1, 1, 1)
     scale = (high - low) / px
     stretch = scale.clamp(min=1.0)
-    along = torch.arange(px, device=low.device).view(1, -1, 1) + 0.5
-    middles = low + torch.where(mirrored.view(-1, 1, 1) != 0, px - along, along) * scale
-    # Only the few sources within reach are computed, then put in place: a fifteenth of the time of computing all.
-    taps = min(count, math.ceil(2 * reach * max(1.0, count / px)) + 1)
-    source = (middles - reach * stretch).floor().long() + torch.arange(taps, device=low.device)
-    distance = ((source + 0.5 - middles) / stretch).abs()
-    if reach == 1:
-        found = (1 - distance).clamp(min=0)
+    positions = torch.arange(px, device=low.device).view(1, -1, 1) + 0.5
+    centers = low + torch.where(flips.view(-1, 1, 1) != 0, px - positions, positions) * scale
+    # Only the few sources within the support are computed, then scattered: a fifteenth of the time of computing all.
+    taps = min(count, math.ceil(2 * support * max(1.0, count / px)) + 1)
+    source = (centers - support * stretch).floor().long() + torch.arange(taps, device=low.device)
+    distance = ((source + 0.5 - centers) / stretch).abs()
+    if support == 1:
+        weights = (1 - distance).clamp(min=0)
     else:
         near = (1.5 * distance - 2.5) * distance**2 + 1
         far = ((2.5 - 0.5 * distance) * distance - 4) * distance + 2
-        found = torch.where(distance < 1, near, torch.where(distance < 2, far, 0.0))
-    found = found * ((source >= low) & (source < high))
-    found = found / found.sum(-1, keepdim=True)
-    placed = torch.zeros(*found.shape[:2], count, dtype=kind, device=low.device)
-    return placed.scatter_add_(2, source.clamp(0, count - 1), found.to(kind))
+        weights = torch.where(distance < 1, near, torch.where(distance < 2, far, 0.0))
+    weights = weights * ((source >= low) & (source < high))
+    weights = weights / weights.sum(-1, keepdim=True)
+    dense = torch.zeros(*weights.shape[:2], count, dtype=dtype, device=low.device)
+    return dense.scatter_add_(2, source.clamp(0, count - 1), weights.to(dtype))
 
 
 class GpuCropDataset(Dataset):
-    """What a training view shows, its photos once on the accelerator; keys are those of the view."""
+    """The batches of a TrainingDataset as indices and boxes, for crops from a GpuImageStore; the same keys."""
 
-    def __init__(self, view: TrainingDataset):
-        self.view = view
-        self.labels = np.array(view.labels)
-        self._sizes: np.ndarray | None = None  # width and height of each photo
+    def __init__(self, training: TrainingDataset):
+        self.training = training
+        self.labels = np.array(training.labels)
+        self._sizes: np.ndarray | None = None
 
     def __len__(self) -> int:
-        return len(self.view)
+        return len(self.training)
 
     @property
     def is_possible(self) -> bool:
-        """Whether all photos are kept and may be cropped on an accelerator."""
-        view = self.view
-        suits = view.short_px is not None and view.plan.crop_share is not None and view.plan.policy is None
-        return suits and not view.padded and view.resample in FILTER_SUPPORT and view.missing() == 0
+        """Whether all photos are cached, and crops and augmentation need nothing that only the CPU can do."""
+        plan, crop = self.training.plan, self.training.crop
+        suits = crop.cache_px is not None and plan.crop_area is not None and plan.policy is None
+        return suits and not crop.padded and crop.resample in FILTER_SUPPORT and self.training.count_uncached() == 0
 
     @property
     def sizes(self) -> np.ndarray:
-        """Width and height of each kept photo, (N, 2)."""
+        """Width and height of each cached photo, (N, 2)."""
         if self._sizes is None:
-            self._sizes = np.array([self.view.kept_size(i) for i in range(len(self))])
+            self._sizes = np.array([self.training.cached_size(i) for i in range(len(self))])
         return self._sizes
 
     @property
-    def bytes(self) -> int:
-        """What `photos` takes, once all are kept."""
-        return GpuImageStore.bytes(len(self), self._canvas())
+    def required_bytes(self) -> int:
+        """Memory that `load` takes, once all photos are cached."""
+        return GpuImageStore.required_bytes(len(self), self._canvas())
 
-    def photos(self, device: torch.device) -> GpuImageStore:
+    def load(self, device: torch.device) -> GpuImageStore:
         """All photos, copied to a device. Raises torch.OutOfMemoryError when they do not fit."""
-        batches = (range(start, min(start + 64, len(self))) for start in range(0, len(self), 64))
-        photos = (photo for batch in batches for photo in self.view.shrunk(batch, self.view.short_px))
+        starts = range(0, len(self), LOADED_PHOTOS)
+        batches = (range(start, min(start + LOADED_PHOTOS, len(self))) for start in starts)
+        photos = (photo for batch in batches for photo in self.training.shrunk_photos(batch))
         return GpuImageStore(photos, len(self), self._canvas(), device)
 
     def __getitems__(self, keys: Sequence[tuple[int, int, bool]]) -> dict[str, torch.Tensor]:
-        """A batch: indices (B,), boxes int (B, 4), draws (B, DRAWS), labels (B,)."""
-        view = self.view
+        """A batch: indices (B,), boxes int (B, 4), augmentation_params (B, PARAMS_PER_IMAGE), labels (B,)."""
         indices = np.array([index for _, index, _ in keys])
-        numbers = random_params.uniform(view.seed, [key[:2] for key in keys])
+        uniforms = random_params.uniform(self.training.seed, [key[:2] for key in keys])
         sizes = self.sizes[indices]
-        boxes = integer_boxes(random_params.crop_boxes(numbers, sizes, view.plan.crop_share), sizes)
+        boxes = integer_boxes(random_params.crop_boxes(uniforms, sizes, self.training.crop_area), sizes)
         labels = np.where([counted for *_, counted in keys], self.labels[indices], PADDING_LABEL)
         batch = {
             "indices": indices,
             "boxes": boxes,
-            "draws": random_params.augmentation_params(numbers, view.plan),
+            "augmentation_params": random_params.augmentation_params(uniforms, self.training.plan),
             "labels": labels,
         }
         return {name: torch.from_numpy(values) for name, values in batch.items()}

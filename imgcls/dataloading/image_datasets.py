@@ -1,11 +1,11 @@
-"""Rows as samples of training and evaluation, their images kept decoded where they may be; and batches of samples."""
+"""Training and evaluation samples from rows of images, whose decoded pixels are cached where possible; batches."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import PIL
@@ -15,40 +15,53 @@ from torch.utils.data import Dataset
 
 from imgcls.data import decoding
 from imgcls.dataloading import preprocessing, random_params
-from imgcls.dataloading.augmentation import AugmentationPlan
-from imgcls.dataloading.crops import crop, read_crop, resample_filter
-from imgcls.dataloading.levels import LevelTable
-from imgcls.dataloading.preprocessing import evaluation_pixels, fast_pixels
+from imgcls.dataloading.augmentation import PARAM_COLUMNS, AugmentationPlan
+from imgcls.dataloading.crops import CropSpec, crop_and_resize, read_crop
+from imgcls.dataloading.processor_spec import ProcessorSpec
 from imgcls.models.losses import PADDING_LABEL
 from imgcls.storage.pixel_cache import CacheRequest, PixelCache, cache_key
 from imgcls.system.threads import map_in_threads
 
 if TYPE_CHECKING:
     import datasets  # half a second, which prediction does not need
+    from transformers import BaseImageProcessor
+
+THUMBNAIL_SETTINGS = f"an eighth pillow {PIL.__version__}"  # of a JPEG decoded at that scale
+THUMBNAILS_FRACTION = 0.25  # of the cache that they may take
+# Its shorter side in px: smaller thumbnails are of no use to most networks, larger ones take too much room.
+THUMBNAIL_PX = (256, 512)
 
 
-EIGHTH = f"an eighth pillow {PIL.__version__}"  # settings of a JPEG decoded at that scale
-EIGHTHS_SHARE = 0.25  # of the room for kept photos that they may take
-EIGHTHS = (256, 512)  # its shorter side: smaller ones are no use to most networks, larger ones take too much room
+class _ImageDataset(Dataset):
+    """Rows of `datasets` with their labels and the cache keys of their images.
 
-
-class _View(Dataset):
-    """Rows of `datasets` with their labels and the keys of what is kept of their images.
-
-    keys: a file's path or an image's name, for each row (None: as the rows have it).
+    cache_keys: a file's path or an image's name for each row; None: the rows' own paths. cache: None stores nothing.
+    cache_px: shorter side to which photos are shrunk.
     """
 
-    def __init__(self, rows: datasets.Dataset, keys: Sequence[str] | None, kept: PixelCache | None):
-        self.rows, self.keys, self.kept = rows, keys, kept or PixelCache()
+    def __init__(
+        self,
+        rows: datasets.Dataset,
+        processor: BaseImageProcessor,
+        cache_keys: Sequence[str] | None,
+        cache: PixelCache | None,
+        cache_px: int | None,
+    ):
+        self.rows, self.spec = rows, ProcessorSpec(processor)
+        self.cache_keys, self.cache, self.cache_px = cache_keys, cache or PixelCache(), cache_px
         self.labels: list[int] = rows["label"][:]
-        self._key_of: dict[tuple, bytes] = {}
+        self._keys: dict[tuple[int, str], bytes] = {}
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, key) -> dict:
-        """One sample; several at once are quicker."""
+    def __getitem__(self, key: Any) -> dict:
+        """One sample; several at once are faster."""
         return self.__getitems__([key])[0]
+
+    def __getitems__(self, keys: Sequence) -> list[dict]:
+        """The samples of a batch."""
+        raise NotImplementedError
 
     def source(self, index: int) -> str | bytes:
         """Path or encoded bytes of an image."""
@@ -56,225 +69,194 @@ class _View(Dataset):
         return image["bytes"] or image["path"]
 
     def key(self, index: int, settings: str) -> bytes:
-        """What an image's pixels are kept under."""
-        found = self._key_of.get((index, settings))
-        if found is None:
-            name = self.keys[index] if self.keys is not None else self.rows[index]["image"]["path"]
-            found = self._key_of[index, settings] = cache_key(
-                name or f"row {index} of {self.rows._fingerprint}", settings
-            )
-        return found
+        """The cache key of an image's pixels, which depend on `settings`."""
+        key = self._keys.get((index, settings))
+        if key is None:
+            name = self.cache_keys[index] if self.cache_keys is not None else self.rows[index]["image"]["path"]
+            name = name or f"row {index} of {self.rows._fingerprint}"
+            key = self._keys[index, settings] = cache_key(name, settings)
+        return key
 
-    def shrunk(self, indices: Sequence[int], short_px: int) -> list[np.ndarray]:
-        """Photos as `decoding.load_shrunk` makes them, uint8 (rows, columns, 3); kept."""
+    def shrunk_photos(self, indices: Sequence[int]) -> list[np.ndarray]:
+        """Photos shrunk to `cache_px` by `decoding.load_shrunk`, uint8 (rows, columns, 3); cached."""
+        return self.cache.read([CacheRequest(self._shrunk_key(i), partial(self._shrink, i)) for i in indices])
 
-        def make(index: int):
-            return lambda: np.array(
-                decoding.load_shrunk(self.source(index), short_px, self.kept.get(self.key(index, EIGHTH)))
-            )
+    def _shrunk_key(self, index: int) -> bytes:
+        return self.key(index, shrunk_settings(self.cache_px))
 
-        settings = shrunk_settings(short_px)
-        return self.kept.read([CacheRequest(self.key(i, settings), make(i)) for i in indices])
+    def _shrink(self, index: int) -> np.ndarray:
+        thumbnail = self.cache.get(self.key(index, THUMBNAIL_SETTINGS))
+        return np.array(decoding.load_shrunk(self.source(index), self.cache_px, thumbnail))
 
 
-class TrainingDataset(_View):
-    """Rows as training samples; its keys are (epoch, index, counted), as EpochSampler deals them.
-
-    short_px: photos are shrunk to this shorter side before they are cropped, and kept so; None decodes each crop anew.
-    """
+class TrainingDataset(_ImageDataset):
+    """Rows as training samples; keys are (epoch, index, counted), as `EpochSampler` yields them."""
 
     def __init__(
         self,
         rows: datasets.Dataset,
-        processor,
+        processor: BaseImageProcessor,
         plan: AugmentationPlan,
-        px: int,
+        crop: CropSpec,
         seed: int,
         *,
-        padded: bool = False,
-        keys: Sequence[str] | None = None,
-        kept: PixelCache | None = None,
-        short_px: int | None = None,
+        cache_keys: Sequence[str] | None = None,
+        cache: PixelCache | None = None,
     ):
-        super().__init__(rows, keys, kept)
-        self.padded, self.short_px = padded, short_px
-        self.processor, self.plan, self.px, self.seed = processor, plan, px, seed
-        self.resample = resample_filter(processor)
-        self._missing: tuple[int, int] | None = None  # photos added, and photos missing, when first asked
-        self.plain = EvaluationDataset(rows, processor, keys=keys, kept=kept) if plan.crop_share is None else None
+        super().__init__(rows, processor, cache_keys, cache, crop.cache_px)
+        self.plan, self.crop, self.seed = plan, crop, seed
+        self.crop_area = plan.crop_area or (1.0, 1.0)
+        self._initial_counts: tuple[int, int] | None = None  # photos added and missing, at first use
+        self._uncropped = None
+        if plan.crop_area is None:
+            self._uncropped = EvaluationDataset(rows, processor, cache_keys=cache_keys, cache=cache)
 
     def __getitems__(self, keys: Sequence[tuple[int, int, bool]]) -> list[dict]:
-        """{"pixel_values": uint8 (3, px, px), or float when nothing is cropped; "labels": int; "draws": (DRAWS,)}.
+        """{"pixel_values": (3, px, px), "labels": int, "augmentation_params": (PARAMS_PER_IMAGE,)} for each key.
 
-        The pixels are mirrored as drawn; `DeviceAugmentation` does the rest.
+        The pixels are uint8, or float without crops, and already flipped; `DeviceAugmentation` does the rest. A key
+        that is not counted has PADDING_LABEL.
         """
-        numbers = random_params.uniform(self.seed, [key[:2] for key in keys])
-        varied = random_params.augmentation_params(numbers, self.plan)
-        shown = self._pixels([index for _, index, _ in keys], numbers, varied[:, :2] != 0)
+        uniforms = random_params.uniform(self.seed, [key[:2] for key in keys])
+        params = random_params.augmentation_params(uniforms, self.plan)
+        pixels = self._pixels([index for _, index, _ in keys], uniforms, params[:, PARAM_COLUMNS.flips] != 0)
         return [
-            {"pixel_values": pixels, "labels": self.labels[index] if counted else PADDING_LABEL, "draws": drawn}
-            for pixels, drawn, (_, index, counted) in zip(shown, varied.tolist(), keys, strict=True)
+            {
+                "pixel_values": image,
+                "labels": self.labels[index] if counted else PADDING_LABEL,
+                "augmentation_params": image_params,
+            }
+            for image, image_params, (_, index, counted) in zip(pixels, params.tolist(), keys, strict=True)
         ]
 
-    def kept_size(self, index: int) -> tuple[int, int]:
-        """Width and height of a photo that is kept."""
-        rows, columns, _ = self.kept.shape(self._photo(index))
+    def cached_size(self, index: int) -> tuple[int, int]:
+        """Width and height of a photo in the cache. Raises KeyError for others."""
+        rows, columns, _ = self.cache.shape(self._shrunk_key(index))
         return columns, rows
 
-    def missing(self) -> int:
-        """How many photos are not kept yet."""
-        return len(self) - self.kept.count(map(self._photo, range(len(self))))
+    def count_uncached(self) -> int:
+        """Number of photos that are not in the cache yet."""
+        return len(self) - self.cache.count(map(self._shrunk_key, range(len(self))))
 
-    def _photo(self, index: int) -> bytes:
-        return self.key(index, shrunk_settings(self.short_px))
-
-    def kept_share(self) -> float:
-        """How far this run is with the photos that were not kept at the first call, 0..1; 1 where there were none."""
-        if self.kept.is_full or self.short_px is None:
+    def cache_progress(self) -> float:
+        """Fraction of the photos missing in the cache at the first call that are cached now; 1 where none was."""
+        if self.cache.is_full or self.cache_px is None:
             return 1.0
-        if self._missing is None:
-            self._missing = (self.kept.count_added(), self.missing())
-        before, missing = self._missing
-        return min(1.0, (self.kept.count_added() - before) / missing) if missing else 1.0
+        if self._initial_counts is None:
+            self._initial_counts = (self.cache.count_added(), self.count_uncached())
+        added, missing = self._initial_counts
+        return min(1.0, (self.cache.count_added() - added) / missing) if missing else 1.0
 
-    def _pixels(self, indices: list[int], numbers: np.ndarray, mirrored: np.ndarray) -> list[torch.Tensor]:
-        if self.plain is not None:
-            shown = self.plain.__getitems__(indices)
-            axes = [[axis for axis, drawn in zip((-1, -2), own, strict=True) if drawn] for own in mirrored]
-            return [sample["pixel_values"].flip(own) for sample, own in zip(shown, axes, strict=True)]
-        how = (self.px, self.resample, self.padded)
-        share = self.plan.crop_share
-        if self.short_px is None:
-
-            def work(index: int, own: np.ndarray, mirror: np.ndarray):
-                return lambda: read_crop(self.source(index), own, share, *how, mirror)
-
-            crops = map_in_threads([work(*each) for each in zip(indices, numbers, mirrored, strict=True)])
+    def _pixels(self, indices: list[int], uniforms: np.ndarray, flips: np.ndarray) -> list[torch.Tensor]:
+        if self._uncropped is not None:
+            samples = self._uncropped.__getitems__(indices)
+            axes = [[axis for axis, is_flipped in zip((-1, -2), pair, strict=True) if is_flipped] for pair in flips]
+            return [sample["pixel_values"].flip(flipped) for sample, flipped in zip(samples, axes, strict=True)]
+        if self.cache_px is None:
+            calls = [partial(self._read_crop, *image) for image in zip(indices, uniforms, flips, strict=True)]
         else:
-
-            def cut(photo: np.ndarray, box: np.ndarray, size: np.ndarray, mirror: np.ndarray):
-                return lambda: crop(photo, box, size, *how, mirror)
-
-            photos = self.shrunk(indices, self.short_px)
+            photos = self.shrunk_photos(indices)
             sizes = np.array([photo.shape[1::-1] for photo in photos]).reshape(-1, 2)
-            boxes = random_params.crop_boxes(numbers, sizes, share, self.padded)
-            crops = map_in_threads([cut(*each) for each in zip(photos, boxes, sizes, mirrored, strict=True)])
-        return [self._varied(torch.from_numpy(seen), own) for seen, own in zip(crops, numbers, strict=True)]
+            boxes = random_params.crop_boxes(uniforms, sizes, self.crop_area, self.crop.padded)
+            images = zip(photos, boxes, sizes, [self.crop] * len(photos), flips, strict=True)
+            calls = [partial(crop_and_resize, *image) for image in images]
+        crops = map_in_threads(calls)
+        return [self._apply_policy(torch.from_numpy(crop), own) for crop, own in zip(crops, uniforms, strict=True)]
 
-    def _varied(self, pixels: torch.Tensor, numbers: np.ndarray) -> torch.Tensor:
+    def _read_crop(self, index: int, uniforms: np.ndarray, flips: np.ndarray) -> np.ndarray:
+        return read_crop(self.source(index), uniforms, self.crop_area, self.crop, flips)
+
+    def _apply_policy(self, pixels: torch.Tensor, uniforms: np.ndarray) -> torch.Tensor:
         if self.plan.policy is None:
             return pixels
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(numbers[random_params.POLICY] * 2**53))
+            torch.manual_seed(int(uniforms[random_params.UNIFORM_COLUMNS.policy] * 2**53))
             return self.plan.policy(pixels)
 
 
-class EvaluationDataset(_View):
-    """Rows as evaluation samples: exactly the values that the checkpoint's image processor gives.
+class EvaluationDataset(_ImageDataset):
+    """Rows as evaluation samples: exactly the values of the checkpoint's image processor.
 
-    What the processor gives is kept as uint8, where that says all of it. short_px: the processor is shown the shrunk
-    photos of training instead; is_fast: large JPEGs decoded at a smaller scale, resized quickly, and nothing is kept.
-    Both are close to what it gives, and not to be judged by.
+    They are cached as uint8 where that loses nothing. Two faster ways are close to these values, and not for
+    evaluation: cache_px applies the processor to the shrunk photos of training; is_fast decodes large JPEGs at a
+    smaller scale, resizes without the processor, and caches nothing.
     """
 
     def __init__(
         self,
         rows: datasets.Dataset,
-        processor,
+        processor: BaseImageProcessor,
         *,
-        keys: Sequence[str] | None = None,
-        kept: PixelCache | None = None,
-        short_px: int | None = None,
+        cache_keys: Sequence[str] | None = None,
+        cache: PixelCache | None = None,
+        cache_px: int | None = None,
         is_fast: bool = False,
     ):
-        super().__init__(rows, keys, kept)
-        self.processor, self.short_px = processor, short_px
-        self._fast = fast_pixels(processor, preprocessing.fast_preprocess(processor)) if is_fast else None
-        self._levels: LevelTable | None = None
-        self._settings = ""
+        super().__init__(rows, processor, cache_keys, cache, cache_px)
+        self._fast_pixels = None
+        if is_fast:
+            self._fast_pixels = preprocessing.fast_pixels(processor, preprocessing.fast_preprocess(self.spec))
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict]:
-        """{"pixel_values": float (3, px, px), "labels": int}."""
-        if self._fast is not None:
-            pixels = [self._fast(self.source(i)) for i in indices]
-        elif self.short_px is not None:
-            pixels = [self._processed(Image.fromarray(photo)) for photo in self.shrunk(indices, self.short_px)]
-        elif self.kept.folder is None:
-            pixels = map_in_threads([lambda i=i: evaluation_pixels(self.source(i), self.processor) for i in indices])
-        else:
-            pixels = self._exact(indices)
+        """{"pixel_values": float (3, px, px), "labels": int} for each index."""
+        pixels = self._pixels(indices)
         return [{"pixel_values": p, "labels": self.labels[i]} for p, i in zip(pixels, indices, strict=True)]
 
     @property
-    def is_kept(self) -> bool:
-        """Whether what the processor gives is kept of all images, so that none is decoded."""
-        keys = (self.key(i, self._settings) for i in range(len(self)))
-        return bool(self._settings) and self.kept.count(keys) == len(self)
+    def is_cached(self) -> bool:
+        """Whether the processor's values of all images are in the cache, so that none has to be decoded."""
+        if self.cache.folder is None:
+            return False
+        return self.cache.count(self.key(i, self.spec.settings) for i in range(len(self))) == len(self)
 
-    def _processed(self, image: Image.Image) -> torch.Tensor:
-        return self.processor(images=image, return_tensors="pt")["pixel_values"][0]
+    def _pixels(self, indices: Sequence[int]) -> list[torch.Tensor]:
+        if self._fast_pixels is not None:
+            return [self._fast_pixels(self.source(i)) for i in indices]
+        if self.cache_px is not None:
+            return [self.spec.pixel_values(Image.fromarray(photo)) for photo in self.shrunk_photos(indices)]
+        if self.cache.folder is None:
+            return map_in_threads([partial(self._exact_pixels, i) for i in indices])
+        table, settings = self.spec.level_table, self.spec.settings
+        requests = [CacheRequest(self.key(i, settings), partial(self._packed_pixels, i)) for i in indices]
+        return [table.unpack(packed) for packed in self.cache.read(requests)]
 
-    def _exact(self, indices: Sequence[int]) -> list[torch.Tensor]:
-        if self._levels is None:
-            first = self._processed(Image.new("RGB", (64, 64)))
-            self._settings = processor_settings(self.processor)
-            self._levels = LevelTable(self.processor, first.shape[-1])  # last: other threads go by it
-        levels = self._levels
+    def _exact_pixels(self, index: int) -> torch.Tensor:
+        return self.spec.pixel_values(decoding.load_rgb(self.source(index)))
 
-        def make(index: int):
-            def packed() -> np.ndarray:
-                pixels = evaluation_pixels(self.source(index), self.processor)
-                whole = levels.to_uint8(pixels)
-                # a padding's gray is no level: then the floats themselves are kept, four bytes each
-                return pixels.numpy().view(np.uint8).reshape(12, *pixels.shape[1:]) if whole is None else whole.numpy()
-
-            return packed
-
-        kept = self.kept.read([CacheRequest(self.key(i, self._settings), make(i)) for i in indices])
-        return [
-            levels.to_float(torch.from_numpy(p))
-            if len(p) == 3
-            else torch.from_numpy(p.view(np.float32).reshape(3, *p.shape[1:]))
-            for p in kept
-        ]
+    def _packed_pixels(self, index: int) -> np.ndarray:
+        return self.spec.level_table.pack(self._exact_pixels(index))
 
 
 def caching_thumbnails(
-    kept: PixelCache, keys: Sequence[str]
+    cache: PixelCache, cache_keys: Sequence[str]
 ) -> Callable[[int, Image.Image, tuple[int, int]], None] | None:
-    """What keeps photos that `audit.run_audit` has decoded, at an eighth of their size, for `shrunk` to start from.
+    """A function that caches images which `audit.run_audit` decoded at an eighth of their size, for `shrunk_photos`.
 
-    keys: of the images. None where nothing is kept. They take a share of the room at most: training needs the rest.
+    None without a cache. Thumbnails take at most THUMBNAILS_FRACTION of the cache: training needs the rest.
     """
-    if kept.folder is None:
+    if cache.folder is None:
         return None
-    room = EIGHTHS_SHARE * kept.most_bytes
+    room = THUMBNAILS_FRACTION * cache.most_bytes
 
-    def keep(position: int, pixels: Image.Image, size: tuple[int, int]) -> None:
+    def add(index: int, image: Image.Image, size: tuple[int, int]) -> None:
         nonlocal room
-        is_eighth = pixels.size == tuple(math.ceil(side / 8) for side in size)
-        if is_eighth and EIGHTHS[0] <= min(pixels.size) <= EIGHTHS[1] and room > 0:
-            room -= 3 * math.prod(pixels.size)
-            kept.add(cache_key(keys[position], EIGHTH), np.asarray(pixels))
+        is_eighth = image.size == tuple(math.ceil(side / 8) for side in size)
+        if is_eighth and THUMBNAIL_PX[0] <= min(image.size) <= THUMBNAIL_PX[1] and room > 0:
+            room -= 3 * math.prod(image.size)
+            cache.add(cache_key(cache_keys[index], THUMBNAIL_SETTINGS), np.asarray(image))
 
-    return keep
-
-
-def shrunk_settings(short_px: int) -> str:
-    """All that a shrunk photo depends on beside the photo."""
-    return f"shrunk {short_px} {decoding.SCALED_DECODE_MARGIN} pillow {PIL.__version__}"
+    return add
 
 
-def processor_settings(processor) -> str:
-    """All that an image processor's values depend on beside the image."""
-    versions = [f"{name} {version(name)}" for name in ("pillow", "timm", "torch", "torchvision", "transformers")]
-    return f"{processor!r} {versions}"
+def shrunk_settings(cache_px: int | None) -> str:
+    """Everything besides the photo that a shrunk photo depends on, as part of cache keys."""
+    return f"shrunk {cache_px} {decoding.SCALED_DECODE_MARGIN} pillow {PIL.__version__}"
 
 
 def collate(samples: list[dict] | dict) -> dict[str, torch.Tensor]:
-    """Samples -> batch tensors: pixel_values (B, 3, H, W), labels (B,), and in training draws (B, DRAWS).
+    """Batch tensors: pixel_values (B, 3, H, W), labels (B,); in training augmentation_params (B, PARAMS_PER_IMAGE).
 
-    What is a batch already stays as it is.
+    What is a batch already is returned as it is.
     """
     if isinstance(samples, dict):
         return samples
@@ -282,6 +264,7 @@ def collate(samples: list[dict] | dict) -> dict[str, torch.Tensor]:
         "labels": torch.tensor([s["labels"] for s in samples]),
         "pixel_values": torch.stack([s["pixel_values"] for s in samples]),
     }
-    if "draws" in samples[0]:
-        batch["draws"] = torch.tensor([s["draws"] for s in samples], dtype=torch.float32)
+    if "augmentation_params" in samples[0]:
+        params = [s["augmentation_params"] for s in samples]
+        batch["augmentation_params"] = torch.tensor(params, dtype=torch.float32)
     return batch

@@ -1,10 +1,11 @@
-"""What has to be done to a photo before a network sees it, in plain values and words that need no library of ours."""
+"""From an image file to the network's input: as the image processor does it, faster, or as plain steps."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,131 +13,159 @@ from PIL import Image
 
 from imgcls.data import decoding
 from imgcls.dataloading import crops
-from imgcls.dataloading.crops import resample_filter
+from imgcls.dataloading.processor_spec import ProcessorSpec
+
+if TYPE_CHECKING:
+    from transformers import BaseImageProcessor
 
 BOTH, SHORTER, LONGER = "both sides", "shorter side", "longer side"
-LEVELS = 1.0  # of 255, by which the steps may miss the processor: a border's rounded colour costs 0.1, another crop 10
+# Largest mean difference from the processor, in levels of 255: a border's rounded colour costs 0.1, another crop 10.
+MAX_LEVELS_MISSED = 1.0
 
 
-def preprocessing_steps(processor, picture: Image.Image, px: int) -> dict:
-    """{"in_words", "image_px", "resize", "resize_px", "filter", "crop", "pad", "rounding", "rescale_factor",
-    "mean", "std", "levels_missed", "processor"}, checked by doing it to a wide `picture`, with Pillow alone.
+def evaluation_pixels(source: str | bytes, processor: BaseImageProcessor) -> torch.Tensor:
+    """The network's input for an image file, float32 (3, px, px), exactly as `pipeline` computes it."""
+    return ProcessorSpec(processor).pixel_values(decoding.load_rgb(source))
 
-    Mean and standard deviation are measured on black and white: some processors divide twice, or shift. A processor
-    whose geometry these words cannot say has "in_words", the colours and its own settings only.
+
+def fast_pixels(
+    processor: BaseImageProcessor, preprocess: Callable[[Image.Image], torch.Tensor] | None = None
+) -> Callable[[str | bytes], torch.Tensor]:
+    """A function like `evaluation_pixels` that decodes large JPEGs at a smaller scale: nearly the same values.
+
+    The scale is the smallest that leaves `ProcessorSpec.decode_px`. Without `preprocess` the values are exactly the
+    same for other formats, for smaller images, and for a processor that takes the nearest pixel, which must be the
+    image's own. preprocess: replaces the processor, for decoded images.
     """
-    square = (px, px)
-    black, white = (
-        preprocess(Image.new("RGB", square, (v,) * 3), processor).astype(float).mean((1, 2)) for v in (0, 255)
-    )
+    spec = ProcessorSpec(processor)
+    short_px, takes_nearest = spec.decode_px, spec.resample == Image.Resampling.NEAREST
+    preprocess = preprocess or spec.pixel_values
+
+    def read(source: str | bytes) -> torch.Tensor:
+        with decoding.open_image(source) as image:
+            width, height = decoding.displayed_size(image)
+            scale = short_px / min(width, height)
+            at_least = None if takes_nearest or scale >= 1 else (width * scale, height * scale)
+            return preprocess(decoding.to_rgb(image, at_least))
+
+    return read
+
+
+def fast_preprocess(spec: ProcessorSpec) -> Callable[[Image.Image], torch.Tensor]:
+    """A function from an RGB image to float32 (3, px, px): within a level of 255 of the processor, three times as fast.
+
+    It resizes as training crops are resized. It is the processor itself where that cannot be described by
+    `preprocessing_steps`, pads, or has a filter that torch lacks.
+    """
+    noise = np.random.default_rng(0).integers(0, 256, (192, 256, 3), np.uint8)  # fine enough to tell filters apart
+    image = Image.fromarray(noise).resize((512, 384), Image.Resampling.BICUBIC)
+    steps, px = preprocessing_steps(spec, image), spec.image_px
+    filter_name = crops.TORCH_FILTERS.get(Image.Resampling[steps["filter"].upper()]) if "filter" in steps else None
+    if filter_name is None or steps["resize_px"] < px or steps["pad"]:
+        return spec.pixel_values
+    mean, std = (torch.tensor(steps[name], dtype=torch.float32).view(3, 1, 1) for name in ("mean", "std"))
+    scale, shift = steps["rescale_factor"] / std, -mean / std
+
+    def preprocess(image: Image.Image) -> torch.Tensor:
+        columns, rows = _resized_size(steps, image.size)
+        levels = crops.resize(np.array(image), (rows, columns), filter_name)
+        top, left = _crop_offset(steps, rows), _crop_offset(steps, columns)
+        return torch.addcmul(shift, levels[:, top : top + px, left : left + px].float(), scale)
+
+    return preprocess
+
+
+def preprocessing_steps(spec: ProcessorSpec, image: Image.Image) -> dict:
+    """The processor's steps as plain values and words that need no library of ours, for any runtime.
+
+    {"in_words", "image_px", "resize", "resize_px", "filter", "crop", "pad", "rounding", "rescale_factor", "mean",
+    "std", "levels_missed", "processor"}, checked by applying them to a non-square `image` with Pillow alone. For a
+    processor whose geometry these values cannot express: "in_words", "rescale_factor", "mean", "std", "processor".
+    """
+    px, black, white = spec.image_px, spec.black.double().numpy(), spec.white.double().numpy()
     std = 1 / (white - black)
     colours = {"rescale_factor": 1 / 255, "mean": (-black * std).round(6).tolist(), "std": std.round(6).tolist()}
-    settings = json.loads(processor.to_json_string())
-    way = _way(processor, settings, px)
-    found = way and {"image_px": px, **way, **colours}
-    missed = (
-        np.abs(apply_steps(found, picture) - preprocess(picture, processor)).mean((1, 2)) @ std * 255 / 3
-        if way
-        else math.inf
-    )
-    if not missed <= LEVELS:
-        own = f"{type(processor).__name__} of transformers with the settings below, which has a way of its own"
-        return {"in_words": own, **colours, "processor": settings}
-    more = "image_std" in settings and not np.allclose(std, settings["image_std"], atol=1e-4)
+    settings = json.loads(spec.processor.to_json_string())
+    geometry, expected = _geometry(spec, settings), spec.pixel_values(image).numpy()
+    levels_missed = math.inf
+    if geometry is not None and expected.shape == (3, px, px):
+        geometry = {"image_px": px, **geometry}
+        difference = np.abs(apply_steps({**geometry, **colours}, image) - expected)
+        levels_missed = float(difference.mean((1, 2)) @ std * 255 / 3)
+    if geometry is None or not levels_missed <= MAX_LEVELS_MISSED:
+        name = f"{type(spec.processor).__name__} of transformers with the settings below, which has a way of its own"
+        return {"in_words": name, **colours, "processor": settings}
+    steps = {**geometry, **colours}
+    is_standard = "image_std" not in settings or np.allclose(std, settings["image_std"], atol=1e-4)
+    note = "" if is_standard else " (mean and std as measured: the processor does more than image_mean and image_std)"
     return {
-        "in_words": _in_words(found) + (_MORE if more else ""),
-        **found,
-        "levels_missed": float(missed),
+        "in_words": _in_words(steps) + note,
+        **steps,
+        "levels_missed": levels_missed,
         "processor": settings,
     }
 
 
-_MORE = " (mean and std as they act in all: this processor does more than its image_mean and image_std say)"
-
-
-def apply_steps(steps: Mapping, picture: Image.Image) -> np.ndarray:
-    """An RGB photo as these steps make it: float32 (3, px, px)."""
+def apply_steps(steps: Mapping, image: Image.Image) -> np.ndarray:
+    """The steps applied to an RGB image with Pillow: float32 (3, px, px)."""
     px, mean = steps["image_px"], np.array(steps["mean"])
-    size = _resized_to(steps, picture.size)
-    resized = picture.resize(size, Image.Resampling[steps["filter"].upper()])
+    size = _resized_size(steps, image.size)
+    resized = image.resize(size, Image.Resampling[steps["filter"].upper()])
     square = Image.new("RGB", (px, px), tuple((255 * mean).round().astype(int).tolist()))
-    spare = 0 if steps["pad"] == "right and below" else 0.5
-    square.paste(resized, tuple(int(spare * (px - n)) if n < px else -_cut(steps, n) for n in size))
+    before = 0 if steps["pad"] == "right and below" else 0.5  # fraction of the padding on the left and above
+    left, top = (int(before * (px - side)) if side < px else -_crop_offset(steps, side) for side in size)
+    square.paste(resized, (left, top))
     values = np.asarray(square) * steps["rescale_factor"]
     return ((values - mean) / np.array(steps["std"])).astype(np.float32).transpose(2, 0, 1)
 
 
-def fast_preprocess(processor) -> Callable[[Image.Image], torch.Tensor]:
-    """What gives float32 (3, px, px) of an RGB photo within a level of 255 of the processor, in a third of its time.
-
-    It resizes as training crops are resized. The processor itself where it has a way of its own, or pads, or has a
-    filter that torch lacks; looked at with a drawn picture.
-    """
-
-    def own(picture: Image.Image) -> torch.Tensor:
-        return torch.from_numpy(preprocess(picture, processor))
-
-    noise = np.random.default_rng(0).integers(0, 256, (192, 256, 3), np.uint8)  # fine enough to tell filters apart
-    drawn = Image.fromarray(noise).resize((512, 384), Image.Resampling.BICUBIC)
-    rows, px = own(drawn).shape[1:]
-    found = preprocessing_steps(processor, drawn, px) if rows == px else {}
-    name = crops.FILTERS.get(Image.Resampling[found["filter"].upper()]) if "filter" in found else None
-    if name is None or found["resize_px"] < px or found["pad"]:
-        return own
-    mean, std = (torch.tensor(found[of], dtype=torch.float32).view(3, 1, 1) for of in ("mean", "std"))
-    scale, shift = found["rescale_factor"] / std, -mean / std
-
-    def resized(picture: Image.Image) -> torch.Tensor:
-        columns, rows = _resized_to(found, picture.size)
-        levels = crops.resize(np.array(picture), (rows, columns), name)
-        top, left = _cut(found, rows), _cut(found, columns)
-        return torch.addcmul(shift, levels[:, top : top + px, left : left + px].float(), scale)
-
-    return resized
+def _resized_size(steps: Mapping, size: tuple[int, int]) -> tuple[int, int]:
+    """Width and height after resizing an image of this width and height."""
+    px = steps["resize_px"]
+    if steps["resize"] == BOTH:
+        return px, px
+    width, height = size
+    if steps["resize"] == SHORTER:
+        return int(px * width / min(size)), int(px * height / min(size))
+    nearest = _rounding(steps)
+    return nearest(px * width / max(size)), nearest(px * height / max(size))
 
 
-def _resized_to(steps: Mapping, size: tuple[int, int]) -> tuple[int, int]:
-    """Width and height to which the steps resize a photo of this width and height."""
-    to, nearest = steps["resize_px"], round if steps["rounding"] == "nearest" else int
-    scale = {BOTH: None, SHORTER: (int, min(size)), LONGER: (nearest, max(size))}[steps["resize"]]
-    return tuple(scale[0](to * length / scale[1]) if scale else to for length in size)
+def _crop_offset(steps: Mapping, side: int) -> int:
+    """Pixels before the center crop along a resized side."""
+    return _rounding(steps)((side - steps["image_px"]) / 2)
 
 
-def _cut(steps: Mapping, length: int) -> int:
-    """Px before the middle of a resized side."""
-    return (round if steps["rounding"] == "nearest" else int)((length - steps["image_px"]) / 2)
+def _rounding(steps: Mapping) -> Callable[[float], int]:
+    return round if steps["rounding"] == "nearest" else int
 
 
-def preprocess(picture: Image.Image, processor) -> np.ndarray:
-    """What a network is shown of a picture: float32 (3, height, width)."""
-    return processor(images=picture, return_tensors="pt")["pixel_values"][0].numpy()
-
-
-def _way(processor, settings: Mapping, px: int) -> dict | None:
-    """{"resize", "resize_px", "filter", "crop", "pad", "rounding"} by the settings; None when they mean another way."""
-    resize, to = _resize(processor, settings, px)
+def _geometry(spec: ProcessorSpec, settings: Mapping) -> dict | None:
+    """{"resize", "resize_px", "filter", "crop", "pad", "rounding"}; None where the settings mean another way."""
+    resize, resize_px = _resize(spec, settings)
     if resize is None:
         return None
-    is_timm = hasattr(processor, "data_config")
+    is_timm = hasattr(spec.processor, "data_config")
+    padding = "around" if is_timm else "right and below"
     return {
         "resize": resize,
-        "resize_px": to,
-        "filter": Image.Resampling(crops.resample_filter(processor)).name.lower(),
-        "crop": "middle" if resize == SHORTER or to > px else None,
-        "pad": None if resize != LONGER else "around" if is_timm else "right and below",
+        "resize_px": resize_px,
+        "filter": spec.resample.name.lower(),
+        "crop": "middle" if resize == SHORTER or resize_px > spec.image_px else None,
+        "pad": padding if resize == LONGER else None,
         "rounding": "nearest" if is_timm else "down",
     }
 
 
-def _resize(processor, settings: Mapping, px: int) -> tuple[str | None, int]:
-    """Which side is brought to how many pixels."""
-    if hasattr(processor, "data_config"):  # timm's
-        told = processor.data_config
-        side = {"squash": BOTH, "border": LONGER, "center": SHORTER}.get(told["crop_mode"])
-        return side, math.floor(px / told["crop_pct"])
+def _resize(spec: ProcessorSpec, settings: Mapping) -> tuple[str | None, int]:
+    """Which side is resized to how many pixels; (None, 0) for another way."""
+    if hasattr(spec.processor, "data_config"):  # timm
+        config = spec.processor.data_config
+        side = {"squash": BOTH, "border": LONGER, "center": SHORTER}.get(config["crop_mode"])
+        return side, math.floor(spec.image_px / config["crop_pct"])
     size = settings.get("size") or {}
     edge = size.get("shortest_edge")
-    if type(processor).__name__.startswith("ConvNext"):
+    if type(spec.processor).__name__.startswith("ConvNext"):
         return (BOTH, edge) if edge >= 384 else (SHORTER, int(edge / settings["crop_pct"]))
     for names, side in ((("height", "width"), BOTH), (("max_height", "max_width"), LONGER)):
         if len({size.get(name) for name in names} - {None}) == 1:
@@ -145,47 +174,14 @@ def _resize(processor, settings: Mapping, px: int) -> tuple[str | None, int]:
 
 
 def _in_words(steps: Mapping) -> str:
-    px, to = steps["image_px"], steps["resize_px"]
-    size = f"{to} x {to} px whatever its shape" if steps["resize"] == BOTH else f"{to} px on its {steps['resize']}"
-    middle = f", the {px} x {px} px in the middle" if steps["crop"] else ""
-    filled = f", filled up with the mean colour {steps['pad']} to {px} x {px} px" if steps["pad"] else ""
+    px, resize_px = steps["image_px"], steps["resize_px"]
+    if steps["resize"] == BOTH:
+        size = f"{resize_px} x {resize_px} px, aspect ratio not kept"
+    else:
+        size = f"{resize_px} px on the {steps['resize']}"
+    crop = f", center crop of {px} x {px} px" if steps["crop"] else ""
+    padding = f", padded with the mean colour {steps['pad']} to {px} x {px} px" if steps["pad"] else ""
     return (
-        f"upright RGB, resized to {size} ({steps['filter']}){middle}{filled}, divided by 255, less mean "
+        f"upright RGB, resized to {size} ({steps['filter']}){crop}{padding}, divided by 255, minus mean "
         f"{steps['mean']}, divided by std {steps['std']}, channels first"
     )
-
-
-def evaluation_pixels(source: str | bytes, processor) -> torch.Tensor:
-    """Float (3, px, px) of one image, through the image processor as `pipeline` calls it."""
-    return processor(images=decoding.load_rgb(source), return_tensors="pt")["pixel_values"][0]
-
-
-def fast_pixels(
-    processor, process: Callable[[Image.Image], torch.Tensor] | None = None
-) -> Callable[[str | bytes], torch.Tensor]:
-    """As `evaluation_pixels` for one processor, with large JPEGs decoded at a smaller scale: nearly the same values.
-
-    The scale is the smallest at which the shorter side has 1.25 times the pixels that the processor resizes it to,
-    measured here, once. Other formats, smaller photos, and all where the processor takes the nearest pixel, which has
-    to be the photo's own, give the very same values, unless `process` is given: what makes them of a decoded photo in
-    place of the processor.
-    """
-    ramp_px = 256  # a level each, from top to bottom
-    colours = (Image.linear_gradient("L"), *(Image.new("L", (ramp_px, ramp_px), level) for level in (0, 255)))
-    shown = [processor(images=c.convert("RGB"), return_tensors="pt")["pixel_values"][0, 0] for c in colours]
-    middle = len(shown[0]) // 2
-    top, bottom = middle // 2, middle + middle // 2  # within whatever is cropped or padded
-    ramp, black, white = (rows[[top, bottom], middle].double() for rows in shown)
-    levels = 255 * float(((ramp - black) / (white - black)).diff())  # by so many it rises from top to bottom
-    # At 1 in place of 1.25, 1 label of 357 photos changed at 192 px; at 1.25 none, and none at 1.5.
-    short_px = round(1.25 * ramp_px * (bottom - top) / levels)
-    scales = resample_filter(processor) != Image.Resampling.NEAREST
-
-    def read(source: str | bytes) -> torch.Tensor:
-        with decoding.open_image(source) as image:
-            size = decoding.displayed_size(image)
-            scale = short_px / min(size)
-            pixels = decoding.to_rgb(image, (size[0] * scale, size[1] * scale) if scales and scale < 1 else None)
-        return process(pixels) if process else processor(images=pixels, return_tensors="pt")["pixel_values"][0]
-
-    return read

@@ -20,6 +20,7 @@ from imgcls.config.data_options import SourceOptions
 from imgcls.config.inference_options import ValidateOptions
 from imgcls.data import stratified_split
 from imgcls.dataloading import preprocessing
+from imgcls.dataloading.processor_spec import ProcessorSpec
 from imgcls.deploy import onnx_model
 from imgcls.errors import FolderError, ImageError, ModelError, OptionError, RunError
 from imgcls.evaluation import calibration, evaluation_set
@@ -52,9 +53,9 @@ def export_onnx(folder: Path, run: run_folder.RunFolder) -> dict:
     trust = calibration.load_calibration(
         run_folder.RunFolder(folder), calibration.MIN_PRECISION
     ) or calibration.uncalibrated(1.0)
-    pictures = _pictures(GENERATED_IMAGES)
+    pictures, spec = _pictures(GENERATED_IMAGES), ProcessorSpec(processor)
     real = _validation_pixels(run, processor, classes)
-    pixels = _stacked(real or [preprocessing.preprocess(picture, processor) for picture in pictures])
+    pixels = _stacked(real or [spec.pixel_values(picture).numpy() for picture in pictures])
     px = pixels.shape[-1]
     record = {
         "file": FILE,
@@ -63,7 +64,7 @@ def export_onnx(folder: Path, run: run_folder.RunFolder) -> dict:
         "output": {"name": onnx_model.OUTPUT, "type": "float32", "shape": ["batch", len(classes)]},
         "image_px": px,
         "classes": classes,
-        "preprocessing": preprocessing.preprocessing_steps(processor, pictures[0], px),
+        "preprocessing": preprocessing.preprocessing_steps(spec, pictures[0]),
         "temperature": trust["temperature"],
         "images": len(pixels),
         "source": "validation images" if real else "generated",

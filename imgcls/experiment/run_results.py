@@ -49,7 +49,7 @@ def write_results(
     logits = {}
     for name, split in splits.items():
         if name != "train":
-            view = EvaluationDataset(split.rows, processor, keys=split.keys, kept=kept)
+            view = EvaluationDataset(split.rows, processor, cache_keys=split.keys, cache=kept)
             logits[name] = inference.all_logits(network, view, args)
     if not args.should_save:
         return

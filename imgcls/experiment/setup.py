@@ -22,10 +22,12 @@ from imgcls.data.location import DataLocation
 from imgcls.data.splits import DatasetSplits
 from imgcls.dataloading import feature_dataset
 from imgcls.dataloading.augmentation import make_augmentation_plan, make_batch_mixing
+from imgcls.dataloading.crops import CropSpec
 from imgcls.dataloading.image_datasets import EvaluationDataset, TrainingDataset
+from imgcls.dataloading.processor_spec import ProcessorSpec
 from imgcls.evaluation import diagnosis
 from imgcls.experiment.warm_start import WarmStart, make_extractor, prepare_warm_start
-from imgcls.models import input_size, lora, losses, model_config, param_groups
+from imgcls.models import lora, losses, model_config, param_groups
 from imgcls.models.classifier import Classifier, build_classifier, head_names, head_of
 from imgcls.models.input_size import InputFormat
 from imgcls.models.registry import CHECKPOINTS
@@ -183,19 +185,19 @@ class TrainingSetup:
                 for name in ("train", "validation")
             ]
         train, validation = self.splits.train, self.splits.validation
+        spec = ProcessorSpec(classifier.processor)
+        crop = CropSpec(self.augment.train_px, spec.resample, padded=spec.aspect == "pad", cache_px=self.speed.cache_px)
         return [
             TrainingDataset(
                 train.rows,
                 classifier.processor,
                 make_augmentation_plan(self.augment),
-                self.augment.train_px,
+                crop,
                 self.args.seed,
-                padded=input_size.detect_aspect(classifier.processor, classifier.image_px) == "pad",
-                keys=train.keys,
-                kept=self.kept,
-                short_px=self.speed.cache_px,
+                cache_keys=train.keys,
+                cache=self.kept,
             ),
-            EvaluationDataset(validation.rows, classifier.processor, keys=validation.keys, kept=self.kept),
+            EvaluationDataset(validation.rows, classifier.processor, cache_keys=validation.keys, cache=self.kept),
         ]
 
     def _loss(self) -> losses.ClassificationLoss:

@@ -15,7 +15,7 @@ from imgcls.config.training_options import TrainingOptions
 from imgcls.data import decoding
 from imgcls.data.splits import DatasetSplits
 from imgcls.dataloading.augmentation import PLANS
-from imgcls.dataloading.image_datasets import EIGHTHS
+from imgcls.dataloading.image_datasets import THUMBNAIL_PX
 from imgcls.models import model_config
 from imgcls.models.input_size import InputFormat
 from imgcls.models.source import ModelSource
@@ -56,7 +56,7 @@ def prepare_warm_start(
         image_px = recipes.input_px(family, image_px, input_choice.median_short_side(splits.train.rows, args.seed))
     crops = recipes.train_px(family, image_px)
     train_px = augment.train_px or crops.value
-    share = (PLANS[augment.augment or "none"].crop_share or features.VIEWS.crop_share)[0]
+    share = (PLANS[augment.augment or "none"].crop_area or features.VIEWS.crop_area)[0]
     photos = recipes.cache_px(image_px, train_px, share)
     given = {name for name, value in (("train_px", augment.train_px), ("cache_px", speed.cache_px)) if value}
     if mode == "head":
@@ -105,8 +105,8 @@ def _sees_photos_once(mode: str, data: DataOptions, tune: TuneOptions) -> bool:
 
 def _is_decoded(splits: DatasetSplits, short_px: int, seed: int) -> bool:
     """Whether most photos are so large that the check keeps JPEGs as small as these, decoded."""
-    least = max(EIGHTHS[0], decoding.SCALED_DECODE_MARGIN * short_px)
-    return 8 * least <= input_choice.median_short_side(splits.train.rows, seed) <= 8 * EIGHTHS[1]
+    least = max(THUMBNAIL_PX[0], decoding.SCALED_DECODE_MARGIN * short_px)
+    return 8 * least <= input_choice.median_short_side(splits.train.rows, seed) <= 8 * THUMBNAIL_PX[1]
 
 
 def _choose_input(extractor: features.FeatureExtractor, wanted: ModelOptions, args: TrainingOptions) -> None:

@@ -12,8 +12,10 @@ from torch.utils.data import Dataset
 from imgcls.data import stratified_split
 from imgcls.data.splits import DatasetSplits
 from imgcls.dataloading.augmentation import AugmentationPlan
+from imgcls.dataloading.crops import CropSpec
 from imgcls.dataloading.feature_dataset import AugmentedImageDataset
-from imgcls.dataloading.image_datasets import EvaluationDataset, TrainingDataset, processor_settings, shrunk_settings
+from imgcls.dataloading.image_datasets import EvaluationDataset, TrainingDataset, shrunk_settings
+from imgcls.dataloading.processor_spec import ProcessorSpec
 from imgcls.models import inference
 from imgcls.models.feature_extraction import extract_features
 from imgcls.models.input_size import InputFormat
@@ -28,7 +30,7 @@ log = logging.getLogger(__name__)
 
 PROBED_IMAGES = 10_000  # and the head to start from is fitted on so many: it is trained further on all
 VIEWS = AugmentationPlan(
-    crop_share=(0.6, 1.0), flip="horizontal"
+    crop_area=(0.6, 1.0), flip="horizontal"
 )  # of views beyond the first; heavier ones lose the object
 WORTH_TRYING = 100  # images whose features are computed, from which on bf16 is tried
 _DECIDED: dict[str, bool] = {}  # in this process: settings of a network -> whether in bf16
@@ -72,19 +74,20 @@ class FeatureExtractor:
         if at is not None:
             rows, keys = rows.select(at), [keys[i] for i in at]
         weights = sorted(str(array_cache.file_state(f)) for f in self.source.folder.glob("*.safetensors"))
-        settings = [weights, built.config.to_json_string(), processor_settings(built.processor)]
+        spec = ProcessorSpec(built.processor)
+        settings = [weights, built.config.to_json_string(), spec.settings]
         lower = self._takes_bf16(built, settings)
-        pixels = {"keys": keys, "kept": self.kept, "short_px": self.short_px if split == "train" else None}
+        cache = {"cache_keys": keys, "cache": self.kept}
+        cache_px = self.short_px if split == "train" else None
         is_fast = self.is_fast and split == "train"
-        if pixels["short_px"] is not None:
-            settings.append(shrunk_settings(self.short_px))
+        if cache_px is not None:
+            settings.append(shrunk_settings(cache_px))
         if view:
             settings += [view, seed, repr(VIEWS)]
-            shown = AugmentedImageDataset(
-                TrainingDataset(rows, built.processor, VIEWS, built.image_px, seed, **pixels), view
-            )
+            crop = CropSpec(built.image_px, spec.resample, cache_px=cache_px)
+            shown = AugmentedImageDataset(TrainingDataset(rows, built.processor, VIEWS, crop, seed, **cache), view)
         else:
-            shown = EvaluationDataset(rows, built.processor, is_fast=is_fast, **pixels)
+            shown = EvaluationDataset(rows, built.processor, cache_px=cache_px, is_fast=is_fast, **cache)
         settings += ["fast, resized by torch"] * is_fast + ["bf16"] * lower
         key = [settings, [array_cache.file_state(k) for k in keys]]
         return array_cache.cached_array("features", key, lambda: self._compute(built, shown, lower))

@@ -15,7 +15,9 @@ from imgcls.config import recipes
 from imgcls.config.model_options import AugmentOptions
 from imgcls.data.splits import DatasetSplits
 from imgcls.dataloading.augmentation import DeviceAugmentation, make_augmentation_plan
+from imgcls.dataloading.crops import CropSpec
 from imgcls.dataloading.image_datasets import EvaluationDataset, TrainingDataset, collate
+from imgcls.dataloading.processor_spec import ProcessorSpec
 from imgcls.errors import ImgclsError, ModelError, shorten
 from imgcls.evaluation.intervals import significant_margin, wilson_interval
 from imgcls.models import classifier, source, step_timing
@@ -183,14 +185,15 @@ def _pace(
 ) -> step_timing.StepTime:
     """Seconds an image takes in training and in evaluation."""
     plan = make_augmentation_plan(AugmentOptions(augment="standard", flip="horizontal"))
-    half, loss = DeviceAugmentation(built.processor, plan, built.image_px), ClassificationLoss()
+    spec = ProcessorSpec(built.processor)
+    half, loss = DeviceAugmentation(spec, plan), ClassificationLoss()
 
     def step(samples: list) -> torch.Tensor:
         batch = collate(samples)
-        pixels = half(batch["pixel_values"].to(device), batch["draws"].to(device))
+        pixels = half(batch["pixel_values"].to(device), batch["augmentation_params"].to(device))
         return loss(built.network(pixel_values=pixels), batch["labels"].to(device))
 
-    train = TrainingDataset(splits.train.rows, built.processor, plan, built.image_px, seed=0)
+    train = TrainingDataset(splits.train.rows, built.processor, plan, CropSpec(built.image_px, spec.resample), seed=0)
     evaluation = EvaluationDataset(splits.train.rows, built.processor)
     pace = step_timing.time_step(built.network, step, train, evaluation, BATCH, device)
     return step_timing.time_full_batch(pace, built.network, step, train, BATCH, device)

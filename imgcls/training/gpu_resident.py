@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader
 
-from imgcls.dataloading.augmentation import DeviceAugmentation
+from imgcls.dataloading.augmentation import PARAM_COLUMNS, DeviceAugmentation
 from imgcls.dataloading.gpu_images import GpuCropDataset, GpuImageStore
 from imgcls.dataloading.image_datasets import TrainingDataset, collate
 from imgcls.dataloading.sampler import EpochSampler
@@ -36,26 +36,26 @@ class GpuResident:
         if device.type == "cpu" or not self.crop_dataset.is_possible:
             return False
         free = hardware.free_memory(device) - reserved_bytes
-        return self.crop_dataset.bytes < MEMORY_FRACTION * free
+        return self.crop_dataset.required_bytes < MEMORY_FRACTION * free
 
     def load(self, accelerator: Accelerator, sampler: EpochSampler, batch_size: int, pin_memory: bool) -> None:
         """Copy the images to the GPU, and make the loader of their crop boxes. Raises torch.OutOfMemoryError."""
         started = time.monotonic()
-        self.images = self.crop_dataset.photos(accelerator.device)
+        self.images = self.crop_dataset.load(accelerator.device)
         loader = DataLoader(self.crop_dataset, batch_size, sampler=sampler, collate_fn=collate, pin_memory=pin_memory)
         self.batches = (with_own_generator(accelerator.prepare(loader)), sampler)
         log.info(
             "loaded %d training images onto the GPU (%s) in %.1f s",
             len(self.crop_dataset),
-            atomic_file.format_bytes(self.crop_dataset.bytes),
+            atomic_file.format_bytes(self.crop_dataset.required_bytes),
             time.monotonic() - started,
         )
 
     def crops(self, indices: torch.Tensor, boxes: torch.Tensor, params: torch.Tensor) -> torch.Tensor:
         """Augmented crops, float (B, 3, px, px), once the images are loaded.
 
-        indices: (B,). boxes: int (B, 4). params: random parameters of the augmentation (B, DRAWS).
+        indices: (B,). boxes: int (B, 4). params: random parameters of the augmentation (B, PARAMS_PER_IMAGE).
         """
         assert self.images is not None, "load() comes first"
-        crops = self.images.crops(indices, boxes, params[:, :2], self.dataset.px, self.dataset.resample)
+        crops = self.images.crops(indices, boxes, params[:, PARAM_COLUMNS.flips], self.dataset.crop)
         return self.augmentation(crops, params)

@@ -91,9 +91,9 @@ class ImageTrainer(CheckpointingTrainer):
         train = parts.train
         if isinstance(train, TrainingDataset):
             self.memory_format = memory_layout(parts.classifier.network)
-            self.augmentation = DeviceAugmentation(train.processor, train.plan, train.px, self.memory_format)
+            self.augmentation = DeviceAugmentation(train.spec, train.plan, self.memory_format)
             self.resident = GpuResident(train, self.augmentation)
-            cache_progress = train.kept_share
+            cache_progress = train.cache_progress
         super().__init__(
             model=parts.module.to(memory_format=self.memory_format),
             args=args,
@@ -209,7 +209,7 @@ class ImageTrainer(CheckpointingTrainer):
 
     def _prepare_inputs(self, inputs: dict) -> dict:
         inputs = super()._prepare_inputs(inputs)
-        params = inputs.pop("draws", None)
+        params = inputs.pop("augmentation_params", None)
         if params is not None:
             inputs["pixel_values"] = self._augmented(inputs, params)
             if self.parts.batch_mixing is not None:
@@ -238,7 +238,7 @@ class ImageTrainer(CheckpointingTrainer):
 
     def evaluate(self, *args, **kwargs) -> dict[str, float]:
         """Trainer's evaluation, of the averaged weights if there is an average."""
-        decodes = isinstance(self.eval_dataset, EvaluationDataset) and not self.eval_dataset.is_kept
+        decodes = isinstance(self.eval_dataset, EvaluationDataset) and not self.eval_dataset.is_cached
         with self.evaluated_weights(), hardware.trimmed_heap(decodes):
             return super().evaluate(*args, **kwargs)
 

@@ -22,9 +22,10 @@ from imgcls.dataloading.augmentation import (
     make_augmentation_plan,
     make_batch_mixing,
 )
-from imgcls.dataloading.crops import read_crop
+from imgcls.dataloading.crops import CropSpec, read_crop
 from imgcls.dataloading.image_datasets import TrainingDataset, collate
 from imgcls.dataloading.preprocessing import evaluation_pixels
+from imgcls.dataloading.processor_spec import ProcessorSpec
 from imgcls.dataloading.random_params import uniform
 from imgcls.dataloading.sampler import EpochSampler
 from imgcls.errors import OptionError
@@ -74,7 +75,7 @@ def test_evaluation_pixels_are_the_image_processors(checkpoint, px, tmp_path):
 def test_training_normalises_as_the_image_processor(checkpoint):
     name, folder = checkpoint
     built = classifier.build_classifier(source.resolve_model(str(folder)), CLASSES)
-    half = DeviceAugmentation(built.processor, AugmentationPlan(), built.image_px)
+    half = DeviceAugmentation(ProcessorSpec(built.processor), AugmentationPlan())
     for colour in [(1, 2, 3), (200, 100, 50), (90, 180, 254)]:
         plain = Image.new("RGB", (built.image_px,) * 2, colour)
         expected = built.processor(images=plain, return_tensors="pt")["pixel_values"]
@@ -85,7 +86,7 @@ def test_training_normalises_as_the_image_processor(checkpoint):
 @pytest.fixture
 def half(tmp_path):
     def of(**plan):
-        return DeviceAugmentation(Identity(), AugmentationPlan(**plan), 32)
+        return DeviceAugmentation(ProcessorSpec(Identity()), AugmentationPlan(**plan))
 
     return of
 
@@ -134,7 +135,7 @@ def test_crops_have_the_share_and_place_they_say(tmp_path):
     file = tmp_path / "ramp.png"
     Image.fromarray(ramp).save(file)
     for numbers in uniform(0, [(0, index) for index in range(50)]):
-        crop = read_crop(str(file), numbers, (0.35, 1.0), 64, Image.Resampling.BILINEAR).astype(float)
+        crop = read_crop(str(file), numbers, (0.35, 1.0), CropSpec(64, Image.Resampling.BILINEAR)).astype(float)
         width, height = (np.ptp(crop[..., i]) + 256 / 64 for i in (0, 1))  # the ramps tell how much was seen
         assert 0.3 < width * height / 256**2 <= 1.05
         assert 0.7 < width / height < 1.43
@@ -149,7 +150,9 @@ def test_a_scaled_decode_shows_the_same_crop_as_a_full_one(tmp_path, monkeypatch
     picture.save(file, quality=95, exif=exif)
 
     def crop():
-        return read_crop(str(file), uniform(4, [(0, 0)])[0], (0.35, 1.0), 96, Image.Resampling.BILINEAR).astype(float)
+        return read_crop(
+            str(file), uniform(4, [(0, 0)])[0], (0.35, 1.0), CropSpec(96, Image.Resampling.BILINEAR)
+        ).astype(float)
 
     scaled = crop()
     to_rgb = decoding.to_rgb
@@ -166,15 +169,19 @@ def rows(tmp_path, count=6):
     return datasets.Dataset.from_dict({"image": images, "label": [i % 2 for i in range(count)]})
 
 
+def dataset(tmp_path, processor, plan, seed):
+    return TrainingDataset(rows(tmp_path), processor, plan, CropSpec(48, ProcessorSpec(processor).resample), seed)
+
+
 def test_training_samples_depend_on_seed_epoch_and_index_alone(tmp_path):
     processor = classifier.build_classifier(source.resolve_model("resnet-18"), CLASSES, from_scratch=True).processor
-    views = [TrainingDataset(rows(tmp_path), processor, PLANS["heavy"], 48, seed) for seed in (1, 1, 2)]
+    views = [dataset(tmp_path, processor, PLANS["heavy"], seed) for seed in (1, 1, 2)]
     first, again, other = (view[3, 2, True] for view in views)
     assert torch.equal(first["pixel_values"], again["pixel_values"])
-    assert first["draws"] == again["draws"]
+    assert first["augmentation_params"] == again["augmentation_params"]
     assert first["pixel_values"].dtype == torch.uint8
-    assert first["draws"] != other["draws"]
-    assert first["draws"] != views[0][4, 2, True]["draws"]
+    assert first["augmentation_params"] != other["augmentation_params"]
+    assert first["augmentation_params"] != views[0][4, 2, True]["augmentation_params"]
     assert (first["labels"], views[0][3, 2, False]["labels"]) == (0, PADDING_LABEL)
 
 
@@ -182,24 +189,24 @@ def test_training_samples_depend_on_seed_epoch_and_index_alone(tmp_path):
 @pytest.mark.parametrize("plan", ["none", "light"])
 def test_samples_are_mirrored_as_drawn(tmp_path, plan, name):
     processor = classifier.build_classifier(source.resolve_model(name), CLASSES, from_scratch=True).processor
-    mirrored = TrainingDataset(rows(tmp_path), processor, replace(PLANS[plan], flip="both"), 48, 0)
-    plain = TrainingDataset(rows(tmp_path), processor, PLANS[plan], 48, 0)
+    mirrored = dataset(tmp_path, processor, replace(PLANS[plan], flip="both"), 0)
+    plain = dataset(tmp_path, processor, PLANS[plan], 0)
     drawn = set()
     for key in [(epoch, index, True) for epoch in range(4) for index in range(6)]:
         found = mirrored[key]
-        drawn.add(tuple(found["draws"][:2]))
-        axes = [axis for axis, own in zip((-1, -2), found["draws"][:2], strict=True) if own]
+        drawn.add(tuple(found["augmentation_params"][:2]))
+        axes = [axis for axis, own in zip((-1, -2), found["augmentation_params"][:2], strict=True) if own]
         assert torch.equal(found["pixel_values"], plain[key]["pixel_values"].flip(axes))
     assert len(drawn) == 4
 
 
 def test_collated_batches_have_the_shapes_promised(tmp_path):
     processor = classifier.build_classifier(source.resolve_model("resnet-18"), CLASSES, from_scratch=True).processor
-    view = TrainingDataset(rows(tmp_path), processor, PLANS["standard"], 48, 0)
+    view = dataset(tmp_path, processor, PLANS["standard"], 0)
     batch = collate([view[0, i, True] for i in range(4)])
     assert batch["pixel_values"].shape == (4, 3, 48, 48)
     assert batch["labels"].tolist() == [0, 1, 0, 1]
-    assert batch["draws"].shape == (4, PARAMS_PER_IMAGE)
+    assert batch["augmentation_params"].shape == (4, PARAMS_PER_IMAGE)
 
 
 @pytest.mark.parametrize(("size", "batch_images"), [(10, 4), (8, 4), (3, 8)])
@@ -240,8 +247,8 @@ def test_mixing_keeps_the_mass_of_labels_and_mixes_images_by_it(mixup, cutmix):
 def test_a_policy_depends_on_seed_epoch_and_index_alone(tmp_path, name):
     processor = classifier.build_classifier(source.resolve_model("resnet-18"), CLASSES, from_scratch=True).processor
     options = AugmentOptions(augment="light", flip="none", **{name: True})
-    view = TrainingDataset(rows(tmp_path), processor, make_augmentation_plan(options), 48, 0)
-    plain = TrainingDataset(rows(tmp_path), processor, PLANS["light"], 48, 0)
+    view = dataset(tmp_path, processor, make_augmentation_plan(options), 0)
+    plain = dataset(tmp_path, processor, PLANS["light"], 0)
     first = [view[0, i, True]["pixel_values"] for i in range(6)]
     torch.manual_seed(99)
     state = torch.get_rng_state()

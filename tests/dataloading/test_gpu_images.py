@@ -7,7 +7,7 @@ import pytest
 import torch
 from drawings import photo
 
-from imgcls.dataloading.crops import crop
+from imgcls.dataloading.crops import CropSpec, crop_and_resize
 from imgcls.dataloading.gpu_images import FILTER_SUPPORT, GpuImageStore, resize_weights
 
 SIZES = [(90, 60), (60, 90), (64, 64), (200, 40), (33, 150), (7, 3), (2, 5), (1, 1)]  # width, height
@@ -52,10 +52,10 @@ def boxes(count, seed):
 def test_crops_are_within_a_level_of_those_of_one_photo(kind, resample, px):
     photos = [kind(*size, seed) for seed, size in enumerate(SIZES)]
     indices, places = boxes(150, px)
-    found = resident(photos).crops(indices, places, torch.zeros(150, 2), px, resample)
+    found = resident(photos).crops(indices, places, torch.zeros(150, 2), CropSpec(px, resample))
     assert found.shape == (150, 3, px, px)
     pairs = zip(indices.tolist(), places.tolist(), strict=True)
-    expected = np.stack([crop(photos[i], box, SIZES[i], px, resample) for i, box in pairs])
+    expected = np.stack([crop_and_resize(photos[i], box, SIZES[i], CropSpec(px, resample)) for i, box in pairs])
     missed = (found.round() - torch.from_numpy(expected).float()).abs().amax((1, 2, 3)).tolist()
     assert max(missed) <= 1, places[np.argmax(missed)]
     assert -0.001 < found.min() <= found.max() < 255.001
@@ -65,12 +65,12 @@ def test_crops_are_within_a_level_of_those_of_one_photo(kind, resample, px):
 def test_mirrored_crops_are_the_others_mirrored(resample):
     stays = resident([smooth(*size, seed) for seed, size in enumerate(SIZES)])
     indices, places = boxes(60, 3)
-    plain = stays.crops(indices, places, torch.zeros(60, 2), 24, resample)
+    plain = stays.crops(indices, places, torch.zeros(60, 2), CropSpec(24, resample))
     for mirrored, axes in (((1, 0), [3]), ((0, 1), [2]), ((1, 1), [2, 3])):
-        found = stays.crops(indices, places, torch.tensor([mirrored] * 60), 24, resample)
+        found = stays.crops(indices, places, torch.tensor([mirrored] * 60), CropSpec(24, resample))
         torch.testing.assert_close(found, plain.flip(axes), atol=0.01, rtol=0)
     mixed = torch.tensor([[i % 2, 0] for i in range(60)])
-    found = stays.crops(indices, places, mixed, 24, resample)
+    found = stays.crops(indices, places, mixed, CropSpec(24, resample))
     torch.testing.assert_close(found[1::2], plain.flip(3)[1::2], atol=0.01, rtol=0)
     torch.testing.assert_close(found[::2], plain[::2], atol=0.01, rtol=0)
 
@@ -94,7 +94,10 @@ def test_a_crop_of_the_same_size_is_the_photo_itself():
     photos = [noisy(*size, seed) for seed, size in enumerate(SIZES)]
     for resample in FILTER_SUPPORT:
         found = resident(photos).crops(
-            torch.tensor([0, 1]), torch.tensor([[10, 5, 42, 37], [28, 58, 60, 90]]), torch.zeros(2, 2), 32, resample
+            torch.tensor([0, 1]),
+            torch.tensor([[10, 5, 42, 37], [28, 58, 60, 90]]),
+            torch.zeros(2, 2),
+            CropSpec(32, resample),
         )
         expected = np.stack([photos[0][5:37, 10:42], photos[1][58:90, 28:60]]).transpose(0, 3, 1, 2)
         assert torch.equal(found.round(), torch.from_numpy(expected).float())

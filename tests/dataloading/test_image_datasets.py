@@ -19,12 +19,13 @@ from imgcls.config import recipes
 from imgcls.config.model_options import AugmentOptions
 from imgcls.data import decoding
 from imgcls.data.listing import ImageFile
-from imgcls.dataloading import image_datasets, random_params
+from imgcls.dataloading import image_datasets, processor_spec, random_params
 from imgcls.dataloading.augmentation import PARAMS_PER_IMAGE, PLANS, make_augmentation_plan
-from imgcls.dataloading.crops import integer_boxes
+from imgcls.dataloading.crops import CropSpec, integer_boxes
 from imgcls.dataloading.gpu_images import GpuCropDataset
 from imgcls.dataloading.image_datasets import EvaluationDataset, TrainingDataset, collate
 from imgcls.dataloading.preprocessing import evaluation_pixels
+from imgcls.dataloading.processor_spec import ProcessorSpec
 from imgcls.dataloading.sampler import EpochSampler
 from imgcls.models import input_size, model_config, source
 from imgcls.storage.pixel_cache import PixelCache, cache_key
@@ -82,9 +83,13 @@ def kept(folder):
     return PixelCache(folder, 10**9)
 
 
-def training(rows, folder=None, *, name="resnet-18", plan=PLANS["heavy"], **more):
+def training(
+    rows, folder=None, *, name="resnet-18", plan=PLANS["heavy"], padded=False, cache_px=SHORT_PX, cache_keys=None
+):
     pixels = kept(folder) if folder else PixelCache()
-    return TrainingDataset(rows, processor_of(name), plan, PX, 5, kept=pixels, **{"short_px": SHORT_PX, **more})
+    processor = processor_of(name)
+    crop = CropSpec(PX, ProcessorSpec(processor).resample, padded, cache_px)
+    return TrainingDataset(rows, processor, plan, crop, 5, cache=pixels, cache_keys=cache_keys)
 
 
 def assert_equal(samples, others):
@@ -139,8 +144,8 @@ def test_a_training_photo_is_decoded_once_over_epochs_and_runs(rows, folder, pic
 
 def test_photos_kept_for_one_size_are_not_shown_for_another(rows, folder):
     for short_px in (SHORT_PX, 100, 60):
-        expected = training(rows, short_px=short_px).__getitems__(KEYS)
-        assert_equal(training(rows, folder, short_px=short_px).__getitems__(KEYS), expected)
+        expected = training(rows, cache_px=short_px).__getitems__(KEYS)
+        assert_equal(training(rows, folder, cache_px=short_px).__getitems__(KEYS), expected)
 
 
 def test_a_photo_that_changed_is_decoded_anew(tmp_path, folder, decoded):
@@ -159,11 +164,11 @@ def test_images_without_files_are_kept_by_their_names(pictures, folder, decoded)
     expected = training(rows_of(shown)).__getitems__(KEYS)
     decoded.clear()
     for _ in range(2):
-        view = training(rows_of(shown), folder, keys=names)
+        view = training(rows_of(shown), folder, cache_keys=names)
         assert_equal([view[key] for key in KEYS], expected)
     assert decoded["bytes"] == len(shown)
     turned = [name.replace("@1", "@2") for name in names]
-    other = training(rows_of(shown[::-1]), folder, keys=turned).__getitems__(KEYS)
+    other = training(rows_of(shown[::-1]), folder, cache_keys=turned).__getitems__(KEYS)
     assert_equal(other, training(rows_of(shown[::-1])).__getitems__(KEYS))
     nameless = rows_of(shown)
     for some in (nameless, nameless.select(range(5, -1, -1))):
@@ -185,7 +190,7 @@ def test_photos_reside_only_once_all_are_kept_and_only_where_crops_can_be_made_t
         view = training(rows, folder, **WAYS[way])
         view.__getitems__(KEYS)
         assert not GpuCropDataset(view).is_possible, way
-    assert not GpuCropDataset(training(rows, folder, short_px=None)).is_possible
+    assert not GpuCropDataset(training(rows, folder, cache_px=None)).is_possible
     assert not GpuCropDataset(training(rows)).is_possible
 
 
@@ -193,21 +198,21 @@ def test_photos_reside_only_once_all_are_kept_and_only_where_crops_can_be_made_t
 def test_boxes_show_what_the_pixels_dealt_otherwise_show(rows, folder, decoded, name):
     view = training(rows, folder, name=name, plan=replace(PLANS["heavy"], flip="both"))
     dealt = collate([view[key] for key in KEYS])
-    assert len(dealt["draws"][:, :2].unique(dim=0)) == 4
+    assert len(dealt["augmentation_params"][:, :2].unique(dim=0)) == 4
     boxes = GpuCropDataset(view)
-    resident = boxes.photos(torch.device("cpu"))
+    resident = boxes.load(torch.device("cpu"))
     count = sum(decoded.values())
     batch = collate(boxes.__getitems__(KEYS))
-    assert batch.keys() == {"labels", "indices", "boxes", "draws"}
+    assert batch.keys() == {"labels", "indices", "boxes", "augmentation_params"}
     assert batch["indices"].tolist() == [index for _, index, _ in KEYS]
     assert batch["boxes"].shape == (len(KEYS), 4)
     assert not batch["boxes"].is_floating_point()
     assert torch.equal(batch["labels"], dealt["labels"])
-    assert torch.equal(batch["draws"], dealt["draws"])
-    assert batch["draws"].shape == (len(KEYS), PARAMS_PER_IMAGE)
-    crops = resident.crops(batch["indices"], batch["boxes"], batch["draws"][:, :2], PX, view.resample)
+    assert torch.equal(batch["augmentation_params"], dealt["augmentation_params"])
+    assert batch["augmentation_params"].shape == (len(KEYS), PARAMS_PER_IMAGE)
+    crops = resident.crops(batch["indices"], batch["boxes"], batch["augmentation_params"][:, :2], view.crop)
     assert (crops.round() - dealt["pixel_values"].float()).abs().max() <= 1
-    assert resident.photos.nbytes == boxes.bytes
+    assert resident.photos.nbytes == boxes.required_bytes
     assert sum(decoded.values()) == count == len(SIZES)
 
 
@@ -222,7 +227,7 @@ def test_kept_evaluation_is_exact_and_decodes_each_photo_once(rows, pictures, fo
     decoded.clear()
     order = [3, 0, 5, 1, 2, 4]
     for _ in range(2):
-        view = EvaluationDataset(rows, processor, kept=kept(folder))
+        view = EvaluationDataset(rows, processor, cache=kept(folder))
         for _ in range(2):
             assert_equal(view.__getitems__(order), [expected[i] for i in order])
             assert_equal([view[2]], [expected[2]])
@@ -237,30 +242,27 @@ def test_processors_that_give_other_values_share_nothing(rows, pictures, folder)
     ]
     given = set()
     for processor in processors:
-        samples = EvaluationDataset(rows, processor, kept=kept(folder)).__getitems__(range(6))
+        samples = EvaluationDataset(rows, processor, cache=kept(folder)).__getitems__(range(6))
         pixels = torch.stack([sample["pixel_values"] for sample in samples])
         assert torch.equal(pixels, torch.stack([evaluation_pixels(file, processor) for file in pictures]))
         given.add(pixels.numpy().tobytes())
     assert len(given) > 12, "too much alike to tell anything"
 
 
-def test_a_thread_that_asks_while_another_reads_the_processor_keeps_under_the_right_settings(rows, folder, monkeypatch):
-    view, settings_of = (
-        EvaluationDataset(rows, processor_of("resnet-18"), kept=kept(folder)),
-        image_datasets.processor_settings,
-    )
+def test_evaluation_read_while_the_settings_are_computed_is_cached_under_them(rows, folder, monkeypatch):
+    view, version = EvaluationDataset(rows, processor_of("resnet-18"), cache=kept(folder)), processor_spec.version
     between = []
 
-    def interrupted(processor):
+    def interrupted(library):
         if not between:
             between.append(None)
             between[0] = view[1]
-        return settings_of(processor)
+        return version(library)
 
-    monkeypatch.setattr(image_datasets, "processor_settings", interrupted)
+    monkeypatch.setattr(processor_spec, "version", interrupted)
     view.__getitems__(range(6))
-    assert view.kept.count([view.key(i, "") for i in range(6)]) == 0
-    assert view.is_kept
+    assert view.cache.count([view.key(i, "") for i in range(6)]) == 0
+    assert view.is_cached
     assert_equal([between[0]], [view[1]])
 
 
@@ -268,10 +270,10 @@ def test_a_thread_that_asks_while_another_reads_the_processor_keeps_under_the_ri
 def test_the_share_of_photos_that_are_kept_counts_what_was_missing(rows, folder, before):
     training(rows, folder).__getitems__([(0, index, True) for index in range(before)])
     view = training(rows, folder)
-    shares = [view.kept_share()]
+    shares = [view.cache_progress()]
     for index in range(6):
         view[0, index, True]
-        shares.append(view.kept_share())
+        shares.append(view.cache_progress())
     missing = 6 - before
     assert shares == pytest.approx([max(0, at - before) / missing if missing else 1.0 for at in range(7)])
 
@@ -280,7 +282,7 @@ def test_evaluation_of_shrunk_photos_uses_those_of_training(rows, folder, decode
     processor = processor_of("resnet-18")
     training(rows, folder).__getitems__(KEYS)
     decoded.clear()
-    shown = EvaluationDataset(rows, processor, kept=kept(folder), short_px=SHORT_PX).__getitems__(range(6))
+    shown = EvaluationDataset(rows, processor, cache=kept(folder), cache_px=SHORT_PX).__getitems__(range(6))
     assert not decoded
     for sample, row in zip(shown, rows, strict=True):
         shrunk = decoding.load_shrunk(row["image"]["path"], SHORT_PX)
@@ -295,14 +297,14 @@ def test_evaluation_of_shrunk_photos_uses_those_of_training(rows, folder, decode
 @pytest.mark.parametrize("plan", ["light", "standard", "heavy"])
 def test_crops_of_kept_photos_are_hardly_enlarged(plan, px):
     image_px, train_px = px
-    share, draw = PLANS[plan].crop_share, random.Random(f"{plan} {px}")
+    share, draw = PLANS[plan].crop_area, random.Random(f"{plan} {px}")
     short = recipes.cache_px(image_px, train_px, share[0]).value
     assert short >= image_px * 8 / 7
     sizes = []
     for _ in range(2000):
         size = (short, round(short * draw.choice([1, 1.1, 4 / 3, 3 / 2, 16 / 9, 3])))
         sizes.append(size[:: draw.choice([1, -1])])
-    numbers = np.random.default_rng(0).random((len(sizes), random_params.NUMBERS))
+    numbers = np.random.default_rng(0).random((len(sizes), random_params.UNIFORMS_PER_IMAGE))
     boxes = integer_boxes(random_params.crop_boxes(numbers, np.array(sizes), share), np.array(sizes))
     smallest = min(short, (boxes[:, 2:] - boxes[:, :2]).min())
     assert smallest >= 0.86 * train_px  # the most elongated: a square of that area has as many px as the crop
@@ -321,7 +323,7 @@ def test_photos_that_the_check_decoded_are_not_decoded_again(tmp_path, folder, d
     exif[0x0112] = 6
     turned.save(files[1], exif=exif, quality=80)
     task = rows_of([{"path": file, "bytes": None} for file in files])
-    plain = training(task, short_px=short_px).shrunk(range(3), short_px)
+    plain = training(task, cache_px=short_px).shrunk_photos(range(3))
     decoded.clear()
     pixels = kept(folder)
     audit.run_audit(
@@ -331,8 +333,15 @@ def test_photos_that_the_check_decoded_are_not_decoded_again(tmp_path, folder, d
         False,
         seen=image_datasets.caching_thumbnails(pixels, files),
     )
-    view = TrainingDataset(task, processor_of("resnet-18"), PLANS["light"], PX, 5, kept=pixels, short_px=short_px)
-    shrunk = view.shrunk(range(3), short_px)
+    view = TrainingDataset(
+        task,
+        processor_of("resnet-18"),
+        PLANS["light"],
+        CropSpec(PX, Image.Resampling.BICUBIC, False, short_px),
+        5,
+        cache=pixels,
+    )
+    shrunk = view.shrunk_photos(range(3))
     assert all(np.array_equal(*pair) for pair in zip(shrunk, plain, strict=True))
     assert decoded == {"bytes": 3, "2.jpg": 1}  # the check's, and a photo of which an eighth is too small
     assert [min(photo.shape[:2]) for photo in shrunk] == [min(short_px, 375), min(short_px, 375), short_px]
@@ -352,7 +361,7 @@ def test_photos_that_the_check_decoded_are_not_decoded_again(tmp_path, folder, d
 def test_a_check_keeps_eighths_that_are_of_use(folder, decoded_px, photo_px, is_kept):
     pixels = PixelCache(folder, 10**7)
     image_datasets.caching_thumbnails(pixels, ["a"])(0, Image.new("RGB", decoded_px), photo_px)
-    assert pixels.count([cache_key("a", image_datasets.EIGHTH)]) == is_kept
+    assert pixels.count([cache_key("a", image_datasets.THUMBNAIL_SETTINGS)]) == is_kept
 
 
 def test_eighths_leave_room_for_training(folder):
@@ -360,7 +369,7 @@ def test_eighths_leave_room_for_training(folder):
     keep = image_datasets.caching_thumbnails(pixels, [str(i) for i in range(8)])
     for i in range(8):
         keep(i, Image.new("RGB", (500, 375)), (4000, 3000))
-    assert pixels.count(cache_key(str(i), image_datasets.EIGHTH) for i in range(8)) == 3
+    assert pixels.count(cache_key(str(i), image_datasets.THUMBNAIL_SETTINGS) for i in range(8)) == 3
 
 
 def test_nothing_is_kept_of_a_check_without_a_cache():

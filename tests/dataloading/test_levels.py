@@ -9,8 +9,8 @@ from PIL import Image
 from transformers import ViTImageProcessor
 
 from imgcls.dataloading.image_datasets import EvaluationDataset
-from imgcls.dataloading.levels import LevelTable
 from imgcls.dataloading.preprocessing import evaluation_pixels
+from imgcls.dataloading.processor_spec import ProcessorSpec
 from imgcls.models import input_size, model_config, source
 from imgcls.models.registry import CHECKPOINTS
 from imgcls.storage.pixel_cache import PixelCache
@@ -41,7 +41,7 @@ def noisy():
 @pytest.mark.parametrize("name", CHECKPOINTS)
 def test_levels_say_exactly_what_the_processor_gives(name, px, noisy):
     processor, side = processor_of(name, px)
-    levels = LevelTable(processor, side)
+    levels = ProcessorSpec(processor).level_table
     seen = set()
     for picture in noisy:
         given = processor(images=picture, return_tensors="pt")["pixel_values"][0]
@@ -56,7 +56,7 @@ def test_levels_say_exactly_what_the_processor_gives(name, px, noisy):
 @pytest.mark.parametrize("name", ["vit-base", "resnet-18", "efficientnet-b0", "mobilenetv3-small"])
 def test_each_level_is_what_a_plain_picture_of_it_becomes(name):
     processor, side = processor_of(name)
-    levels = LevelTable(processor, side)
+    levels = ProcessorSpec(processor).level_table
     for colour in [(0, 1, 2), (255, 128, 15), (16, 239, 240)]:
         given = processor(images=Image.new("RGB", (side, side), colour), return_tensors="pt")["pixel_values"][0]
         for channel, level in enumerate(colour):
@@ -64,8 +64,8 @@ def test_each_level_is_what_a_plain_picture_of_it_becomes(name):
 
 
 def test_values_between_levels_and_beyond_are_not_taken_for_levels(noisy):
-    processor, side = processor_of("resnet-18", 64)
-    levels = LevelTable(processor, side)
+    processor, _ = processor_of("resnet-18", 64)
+    levels = ProcessorSpec(processor).level_table
     given = processor(images=noisy[0], return_tensors="pt")["pixel_values"][0]
     assert levels.to_uint8(given) is not None
     for change in (1e-6, 0.003, 9.0, -9.0, float("nan")):
@@ -81,26 +81,26 @@ def test_what_a_processor_gives_need_not_be_square(tmp_path):
         photo(*size, seed=1).save(file)
     rows = datasets.Dataset.from_dict({"image": [{"path": f, "bytes": None} for f in files], "label": [0] * 3})
     for _ in range(2):
-        view = EvaluationDataset(rows, processor, kept=PixelCache(tmp_path / "pixels", 10**9))
+        view = EvaluationDataset(rows, processor, cache=PixelCache(tmp_path / "pixels", 10**9))
         for i, file in enumerate(files):
             assert torch.equal(view[i]["pixel_values"], evaluation_pixels(file, processor))
 
 
 @pytest.mark.parametrize("name", ["vit-base", "resnet-18", "mobilenetv3-small"])
 def test_photos_with_a_padding_are_exact_too(name, noisy, tmp_path, monkeypatch):
-    processor, side = processor_of(name, 96, "pad")
+    processor, _ = processor_of(name, 96, "pad")
     files = [str(tmp_path / f"{i}.png") for i in range(5)]
     pictures = [*noisy, noisy[0].crop((0, 0, 200, 200))]  # the last needs no padding
     for file, picture in zip(files, pictures, strict=True):
         picture.save(file)
     rows = datasets.Dataset.from_dict({"image": [{"path": f, "bytes": None} for f in files], "label": [0] * 5})
     expected = [evaluation_pixels(file, processor) for file in files]
-    levels = LevelTable(processor, side)
+    levels = ProcessorSpec(processor).level_table
     has_floats = [levels.to_uint8(pixels) is None for pixels in expected]
     is_timm = name == "mobilenetv3-small"  # it pads before it normalises, with a level
     assert has_floats == ([False] * 5 if is_timm else [True] * 4 + [False])
     for _ in range(2):
-        view = EvaluationDataset(rows, processor, kept=PixelCache(tmp_path / "pixels", 10**9))
+        view = EvaluationDataset(rows, processor, cache=PixelCache(tmp_path / "pixels", 10**9))
         for _ in range(2):
             samples = view.__getitems__(range(5))
             for sample, pixels in zip(samples, expected, strict=True):

@@ -9,8 +9,8 @@ from imgcls.dataloading.augmentation import PLANS
 from imgcls.dataloading.random_params import (
     CROP_ASPECT,
     GAMMA,
-    NUMBERS,
-    _mixed,
+    UNIFORMS_PER_IMAGE,
+    _mix,
     augmentation_params,
     crop_boxes,
     uniform,
@@ -22,7 +22,7 @@ MANY = uniform(3, [(0, index) for index in range(4000)])
 def test_an_image_has_the_same_numbers_in_any_batch():
     keys = [(2, 7), (2, 0), (2, 10**7), (5, 7), (2, 7)]
     found = uniform(11, keys)
-    assert found.shape == (5, NUMBERS)
+    assert found.shape == (5, UNIFORMS_PER_IMAGE)
     for row, key in zip(found, keys, strict=True):
         assert np.array_equal(uniform(11, [key])[0], row)
     assert len({tuple(row) for row in [*found, *uniform(12, keys)]}) == 8
@@ -37,14 +37,14 @@ def test_numbers_are_those_of_splitmix64():
         first.append(mixed ^ mixed >> 31)
     assert first[0] == 0xE220A8397B1DCDAF
     states = GAMMA * np.arange(3, dtype=np.uint64)
-    assert _mixed(states).tolist() == first
+    assert _mix(states).tolist() == first
 
 
 def test_numbers_are_even():
     assert 0 <= MANY.min() < 1e-4
     assert 1 - 1e-4 < MANY.max() < 1
     assert np.abs(MANY.mean(0) - 0.5).max() < 0.025
-    neighbours = [np.corrcoef(MANY[:-1, i], MANY[1:, i])[0, 1] for i in range(NUMBERS)]
+    neighbours = [np.corrcoef(MANY[:-1, i], MANY[1:, i])[0, 1] for i in range(UNIFORMS_PER_IMAGE)]
     assert np.abs(neighbours).max() < 0.08
 
 

@@ -22,6 +22,7 @@ from transformers import AutoImageProcessor, BitImageProcessor, pipeline
 
 from imgcls.config import parser
 from imgcls.dataloading import preprocessing
+from imgcls.dataloading.processor_spec import ProcessorSpec
 from imgcls.deploy import onnx_export, onnx_model
 from imgcls.errors import ModelError
 from imgcls.models import classifier, input_size, model_config, source
@@ -119,15 +120,14 @@ def test_steps_make_what_the_processor_makes(name, px):
         asked["pad"] = input_size.with_aspect(config, resized, "pad")
     for aspect, changed in {"own": resized, **asked}.items():
         for picture in (photo(330, 250, 1), photo(250, 331, 2)):
-            steps = preprocessing.preprocessing_steps(changed, picture, px)
+            steps = preprocessing.preprocessing_steps(ProcessorSpec(changed), picture)
             assert steps["levels_missed"] < 0.4, aspect
-            assert ("as they act" in steps["in_words"]) == (name == "efficientnet-b0")
+            assert ("as measured" in steps["in_words"]) == (name == "efficientnet-b0")
             if aspect != "own":
-                words = ("in the middle" in steps["in_words"], "filled up" in steps["in_words"])
+                words = ("center crop" in steps["in_words"], "padded" in steps["in_words"])
                 assert words == (aspect == "crop", aspect == "pad")
-            missed = preprocessing.fast_preprocess(changed)(picture).numpy() - preprocessing.preprocess(
-                picture, changed
-            )
+            missed = preprocessing.fast_preprocess(ProcessorSpec(changed))(picture).numpy()
+            missed -= ProcessorSpec(changed).pixel_values(picture).numpy()
             levels = np.abs(missed).mean((1, 2)) * np.array(steps["std"]) * 255
             assert levels.max() < 0.4, aspect
             assert (levels.max() == 0) or aspect != "pad", aspect  # the processor itself
@@ -136,7 +136,7 @@ def test_steps_make_what_the_processor_makes(name, px):
 @pytest.mark.parametrize("name", ["vit-base", "resnet-18", "mobilenetv3-small"])
 def test_photos_are_resized_quickly_without_the_processor(name, monkeypatch):
     processor = model_config.load_config(source.resolve_model(name))[1]
-    quick = preprocessing.fast_preprocess(processor)
+    quick = preprocessing.fast_preprocess(ProcessorSpec(processor))
     monkeypatch.setattr(type(processor), "__call__", None)
     assert quick(photo(330, 250, 1)).shape == (3, 224, 224)
 
@@ -144,9 +144,9 @@ def test_photos_are_resized_quickly_without_the_processor(name, monkeypatch):
 def test_what_is_no_square_is_left_to_the_processor():
     size = {"size": {"shortest_edge": 256}, "crop_size": {"height": 192, "width": 224}}
     processor, picture = BitImageProcessor(**size), photo(330, 250, 1)
-    found = preprocessing.fast_preprocess(processor)(picture)
+    found = preprocessing.fast_preprocess(ProcessorSpec(processor))(picture)
     assert found.shape == (3, 192, 224)
-    assert np.array_equal(found, preprocessing.preprocess(picture, processor))
+    assert np.array_equal(found, ProcessorSpec(processor).pixel_values(picture))
 
 
 def test_a_processor_of_another_way_is_named(folder):
@@ -156,9 +156,9 @@ def test_a_processor_of_another_way_is_named(folder):
 
     processor, picture = Mirrored.from_pretrained(folder), photo(300, 200, 0)
     assert np.array_equal(
-        preprocessing.fast_preprocess(processor)(picture), preprocessing.preprocess(picture, processor)
+        preprocessing.fast_preprocess(ProcessorSpec(processor))(picture), ProcessorSpec(processor).pixel_values(picture)
     )
-    steps = preprocessing.preprocessing_steps(processor, picture, 224)
+    steps = preprocessing.preprocessing_steps(ProcessorSpec(processor), picture)
     assert "a way of its own" in steps["in_words"]
     assert "resize" not in steps
     assert steps["mean"] == pytest.approx(tiny.MEAN)

@@ -11,7 +11,9 @@ from imgcls.data import dataset
 from imgcls.data.location import resolve_location
 from imgcls.data.splits import make_splits
 from imgcls.dataloading import feature_dataset
+from imgcls.dataloading.crops import CropSpec
 from imgcls.dataloading.image_datasets import EvaluationDataset, TrainingDataset
+from imgcls.dataloading.processor_spec import ProcessorSpec
 from imgcls.models import classifier, inference, source
 from imgcls.models.input_size import InputFormat
 from imgcls.models.losses import PADDING_LABEL
@@ -100,7 +102,8 @@ def test_views_differ_and_are_the_same_again(extractor):
     assert not np.array_equal(plain, one)
     assert not np.array_equal(one, two)
     rows = extractor.splits.train.rows.select([0, 1, 2])
-    training = TrainingDataset(rows, built.processor, features.VIEWS, built.image_px, 5)
+    crop = CropSpec(built.image_px, ProcessorSpec(built.processor).resample)
+    training = TrainingDataset(rows, built.processor, features.VIEWS, crop, 5)
     np.testing.assert_array_equal(
         extractor._compute(built, feature_dataset.AugmentedImageDataset(training, 2), False), two
     )
