@@ -43,7 +43,7 @@ NOT_COMPARED = (
 
 @dataclass(frozen=True)
 class RunClaim:
-    """A run's claim of a folder: its options and images, by which its own files are told from another run's.
+    """A run that claims a folder: its options and images show whether the files in the folder are its own.
 
     options: all that are in effect. split: rows of split.csv. searched: names of options that the run determines
     itself, which are not compared.

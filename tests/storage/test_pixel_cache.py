@@ -52,6 +52,10 @@ def test_cache_key_of_another_version_differs(folder, monkeypatch):
     assert read_pictures(PixelCache(folder, LIMIT), [0]) == [0]
 
 
+def test_cache_key_is_that_of_earlier_versions():
+    assert cache_key("picture", "settings").hex() == "09619813f9b6bb1d85bc4c4e1cbadae7"
+
+
 def test_read_returns_the_stored_bits(folder):
     cache = PixelCache(folder, LIMIT)
     assert cache.count(map(key, range(9))) == 0

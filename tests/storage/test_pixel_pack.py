@@ -6,7 +6,9 @@ import logging
 import os
 import random
 import signal
+import struct
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +76,16 @@ def test_append_on_a_full_disk_ends_storing_with_one_warning(folder, caplog, mon
     assert f"No space left on device in {folder}" in line
     monkeypatch.undo()
     assert read_pictures(PixelCache(folder, LIMIT), range(5)) == [2, 3, 4]
+
+
+def test_append_writes_the_format_that_earlier_versions_read(folder):
+    pack, pixels = PixelPack.create(folder), picture(0)
+    for number in range(2):
+        pack.append(bytes([number]) * 16, pixels)
+    assert pack.path.read_bytes() == pixels.tobytes() * 2
+    checksum = zlib.crc32(pixels.tobytes(), zlib.crc32(b"(40, 30, 3)"))
+    entries = [struct.pack("<16sQ4I", bytes([i]) * 16, i * BYTES, 40, 30, 3, checksum) for i in range(2)]
+    assert pack.index.read_bytes() == b"".join(entries)
 
 
 def test_new_entries_returns_each_entry_once(folder):
