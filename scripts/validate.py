@@ -27,7 +27,7 @@ def main() -> int:
     import torch
 
     from imgcls.errors import FolderError
-    from imgcls.evaluation import calibration, evaluate, evaluation_set
+    from imgcls.evaluation import calibration, evaluate, evaluation_set, held_out
     from imgcls.models import inference, source
     from imgcls.report import report_data
     from imgcls.storage import run_claim, run_folder
@@ -67,7 +67,16 @@ def main() -> int:
     if other:
         metrics["comparison"] = evaluate.compare_models(model, other, of, logits, folder)
     metrics = evaluate.write_evaluation(folder, metrics, of, logits, model.classes)
-    report_data.write_evaluation_report(folder, run, metrics, of, logits, model)
+    held_out.write_evaluation_suspects(folder)
+    index = {path: i for i, path in enumerate(of.paths)}
+    report_data.write_evaluation_report(
+        folder,
+        lambda path: of.source(index[path]),
+        model.network,
+        model.processor,
+        data=of.images.location.name,
+        calibrated_on=of.calibrated_on,
+    )
     print(evaluate.in_words(metrics, of, asked.compare))
     print(f"see {folder / run_folder.REPORT}")
     return parser.EXIT_OK

@@ -34,29 +34,7 @@ HOUR, DAY = 3_600, 86_400  # seconds
 PORTS = range(7860, 7960)
 LAUNCH = {"max_file_size": MOST_BYTES, "footer_links": [], "ssr_mode": False, "quiet": True}
 
-STYLE = """
-h1 { font-size: 1.4rem; font-weight: 600; margin: 0 } p { margin: 0.4rem 0 } .said { font-size: 1.3rem }
-table { border-collapse: collapse; width: 100% } th, td { text-align: start; padding: 0.3rem 0.5rem 0.3rem 0 }
-tr + tr td { border-top: 1px solid var(--border-color-primary) } bdi { overflow-wrap: anywhere }
-.n { text-align: end; white-space: nowrap; font-variant-numeric: tabular-nums } .bar { width: 40% }
-.bar i { display: block; height: 0.7rem; min-width: 1px; background: var(--color-accent); border-radius: 2px }
-.unsure { border-inline-start: 4px solid #b26a00; padding-inline-start: 0.6rem }
-.problem { border-inline-start: 4px solid #c62828; padding-inline-start: 0.6rem }
-figure { margin: 0.8rem 0 0 } figure img { width: 240px; max-width: 100%; border-radius: 4px }
-figcaption { font-size: 0.85rem } .wide { overflow-x: auto }
-.wide bdi { display: inline-block; width: max-content; max-width: 10rem; overflow-wrap: break-word }
-.examples { display: flex; gap: 0.5rem; overflow-x: auto; padding-bottom: 0.6rem }
-.examples button { flex: 0 0 80px; font-size: 0.8rem; line-height: 1.2; cursor: pointer; align-self: start }
-.examples img { display: block; height: 80px; width: 80px; object-fit: cover; border-radius: 4px; margin: 0 0 0.2rem }
-"""
-# An example that is pressed tells its place among the others.
-CHOOSE = """
-element.addEventListener("click", event => {
-  const button = event.target.closest("button");
-  if (button) trigger("select", { index: Number(button.dataset.at) });
-});
-"""
-_html = functools.partial(gr.HTML, css_template=STYLE, apply_default_css=False)
+_html = functools.partial(gr.HTML, css_template=html_page.asset("demo.css"), apply_default_css=False)
 
 
 def build_app(
@@ -131,13 +109,14 @@ def _one(shown: demo_model.DemoModel, examples: Sequence[tuple[str, str]], flag_
 
 
 def _examples(examples: Sequence[tuple[str, str]], picture: gr.Image) -> None:
-    thumbnails = [(at, html_page.thumbnail(path), name) for at, (path, name) in enumerate(examples)]
-    buttons = "".join(
-        f'<button type="button" data-at="{at}">{html_page.picture(encoded)}{html_page.escape(name)}</button>'
-        for at, encoded, name in thumbnails
-        if encoded
+    thumbnails = [
+        {"index": index, "label": label, "encoded": html_page.thumbnail(path)}
+        for index, (path, label) in enumerate(examples)
+    ]
+    readable = [example for example in thumbnails if example["encoded"]]
+    row = _html(
+        html_page.render("demo_examples.html", examples=readable), js_on_load=html_page.asset("demo_examples.js")
     )
-    row = _html(f'<p>Or one of the validation pictures:</p><div class="examples">{buttons}</div>', js_on_load=CHOOSE)
 
     def choose(pressed: gr.EventData) -> str:
         return processing_utils.save_file_to_cache(examples[pressed.index][0], picture.GRADIO_CACHE)
@@ -179,11 +158,7 @@ def _many(shown: demo_model.DemoModel) -> None:
 
 def heading(shown: demo_model.DemoModel) -> str:
     """HTML: which model this is, what it knows, and how far it can be trusted."""
-    classes = ", ".join(html_page.escape(name) for name in shown.said.classes)
-    return (
-        f"<h1>{html_page.escape(shown.name)}</h1><details><summary>{len(shown.said.classes)} classes</summary>"
-        f"<p>{classes}</p></details><p>An answer is called unsure {shown.doubt}.</p>"
-    )
+    return html_page.render("demo_heading.html", name=shown.name, classes=shown.said.classes, doubt=shown.doubt)
 
 
 def answer_text(shown: demo_model.DemoModel, path: str) -> str:
@@ -194,44 +169,15 @@ def answer_text(shown: demo_model.DemoModel, path: str) -> str:
         return refusal(f"{Path(path).name} cannot be read: {decoding.short_reason(error)}.")
     if row["error"]:
         return refusal(f"No answer for {Path(path).name}: {row['error']}.")
-    unsure = f'<p class="unsure"><b>unsure</b>: {shown.doubt}</p>' if row["unsure"] else ""
-    named = [(row["predicted"], row["confidence"])]
-    named += [(row[f"predicted_{k}"], row[f"confidence_{k}"]) for k in range(2, shown.said.top_k + 1)]
-    bars = "".join(
-        f'<tr><td>{html_page.escape(name)}</td><td class="n">{demo_model.percent(share)}</td>'
-        f'<td class="bar"><i style="width: {100 * share:.1f}%"></i></td></tr>'
-        for name, share in named
-    )
-    best, share = named[0]
-    return (
-        f'<div role="status"><p class="said"><b>{html_page.escape(best)}</b> '
-        f"{demo_model.percent(share)}</p>{unsure}</div>"
-        f"<table><tr><th>class</th><th class='n'>confidence</th><th></th></tr>{bars}</table>{_heat_text(heat, best)}"
-    )
-
-
-def _heat_text(heat: str | None, name: str) -> str:
-    if heat is None:
-        return "<p>What spoke for it cannot be shown for this kind of network.</p>"
-    return (
-        f'<figure><img src="data:image/jpeg;base64,{heat}" alt="The picture as the model sees it">'
-        f"<figcaption>Bright: what spoke for {html_page.escape(name)}</figcaption></figure>"
-    )
+    classes = [(row["predicted"], row["confidence"])]
+    classes += [(row[f"predicted_{k}"], row[f"confidence_{k}"]) for k in range(2, shown.said.top_k + 1)]
+    doubt = shown.doubt if row["unsure"] else None
+    return html_page.render("demo_answer.html", classes=classes, doubt=doubt, heat_map=heat)
 
 
 def rows_text(rows: Sequence[dict]) -> str:
     """HTML: what is said of many pictures, the error of those without an answer; of very many the first."""
-    shown = "".join(f"<tr><td>{html_page.escape(row['path'])}</td>{_cells(row)}</tr>" for row in rows[:MOST_ROWS])
-    more = f"<p>The first {MOST_ROWS:,} of {len(rows):,}; all are in the CSV.</p>" if len(rows) > MOST_ROWS else ""
-    head = "<tr><th>file</th><th>class</th><th class='n'>confidence</th><th>unsure</th></tr>"
-    return f'<div class="wide"><table>{head}{shown}</table></div>{more}'
-
-
-def _cells(row: dict) -> str:
-    if row["error"]:
-        return f'<td colspan="3">{html_page.escape(row["error"])}</td>'
-    said = f'<td>{html_page.escape(row["predicted"])}</td><td class="n">{demo_model.percent(row["confidence"])}</td>'
-    return f"{said}<td>{'unsure' if row['unsure'] else ''}</td>"
+    return html_page.render("demo_rows.html", rows=rows[:MOST_ROWS], total=len(rows))
 
 
 def flagged_text(path: str | None, right: str | None, root: str | Path) -> str:
@@ -246,9 +192,9 @@ def flagged_text(path: str | None, right: str | None, root: str | Path) -> str:
         return refusal(f"Not kept. {error}")
     except OSError as error:
         return refusal(f"Not kept in {root}: {error.strerror}.")
-    return f'<p role="status">Kept in {html_page.escape(str(folder))}</p>'
+    return html_page.render("demo_message.html", text=f"Saved in {folder}", is_error=False)
 
 
 def refusal(words: str) -> str:
     """HTML for what cannot be done."""
-    return f'<p class="problem" role="alert">{html_page.escape(words)}</p>'
+    return html_page.render("demo_message.html", text=words, is_error=True)

@@ -77,6 +77,10 @@ def run_training(
     state = claim.take(fresh=fresh, write=args.should_save)
     if state == "finished":
         log.info("%s is finished: nothing to train (--fresh starts over)", folder.path)
+        if args.should_save and page:
+            from imgcls.experiment import run_results
+
+            run_results.complete_pages(folder, splits, args.device)
         return
     if args.should_save:
         found = screened or {}

@@ -5,11 +5,15 @@ from __future__ import annotations
 import logging
 
 import numpy as np
+import torch
 from scipy.special import softmax
+from torch import nn
+from transformers import BaseImageProcessor
 
+from imgcls.data.dataset import image_source
 from imgcls.data.splits import DatasetSplits
 from imgcls.dataloading.image_datasets import EvaluationDataset
-from imgcls.evaluation import calibration, diagnosis
+from imgcls.evaluation import calibration, diagnosis, held_out
 from imgcls.evaluation.metrics import compute_metrics
 from imgcls.hub import publish
 from imgcls.models import inference
@@ -34,7 +38,8 @@ def write_results(
     *,
     page: bool = True,
 ) -> None:
-    """Save the model, load it again as a user would, evaluate that, and write every result; metrics.json last.
+    """Save the model, load it again as a user would, evaluate that, and write every result, then metrics.json,
+    which marks the run as finished, and last the pages, which are made from the finished folder.
 
     selection: as from `weight_selection.select_weights`. cross_validation: the numbers of --folds. sources: see
     `TrainingSetup.sources`.
@@ -78,11 +83,35 @@ def write_results(
         "made": provenance.collect_provenance() | {"folder": str(run.path)},
     }
     if page:
-        report_data.write_training_report(run, metrics, splits, logits, network, processor)
+        held_out.write_training_suspects(run, splits.classes)
     run.write_json(run_folder.METRICS, metrics)
     run_claim.remove_checkpoints(run)
     if page:
+        _write_report(run, splits, network, processor)
         publish.write_model_card(run)
+
+
+def complete_pages(run: run_folder.RunFolder, splits: DatasetSplits, device: torch.device) -> None:
+    """Write report.html and README.md of a finished run that was stopped before they were written."""
+    run.drop_checkpoints()
+    has_predictions = (run / run_folder.LOGITS).exists() and (run / run_folder.CALIBRATION).exists()
+    if has_predictions and not (run / run_folder.REPORT).exists():
+        log.info("%s lacks %s: writing it", run.path, run_folder.REPORT)
+        _write_report(run, splits, *inference.load_model(run.path, device))
+    if not (run / run_folder.CARD).exists():
+        publish.write_model_card(run)
+
+
+def _write_report(
+    run: run_folder.RunFolder, splits: DatasetSplits, network: nn.Module, processor: BaseImageProcessor
+) -> None:
+    position = {path: (split, i) for _, split in splits.items() for i, path in enumerate(split.paths)}
+
+    def open_source(path: str) -> str | bytes:
+        split, i = position[path]
+        return image_source(split.rows[i])
+
+    report_data.write_training_report(run, open_source, network, processor)
 
 
 def _predictions(logits: dict[str, np.ndarray], splits: DatasetSplits):

@@ -1,9 +1,9 @@
-"""The page that shows what is in a data folder and what is wrong with it: one file, no request leaves it."""
+"""The page of a data check: what is in a data folder, and what is wrong with it."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -12,151 +12,146 @@ from imgcls.audit.audit import Audit
 from imgcls.audit.issues import Issue, counted
 from imgcls.data.listing import Listing
 from imgcls.report import html_page
-from imgcls.report.html_page import escape
 from imgcls.system import cpu
 
-OF_CLASS, MOST_CLASSES = 8, 40  # pictures in a class's contact sheet; classes that have one
-OF_PROBLEM, MOST_GROUPS, OF_GROUP = 16, 12, 6  # pictures of a problem, or groups of it and pictures of each
+PER_CLASS, MAX_CLASSES = 8, 40  # example pictures of a class; classes that have some
+PER_ISSUE, MAX_GROUPS, PER_GROUP = 16, 12, 6  # pictures of an issue; or groups of it, and pictures of each
 SPLITS = ("train", "validation", "test")
+HISTOGRAM_BINS, HISTOGRAM_PX = 20, 90
 
 
 def render_audit_page(
-    name: str, listing: Listing, audit: Audit, problems: Sequence[Issue], source: Callable[[int], str | bytes]
+    name: str, listing: Listing, audit: Audit, issues: Sequence[Issue], open_source: Callable[[int], str | bytes]
 ) -> str:
-    """The whole page as HTML. source: position -> path or encoded bytes of an image of the audit."""
-    place = {file.path: i for i, file in enumerate(audit.files)}
-    sheets = _contact_sheets(listing, audit)
-    shown = {i for sheet in sheets.values() for i in sheet}
-    shown |= {place[path] for problem in problems for path in _shown_files(problem) if path in place}
-    pictures = _Pictures(audit, sorted(shown), source)
-    sound, classes = int(audit.sound.sum()), listing.classes
-    parts = [
-        f"<h1>{escape(name)}</h1>",
-        f"<p>{counted(len(audit), 'image')} in {counted(len(classes), 'class', 'classes')}, {sound:,} of them sound. "
-        f"{_verdict(problems)}</p>",
-        "<h2>What is wrong</h2>" if problems else "",
-        *(_problem(problem, place, pictures) for problem in problems),
-        "<h2>Classes</h2>",
-        _class_table(listing, audit),
-        "<h2>Sizes</h2>",
-        _charts(audit),
-        "<h2>Examples</h2>" if sheets else "",
-        *(f"<h3>{escape(label)}</h3>{_sheet(at, pictures)}" for label, at in sheets.items()),
-    ]
-    if len(classes) > len(sheets):
-        parts.append(f"<p>and {len(classes) - len(sheets):,} classes more</p>")
-    return html_page.document(f"{name}: data check", parts)
+    """The whole page as HTML. open_source: index -> path or encoded bytes of an image of the audit."""
+    index = {file.path: i for i, file in enumerate(audit.files)}
+    examples = _examples(listing, audit)
+    needed = {i for indices in examples.values() for i in indices}
+    needed |= {index[path] for issue in issues for path in _pictured_files(issue) if path in index}
+    pictures = _Pictures(audit, sorted(needed), open_source)
+    splits, class_rows = _classes(listing, audit)
+    return html_page.render(
+        "audit.html",
+        title=f"{name}: data check",
+        name=name,
+        images=counted(len(audit), "image"),
+        classes=counted(len(listing.classes), "class", "classes"),
+        readable=int(audit.sound.sum()),
+        verdict=_verdict(issues),
+        issues=[_issue(issue, index, pictures) for issue in issues],
+        splits=splits,
+        class_rows=class_rows,
+        histograms=_histograms(audit),
+        examples=[(label, pictures.files(indices)) for label, indices in examples.items()],
+        more_classes=len(listing.classes) - len(examples),
+    )
 
 
-def _verdict(problems: Sequence[Issue]) -> str:
-    counts = Counter(problem.severity for problem in problems)
-    if not problems:
-        return "Nothing is wrong with them."
-    parts = [f'<span class="tag {s}">{n} {s if n == 1 else _PLURAL[s]}</span>' for s, n in counts.items()]
-    return ", ".join(parts) + "."
-
-
-_PLURAL = {"error": "errors", "warning": "warnings", "info": "notes"}
+def _verdict(issues: Sequence[Issue]) -> list[tuple[str, str]]:
+    """Severity, and how many issues have it."""
+    words = {"info": "note"}
+    counts = Counter(issue.severity for issue in issues)
+    return [(severity, counted(count, words.get(severity, severity))) for severity, count in counts.items()]
 
 
 class _Pictures:
-    """Small pictures, inlined; those that cannot be decoded show the reason."""
+    """Small pictures of some images of an audit; those that cannot be decoded have the reason instead."""
 
-    def __init__(self, audit: Audit, at: Sequence[int], source: Callable[[int], str | bytes]):
+    def __init__(self, audit: Audit, indices: Sequence[int], open_source: Callable[[int], str | bytes]):
         self.audit = audit
-        readable = [i for i in at if audit.sound[i]]
+        readable = [i for i in indices if audit.sound[i]]
         with ThreadPoolExecutor(cpu.available_cores()) as pool:
-            self.encoded = dict(
-                zip(readable, pool.map(lambda i: html_page.thumbnail(source(i)), readable), strict=True)
-            )
+            thumbnails = pool.map(lambda i: html_page.thumbnail(open_source(i)), readable)
+            self.encoded = dict(zip(readable, thumbnails, strict=True))
 
-    def figure(self, i: int, caption: str) -> str:
-        return html_page.figure(self.encoded.get(i), caption, self.audit.reasons[i] or "changed meanwhile")
+    def files(self, indices: Iterable[int], others: Sequence[str] = ()) -> dict:
+        """What the template's `sheet` shows: images, and the names of other files."""
+        images = [
+            {
+                "path": self.audit.files[i].path,
+                "encoded": self.encoded.get(i),
+                "missing": self.audit.reasons[i] or "no longer readable",
+            }
+            for i in indices
+        ]
+        return {"images": images, "others": others}
 
 
-def _contact_sheets(listing: Listing, audit: Audit) -> dict[str, list[int]]:
-    """Label -> positions of a few sound images, spread over the class."""
+def _examples(listing: Listing, audit: Audit) -> dict[str, list[int]]:
+    """Class -> indices of a few readable images, spread over the class."""
     members = defaultdict(list)
     for i in np.flatnonzero(audit.sound):
         members[audit.files[i].label].append(int(i))
-    found = {}
-    for label in listing.classes[:MOST_CLASSES]:
-        at = members[label]
-        step = max(1, len(at) // OF_CLASS)
-        if at:
-            found[label] = at[::step][:OF_CLASS]
-    return found
+    examples = {}
+    for label in listing.classes[:MAX_CLASSES]:
+        indices = members[label]
+        step = max(1, len(indices) // PER_CLASS)
+        if indices:
+            examples[label] = indices[::step][:PER_CLASS]
+    return examples
 
 
-def _shown_files(problem: Issue) -> Iterable[str]:
-    if problem.groups:
-        return [path for group in problem.groups[:MOST_GROUPS] for path in group[:OF_GROUP]]
-    return problem.files[:OF_PROBLEM]
+def _pictured_files(issue: Issue) -> Iterable[str]:
+    if issue.groups:
+        return [path for group in issue.groups[:MAX_GROUPS] for path in group[:PER_GROUP]]
+    return issue.files[:PER_ISSUE]
 
 
-def _problem(problem: Issue, place: dict[str, int], pictures: _Pictures) -> str:
-    head = (
-        f'<h3><span class="tag {problem.severity}">{problem.severity}: {problem.code}</span></h3>'
-        f"<p>{escape(problem.message)}.</p><p>{escape(problem.advice)}</p>"
-    )
-    if problem.groups:
-        groups = [group[:OF_GROUP] for group in problem.groups[:MOST_GROUPS]]
-        body = "".join(f'<div class="group">{_files(group, place, pictures)}</div>' for group in groups)
-        left = len(problem.groups) - len(groups)
-        return head + body + (f"<p>and {left:,} groups more</p>" if left else "")
-    body = _files(problem.files[:OF_PROBLEM], place, pictures)
-    left = len(problem.files) - OF_PROBLEM
-    return head + body + (f"<p>and {left:,} more</p>" if left > 0 else "")
+def _issue(issue: Issue, index: Mapping[str, int], pictures: _Pictures) -> dict:
+    """What the template shows of an issue: files in groups, or files alone."""
+
+    def files(paths: Sequence[str]) -> dict:
+        indices = [index[path] for path in paths if path in index]
+        return pictures.files(indices, [path for path in paths if path not in index])
+
+    count, limit = (len(issue.groups), MAX_GROUPS) if issue.groups else (len(issue.files), PER_ISSUE)
+    return {
+        "severity": issue.severity,
+        "code": issue.code,
+        "message": issue.message,
+        "advice": issue.advice,
+        "groups": [files(group[:PER_GROUP]) for group in issue.groups[:MAX_GROUPS]],
+        "files": None if issue.groups else files(issue.files[:PER_ISSUE]),
+        "more": max(0, count - limit),
+    }
 
 
-def _files(paths: Sequence[str], place: dict[str, int], pictures: _Pictures) -> str:
-    """Pictures of images; other files by name."""
-    figures = "".join(pictures.figure(place[path], path) for path in paths if path in place)
-    others = ", ".join(escape(path) for path in paths if path not in place)
-    return (f'<div class="sheet">{figures}</div>' if figures else "") + (f"<p>{others}</p>" if others else "")
-
-
-def _sheet(at: Sequence[int], pictures: _Pictures) -> str:
-    return f'<div class="sheet">{"".join(pictures.figure(i, pictures.audit.files[i].path) for i in at)}</div>'
-
-
-def _class_table(listing: Listing, audit: Audit) -> str:
+def _classes(listing: Listing, audit: Audit) -> tuple[list[str], list[dict]]:
+    """Splits that occur, and for each class the count and the width in percent of its bar of each split."""
     counts: dict[str, Counter] = {label: Counter() for label in listing.classes}
     for i in np.flatnonzero(audit.sound):
         counts[audit.files[i].label][audit.files[i].split or "train"] += 1
-    most = max((sum(of.values()) for of in counts.values()), default=1)
-    splits = [split for split in SPLITS if any(of[split] for of in counts.values())]
-    rows = []
-    for label, of in counts.items():
-        bars = "".join(f'<i style="width:{100 * of[split] / max(most, 1):.2f}%"></i>' for split in splits)
-        numbers = "".join(f'<td class="n">{of[split]:,}</td>' for split in splits)
-        rows.append(f'<tr><td>{escape(label)}</td>{numbers}<td><div class="bar">{bars}</div></td></tr>')
-    several = len(splits) > 1
-    heads = "".join(f"<th>{split if several else 'images'}</th>" for split in splits)
-    return f"<table><tr><th>class</th>{heads}<th></th></tr>{''.join(rows)}</table>"
+    largest = max((by_split.total() for by_split in counts.values()), default=1)
+    splits = [split for split in SPLITS if any(by_split[split] for by_split in counts.values())]
+
+    def bars(by_split: Counter) -> list[dict]:
+        return [{"count": by_split[split], "width": 100 * by_split[split] / max(largest, 1)} for split in splits]
+
+    return splits, [{"name": label, "bars": bars(by_split)} for label, by_split in counts.items()]
 
 
-def _charts(audit: Audit) -> str:
+def _histograms(audit: Audit) -> list[dict]:
     if not audit.sound.any():
-        return "<p>No image could be read.</p>"
+        return []
     width, height, size = (audit.records[name][audit.sound].astype(float) for name in ("width", "height", "file_bytes"))
-    charts = (
-        ("shorter side, px", np.minimum(width, height), True),
-        ("longer side over shorter", np.maximum(width, height) / np.maximum(np.minimum(width, height), 1), False),
-        ("width over height", width / np.maximum(height, 1), False),
-        ("kB a file", size / 1000, True),
-    )
-    return f'<div class="charts">{"".join(_histogram(*chart) for chart in charts)}</div>'
+    short, long = np.minimum(width, height), np.maximum(width, height)
+    return [
+        _histogram("shorter side, px", short, logarithmic=True),
+        _histogram("longer side / shorter side", long / np.maximum(short, 1)),
+        _histogram("width / height", width / np.maximum(height, 1)),
+        _histogram("file size, kB", size / 1000, logarithmic=True),
+    ]
 
 
-def _histogram(name: str, values: np.ndarray, logarithmic: bool) -> str:
-    """20 bars between the smallest and the largest value, with both written below, and the median in the title."""
+def _histogram(name: str, values: np.ndarray, logarithmic: bool = False) -> dict:
+    """Equally wide bins from the smallest to the largest value; no bars when all values are the same."""
     low, high = float(values.min()), float(values.max())
-    if low == high:
-        return f"<div><h3>{name}</h3><p>all {low:,.4g}</p></div>"
+    histogram = {"name": name, "low": f"{low:,.4g}", "high": f"{high:,.4g}", "median": f"{np.median(values):,.4g}"}
+    return histogram | {"bars": [] if low == high else list(_bars(values, logarithmic))}
+
+
+def _bars(values: np.ndarray, logarithmic: bool) -> Iterator[dict]:
     scale = np.log(np.maximum(values, 1e-3)) if logarithmic else values
-    counts, _ = np.histogram(scale, 20)
-    bars = "".join(f'<i style="height:{90 * count / counts.max():.0f}px" title="{count:,}"></i>' for count in counts)
-    axis = f'<div class="axis"><span>{low:,.4g}</span><span>{high:,.4g}</span></div>'
-    title = f"{name} (median {np.median(values):,.4g})"
-    return f'<div><h3>{title}</h3><div class="histogram">{bars}</div>{axis}</div>'
+    counts, _ = np.histogram(scale, HISTOGRAM_BINS)
+    for count in counts:
+        yield {"count": int(count), "height": f"{HISTOGRAM_PX * count / counts.max():.0f}"}

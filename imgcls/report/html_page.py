@@ -1,117 +1,110 @@
-"""What every page is made of: one file without requests, names that stay text, small pictures inlined."""
+"""HTML pages from the jinja2 templates in templates/: each one file with its pictures inlined, loading nothing."""
 
 from __future__ import annotations
 
 import base64
-import html
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 from PIL import Image
 
 from imgcls.data import decoding
 from imgcls.errors import ImageError
 
-THUMB_PX = 112
-
-STYLE = """
-:root { color-scheme: light dark; --line: #8884; --error: #c62828; --warning: #b26a00; --info: #1565c0; --bar: #4f83cc }
-body { font: 15px/1.45 system-ui, sans-serif; max-width: 1100px; margin: 0 auto; padding: 1rem }
-h1 { font-size: 1.5rem; margin: 0.3rem 0 } h2 { font-size: 1.15rem; margin: 2rem 0 0.5rem }
-h3 { font-size: 1rem; margin: 1.2rem 0 0.3rem } p { margin: 0.3rem 0 } bdi { overflow-wrap: anywhere }
-table { border-collapse: collapse; width: 100% }
-td, th { padding: 0.2rem 0.5rem; text-align: left; vertical-align: top }
-tr + tr td { border-top: 1px solid var(--line) } th:last-child { width: 60% }
-td.n { text-align: right; font-variant-numeric: tabular-nums }
-.bar { display: flex; height: 0.9rem; min-width: 8rem } .bar i { background: var(--bar) }
-.bar i + i { filter: saturate(0.4) } .bar i + i + i { filter: saturate(0.4) brightness(0.6) }
-.tag { font-weight: 600 } .error { color: var(--error) } .warning { color: var(--warning) } .info { color: var(--info) }
-.sheet { display: flex; flex-wrap: wrap; gap: 0.4rem } figure { margin: 0; width: 112px }
-figure img, figure div { width: 112px; height: 112px; object-fit: contain; background: #8882; display: block }
-figure div { display: grid; place-items: center; font-size: 0.75rem; text-align: center }
-figcaption { font-size: 0.7rem; line-height: 1.2; max-height: 2.6em; overflow: hidden; overflow-wrap: anywhere }
-.group { border-left: 3px solid var(--line); padding-left: 0.5rem; margin: 0.4rem 0 }
-.charts { display: flex; flex-wrap: wrap; gap: 2rem } .histogram { display: flex; align-items: flex-end; gap: 1px }
-.histogram i { background: var(--bar); width: 12px; min-height: 1px } .axis { font-size: 0.75rem }
-.axis { display: flex; justify-content: space-between }
-button { font: inherit; font-weight: 600; background: none; border: 0; padding: 0; color: inherit; cursor: pointer;
-  text-align: left } .sortable td, .sortable th { white-space: nowrap }
-.sortable td bdi { display: inline-block; white-space: normal; overflow-wrap: break-word;
-  max-width: 16rem } .wide { overflow-x: auto }
-@media print { figure { break-inside: avoid } }
-"""
-
-SCRIPT = """
-for (const table of document.querySelectorAll("table.sortable"))
-  table.querySelectorAll("thead button").forEach((button, column) => {
-    let up = false;
-    button.onclick = () => {
-      up = !up;
-      const body = table.tBodies[0];
-      const key = row => { const cell = row.cells[column];
-        return cell.dataset.v === undefined ? cell.textContent : Number(cell.dataset.v) };
-      [...body.rows].sort((a, b) => { const x = key(a), y = key(b);
-        const order = typeof x === "number" && typeof y === "number" ? x - y : String(x).localeCompare(String(y));
-        return up ? order : -order }).forEach(row => body.append(row));
-    };
-  });
-"""
+TEMPLATES = Path(__file__).with_name("templates")
+THUMBNAIL_PX = 112
 
 
-def document(title: str, parts: Iterable[str], style: str = "") -> str:
-    """The whole page. title: plain text; parts: HTML; style: added to the page's own."""
-    body = "".join(parts)
-    script = f"<script>{SCRIPT}</script>" if 'class="sortable"' in body else ""
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{visible(title)}</title><style>{STYLE}{style}</style></head><body>{body}{script}</body></html>\n"
+class Cell(NamedTuple):
+    """A table cell: its text, and the number that it sorts by; None for a cell of text."""
+
+    text: str
+    key: float | None = None
+
+
+def render(template: str, **context) -> str:
+    """The HTML of a template. Text in `context` is escaped, and its control characters are shown by their codes."""
+    return _environment().get_template(template).render(**context)
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        finalize=_printable,
     )
+    environment.globals["asset"] = asset
+    environment.filters |= {
+        "bdi": _isolated,
+        "cell": table_cell,
+        "interval": interval,
+        "number": _number,
+        "percent": percent,
+    }
+    return environment
+
+
+def _printable(value: object) -> object:
+    """Applied to every value that a template prints."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def asset(name: str) -> Markup:
+    """A style sheet or script from templates/, to be inlined as it is."""
+    return Markup((TEMPLATES / name).read_text(encoding="utf-8").rstrip())
 
 
 def visible(text: str) -> str:
-    """Any name as text of the page: escaped, line breaks and control signs shown by their codes."""
-    return html.escape("".join(c if c.isprintable() else repr(c)[1:-1] for c in text))
+    """The text with line breaks, control and direction characters replaced by their codes."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
-def escape(name: str) -> str:
-    """`visible` text that keeps its direction to itself, so that names from right to left leave the line as it is."""
-    return f"<bdi>{visible(name)}</bdi>"
+def _isolated(value: object) -> Markup:
+    """Text in its own direction, so that a right-to-left name leaves the rest of the line unchanged."""
+    return Markup("<bdi>{}</bdi>").format(visible(str(value)))
 
 
-def picture(encoded: str | None, instead: str = "changed meanwhile") -> str:
-    """A picture of `thumbnail`, or a box that says why there is none."""
-    if encoded:
-        return f'<img src="data:image/jpeg;base64,{encoded}" alt="" loading="lazy">'
-    return f"<div>{escape(instead)}</div>"
-
-
-def figure(encoded: str | None, caption: str, instead: str = "changed meanwhile") -> str:
-    """A picture with a caption of plain text below."""
-    return f"<figure>{picture(encoded, instead)}<figcaption>{escape(caption)}</figcaption></figure>"
-
-
-def table(rows: Sequence[Sequence]) -> str:
-    """A table that sorts by a column when its head is pressed; numbers to the right, shares with three digits."""
-    head = "".join(f'<th><button type="button">{escape(str(name))}</button></th>' for name in rows[0])
-    body = "".join(f"<tr>{''.join(_cell(value) for value in row)}</tr>" for row in rows[1:])
-    return (
-        f'<div class="wide"><table class="sortable"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-    )
-
-
-def _cell(value) -> str:
+def table_cell(value: object, digits: int = 3) -> Cell:
+    """A cell with a number's usual format; None is a missing number, and a Cell stays as it is."""
+    if isinstance(value, Cell):
+        return value
     if value is None:
-        return '<td class="n" data-v="-1">–</td>'
+        return Cell("–", -1)
     if isinstance(value, float):
-        return f'<td class="n" data-v="{value}">{value:.3f}</td>'
-    if isinstance(value, int):
-        return f'<td class="n" data-v="{value}">{value:,}</td>'
-    return f"<td>{escape(str(value))}</td>"
+        return Cell(f"{value:,.{digits}f}", value)
+    return Cell(f"{value:,}", value) if isinstance(value, int) else Cell(str(value))
 
 
-def thumbnail(source: str | bytes, px: int = THUMB_PX) -> str | None:
-    """An image file as a small JPEG in base64; None when it cannot be read any more."""
+def _number(value: float) -> str:
+    return table_cell(value).text
+
+
+def percent(fraction: float) -> str:
+    """A fraction of 0..1 in percent."""
+    return f"{100 * fraction:.1f} %"
+
+
+def interval(ends: Sequence[float], digits: int = 3) -> str:
+    """The ends of an interval."""
+    low, high = ends
+    return f"{low:.{digits}f} to {high:.{digits}f}"
+
+
+def thumbnail(source: str | bytes, px: int = THUMBNAIL_PX) -> str | None:
+    """An image file as a small JPEG in base64; None when it cannot be read.
+
+    source: path or encoded bytes. px: longest side.
+    """
     try:
         with decoding.open_image(source) as image:
             pixels = decoding.to_rgb(image, at_least=(px, px))

@@ -8,6 +8,8 @@ import shlex
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+import markupsafe
+
 TOKEN_OPTION = "--hub_token"
 PATH_OPTIONS = ("--data", "--model", "--output_dir", "--exclude", "--config", "--run", "--resume_from_checkpoint")
 _EMBEDDED_IMAGE = re.compile(r"(base64,[A-Za-z0-9+/=]+)")
@@ -55,7 +57,8 @@ def redact(text: str, paths: Collection[str]) -> str:
     for path in paths:
         name = "~" if Path(path) == Path.home() else Path(path).name
         for form in (path, shlex.quote(path)):
-            replacements |= dict.fromkeys((form, html.escape(form), html.escape(form, quote=False)), name)
+            escaped = (html.escape(form), html.escape(form, quote=False), str(markupsafe.escape(form)))
+            replacements |= dict.fromkeys((form, *escaped), name)
     if not replacements:
         return text
     longest_first = "|".join(re.escape(form) for form in sorted(replacements, key=len, reverse=True))

@@ -334,7 +334,7 @@ def test_a_live_page(run, pictures, bad, predicted, tmp_path):
                 assert reason in found[path.name]["error"]
                 assert reason in table
                 assert reason in client.predict(handle_file(path), api_name="/answer")
-            assert "Bright: what spoke for" in client.predict(handle_file(pictures[0]), api_name="/answer")
+            assert "Bright: the areas that led to" in client.predict(handle_file(pictures[0]), api_name="/answer")
             kept = client.predict(handle_file(pictures[2]), "../cat", api_name="/flag")
             assert str(tmp_path / "flagged" / "_.._cat") in kept
             (copied,) = (tmp_path / "flagged" / "_.._cat").iterdir()

@@ -1,4 +1,4 @@
-"""scripts/check.py from folder to page: exit codes, files, and names that would break a page."""
+"""scripts/check.py from folder to page: exit codes, files, and names that could break a page."""
 
 import csv
 import io
@@ -31,7 +31,7 @@ def check(monkeypatch, capsys):
     return run
 
 
-def test_a_sound_folder(check, tmp_path):
+def test_check_of_a_sound_folder(check, tmp_path):
     for name in ("a", "b"):
         (tmp_path / "data" / name).mkdir(parents=True)
         for i in range(12):
@@ -41,9 +41,12 @@ def test_a_sound_folder(check, tmp_path):
     assert "24 images in 2 classes, 24 of them sound\nnothing is wrong with them" in out
     assert json.loads((tmp_path / "out/check.json").read_text()) == []
     assert (tmp_path / "out/exclude.csv").read_text() == "path,reason\n"
+    page = (tmp_path / "out/check.html").read_text()
+    assert "No problems found." in page
+    assert page.count("<img ") == 16
 
 
-def test_names_that_would_break_a_page(check, tmp_path):
+def test_check_escapes_names(check, tmp_path):
     root = class_folders(tmp_path / "data", classes=HOSTILE, per_class=4)
     for i, name in enumerate(HOSTILE):
         (root / name / f"{name}.jpg").write_bytes(b"broken" * i)
@@ -61,7 +64,7 @@ def test_names_that_would_break_a_page(check, tmp_path):
     assert "unreadable" in out
 
 
-def test_what_is_no_folder(check, tmp_path):
+def test_check_of_a_folder_that_is_not_there(check, tmp_path):
     code, _ = check("--data", tmp_path / "nothing", "--output_dir", tmp_path / "out")
     assert code == parser.EXIT_ERROR
     assert not (tmp_path / "out").exists()
