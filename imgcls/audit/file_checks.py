@@ -12,6 +12,7 @@ import numpy as np
 
 from imgcls.audit.audit import Audit
 from imgcls.audit.issues import Issue, counted, file_issue, named, where
+from imgcls.config.recipes import SKEWED_RATIO
 from imgcls.data import decoding
 from imgcls.data.listing import (
     EMPTY,
@@ -29,7 +30,6 @@ from imgcls.errors import shorten
 
 HUGE_PX = 50_000_000
 TINY_CLASS = 10  # images: of fewer, validation gets one, and nothing can be said of the class
-SKEWED = 5.0  # largest class over smallest
 
 # Files of pictures that are not read, and what makes them readable.
 _PLUGINS = {".jxl": "pip install pillow-jxl-plugin"}
@@ -170,7 +170,7 @@ def _sizes(listing: Listing, audit: Audit) -> Iterator[Issue]:
             f"classes with fewer than {TINY_CLASS} images to train on: {shown}", advice,
         )  # fmt: skip
     counts = +counts
-    if len(counts) > 1 and max(counts.values()) > SKEWED * min(counts.values()):
+    if len(counts) > 1 and max(counts.values()) > SKEWED_RATIO * min(counts.values()):
         (large, most), (small, fewest) = counts.most_common()[0], counts.most_common()[-1]
         yield Issue(
             "imbalance", "warning", 1, [f"{large}/", f"{small}/"],

@@ -1,10 +1,10 @@
-"""Which images are copies of each other, from their records: byte for byte, or re-encoded, resized, brightened, cropped
-a little or mirrored.
+"""Duplicates among images, from their records: the same file, or the same picture re-encoded, resized, brightened,
+cropped a little or mirrored.
 
 Candidates come from the coefficients that a perceptual hash thresholds (the lowest of the cosine transform, as in
-imagehash's phash), compared as they are: 15 in 16 bits of a hash of a cropped copy may differ, while the coefficients
-stay near. A candidate counts when one thumbnail, laid over the other with shift, scale and brightness fitted, agrees
-with it in the large and in the small.
+imagehash's phash), compared without the threshold: 15 of 16 bits of the hash of a cropped copy may differ while the
+coefficients stay near. A candidate is confirmed if one thumbnail, aligned with the other, agrees with it as a whole and
+in detail.
 """
 
 from __future__ import annotations
@@ -21,27 +21,41 @@ from scipy.ndimage import uniform_filter
 
 from imgcls.audit.grouping import merge_groups
 from imgcls.audit.image_stats import THUMB_PX
+from imgcls.audit.thumbnail_alignment import MAX_CROP, align_by_gauss_newton, detail_correlation
 from imgcls.system import cpu
 
-COEFFICIENTS = 6  # a side; without the mean 35 numbers
-NEAR = 0.6  # distance of their directions, 0 to 2: 95 % of crops by up to 10 % a side lie below 0.5
-NEIGHBOURS = 5  # candidates an image
-CELL_IMAGES = 2_000  # compared with each other at once; beyond, images are sorted into cells
-WINDOW = 64  # blocks of candidates that wait at a time
-PROBED_CELLS = 6  # cells that are searched for an image's copies
-COARSE = {4: 0.85, 2: 0.90}  # correlation of thumbnails shrunk so many times that a candidate needs to go on
-SAME, SAME_DETAIL = 0.98, 0.95  # correlation of the whole, and of what is left without slow changes of light
-STRICTER = (0.97, 0.985, 0.995)  # what a group needs instead that would be larger than any burst of copies
-CROWD = 20  # images; and a twentieth of all
-MOST_CROPPED, MOST_SHIFTED = 0.12, 0.04  # of a side: one within the other, or moved between two pictures of a burst
-SAME_COLOURS = 0.4  # difference of the colours, gray taken off, in shares of their size
-BURNT = 240  # level: the mean of a part with many pixels at 255
-GRAY_LEVELS = 6  # colours that differ less from gray are none
+COEFFICIENTS = 6  # per side; 35 numbers without the mean
+MAX_DISTANCE = 0.6  # of two directions, 0 to 2: 95 % of crops by up to 10 % a side lie below 0.5
+NEIGHBOURS = 5  # candidates per image
+CELL_IMAGES = 2_000  # compared with each other at once; more images are sorted into cells
+PENDING_BLOCKS = 64  # blocks of candidates in memory at a time
+PROBED_CELLS = 6  # cells that are searched for the copies of an image
+COARSE_CORRELATION = {4: 0.85, 2: 0.90}  # least correlation of thumbnails shrunk by these factors, to look closer
+MIN_CORRELATION, MIN_DETAIL = 0.98, 0.95  # of the whole, and of what is left without slow changes of light
+CROWD_DETAIL = (0.97, 0.985, 0.995)  # instead of MIN_DETAIL, one after the other, while a group is a crowd
+CROWD_IMAGES = 20  # a group of more, and of more than a twentieth of all images, is larger than a burst of copies
+MAX_SHIFT = 0.04  # of a side, between two pictures of a burst
+MAX_COLOUR_DIFFERENCE = 0.4  # of the colours without gray, as a fraction of their size
+OVEREXPOSED = 240  # level: the mean of a part with many pixels at 255
+MIN_CHROMA = 6  # levels: colours that differ less from gray do not count
 
 SETTINGS = [
-    COEFFICIENTS, NEAR, NEIGHBOURS, CELL_IMAGES, PROBED_CELLS, COARSE, SAME, SAME_DETAIL, STRICTER, CROWD, MOST_CROPPED,
-    MOST_SHIFTED, SAME_COLOURS, BURNT, GRAY_LEVELS,
-]  # fmt: skip
+    COEFFICIENTS,
+    MAX_DISTANCE,
+    NEIGHBOURS,
+    CELL_IMAGES,
+    PROBED_CELLS,
+    COARSE_CORRELATION,
+    MIN_CORRELATION,
+    MIN_DETAIL,
+    CROWD_DETAIL,
+    CROWD_IMAGES,
+    MAX_CROP,
+    MAX_SHIFT,
+    MAX_COLOUR_DIFFERENCE,
+    OVEREXPOSED,
+    MIN_CHROMA,
+]
 
 
 def find_exact_duplicates(digests: np.ndarray) -> np.ndarray:
@@ -54,244 +68,182 @@ def find_exact_duplicates(digests: np.ndarray) -> np.ndarray:
 def find_near_duplicates(thumbs: np.ndarray, colours: np.ndarray, among: np.ndarray | None = None) -> np.ndarray:
     """Pairs of copies that are not the same file: int (P, 2), i < j.
 
-    thumbs: gray uint8 (N, 32, 32). colours: uint8 (N, 4, 4, 3), mean of each part of the pictures. among: positions
-    to look at, all when None. Pictures of one gray are no one's copies. Of a crowd of look-alikes (icons, digits) only
-    the most alike count.
+    thumbs: gray uint8 (N, 32, 32). colours: uint8 (N, 4, 4, 3), mean of each part of the pictures. among: positions to
+    compare, all if None. Pictures of a single gray are never copies. In a crowd of look-alikes (icons, digits) only the
+    most alike count.
     """
     among = np.arange(len(thumbs)) if among is None else among
-    described = _describe(thumbs, among)
-    drawn = described.any(1)
-    among, described = among[drawn], described[drawn]
+    descriptors = _describe(thumbs, among)
+    textured = descriptors.any(1)
+    among, descriptors = among[textured], descriptors[textured]
     if len(among) < 2:
         return np.zeros((0, 2), int)
 
-    def judged(pairs: np.ndarray, mirrored: bool) -> np.ndarray:
-        pairs = among[pairs]
-        pairs = pairs[(pairs[:, 0] < pairs[:, 1]) | mirrored]
-        pairs = pairs[_same_colours(colours, pairs, mirrored)]
-        return _agreeing(thumbs, pairs, mirrored)
+    def confirm(candidates: np.ndarray, is_mirrored: bool) -> np.ndarray:
+        pairs = among[candidates]
+        pairs = pairs[(pairs[:, 0] < pairs[:, 1]) | is_mirrored]
+        pairs = pairs[_have_same_colours(colours, pairs, is_mirrored)]
+        return _confirmed(thumbs, pairs, is_mirrored)
 
-    # a mirrored picture's coefficients differ in the sign of the odd horizontal ones
-    flip = np.tile((-1.0) ** np.arange(COEFFICIENTS), COEFFICIENTS)[1:].astype(np.float32)
-    found = []
+    # mirroring changes the sign of the odd horizontal coefficients
+    mirror_signs = np.tile((-1.0) ** np.arange(COEFFICIENTS), COEFFICIENTS)[1:].astype(np.float32)
+    confirmed = [np.zeros((0, 3))]
     with ThreadPoolExecutor(cpu.available_cores()) as pool:
-        for mirrored, signs in ((False, np.ones_like(flip)), (True, flip)):
-            blocks = _candidates(described, signs)
-            while window := list(islice(blocks, WINDOW)):  # so that no more than these wait in memory
-                found += pool.map(partial(judged, mirrored=mirrored), window)
-    rows = np.concatenate([np.zeros((0, 3)), *found])
+        for is_mirrored, signs in ((False, np.ones_like(mirror_signs)), (True, mirror_signs)):
+            blocks = _candidates(descriptors, signs)
+            while pending := list(islice(blocks, PENDING_BLOCKS)):  # which bounds the memory
+                confirmed += pool.map(partial(confirm, is_mirrored=is_mirrored), pending)
+    pairs, detail = _best_of_each_pair(np.concatenate(confirmed))
+    return _without_crowds(pairs, detail, len(thumbs))
+
+
+def _best_of_each_pair(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sorted pairs (P, 2), each once, and their largest detail correlation (P,). rows: (R, 3), both in one."""
     pairs = np.sort(rows[:, :2].astype(int), axis=1)
     order = np.lexsort((-rows[:, 2], pairs[:, 1], pairs[:, 0]))
     pairs, detail = pairs[order], rows[order, 2]
-    first = np.ones(len(pairs), bool)
-    first[1:] = (pairs[1:] != pairs[:-1]).any(1)
-    return _without_crowds(pairs[first], detail[first], len(thumbs))
+    is_first = np.ones(len(pairs), bool)
+    is_first[1:] = (pairs[1:] != pairs[:-1]).any(1)
+    return pairs[is_first], detail[is_first]
 
 
-def _describe(thumbs: np.ndarray, at: np.ndarray) -> np.ndarray:
+def _describe(thumbs: np.ndarray, indices: np.ndarray) -> np.ndarray:
     """Directions of the lowest cosine coefficients, float32 (N, 35) of length 1; zeros for pictures of one gray."""
-    found = np.zeros((len(at), COEFFICIENTS**2 - 1), np.float32)
-    for start in range(0, len(at), 4096):
-        low = dctn(thumbs[at[start : start + 4096]].astype(np.float32), axes=(1, 2), norm="ortho")
-        low = low[:, :COEFFICIENTS, :COEFFICIENTS].reshape(len(low), -1)[:, 1:]
-        length = np.linalg.norm(low, axis=1, keepdims=True)
-        found[start : start + 4096] = np.where(length > THUMB_PX, low / np.maximum(length, 1e-6), 0)  # a level a pixel
-    return found
+    directions = np.zeros((len(indices), COEFFICIENTS**2 - 1), np.float32)
+    for start in range(0, len(indices), 4096):
+        spectrum = dctn(thumbs[indices[start : start + 4096]].astype(np.float32), axes=(1, 2), norm="ortho")
+        lowest = spectrum[:, :COEFFICIENTS, :COEFFICIENTS].reshape(len(spectrum), -1)[:, 1:]
+        length = np.linalg.norm(lowest, axis=1, keepdims=True)
+        has_contrast = length > THUMB_PX  # one level per pixel
+        directions[start : start + 4096] = np.where(has_contrast, lowest / np.maximum(length, 1e-6), 0)
+    return directions
 
 
-def _candidates(described: np.ndarray, signs: np.ndarray) -> Iterator[np.ndarray]:
-    """Positions (i, j) whose directions, i's with other signs, are at most NEAR apart, the NEIGHBOURS nearest of each.
+def _candidates(descriptors: np.ndarray, signs: np.ndarray) -> Iterator[np.ndarray]:
+    """Positions (i, j) of directions at most MAX_DISTANCE apart, the NEIGHBOURS nearest of each; i's times `signs`.
 
-    Beyond CELL_IMAGES, directions are sorted into cells around the means of a sample, and each is compared with those
+    More than CELL_IMAGES directions are sorted into cells around the means of a sample, and each is compared with those
     of the nearest cells only: work grows with N to the power of 1.5. Source: inverted file, Sivic and Zisserman 2003.
     """
-    count = math.ceil(math.sqrt(len(described))) if len(described) > CELL_IMAGES else 1
-    if count == 1:
-        yield from _nearest(described, signs, np.arange(len(described)), np.arange(len(described)))
+    everything = np.arange(len(descriptors), dtype=np.int32)
+    if len(descriptors) <= CELL_IMAGES:
+        yield from _nearest(descriptors, signs, everything, everything)
         return
+    centres = _cell_centres(descriptors, count=math.ceil(math.sqrt(len(descriptors))))
+    cells = [np.argmax(part @ centres.T, 1).astype(np.int32) for part in _chunks(descriptors)]
+    searched = [
+        np.argpartition(-((part * signs) @ centres.T), PROBED_CELLS, 1)[:, :PROBED_CELLS].astype(np.int32)
+        for part in _chunks(descriptors)
+    ]
+    members = _split_by_number(np.concatenate(cells), everything, len(centres))
+    queries = _split_by_number(np.concatenate(searched).ravel(), np.repeat(everything, PROBED_CELLS), len(centres))
+    for cell_queries, cell_members in zip(queries, members, strict=True):
+        yield from _nearest(descriptors, signs, cell_queries, cell_members)
+
+
+def _cell_centres(descriptors: np.ndarray, count: int) -> np.ndarray:
     from sklearn.cluster import MiniBatchKMeans  # a second to import, for large sets only
 
-    sample = described[np.random.default_rng(0).permutation(len(described))[: 20 * count]]
+    sample = descriptors[np.random.default_rng(0).permutation(len(descriptors))[: 20 * count]]
     centres = MiniBatchKMeans(count, random_state=0, n_init=1, max_iter=20).fit(sample).cluster_centers_
-    centres = (centres / np.maximum(np.linalg.norm(centres, axis=1, keepdims=True), 1e-6)).astype(np.float32)
-    cell_of = np.concatenate([np.argmax(part @ centres.T, 1).astype(np.int32) for part in _parts(described)])
-    probed = np.concatenate(
-        [
-            np.argpartition(-((part * signs) @ centres.T), PROBED_CELLS, 1)[:, :PROBED_CELLS].astype(np.int32)
-            for part in _parts(described)
-        ]
-    )
-    members = _by_number(cell_of, np.arange(len(described), dtype=np.int32), count)
-    visitors = _by_number(probed.ravel(), np.repeat(np.arange(len(described), dtype=np.int32), PROBED_CELLS), count)
-    for mine, theirs in zip(visitors, members, strict=True):
-        yield from _nearest(described, signs, mine, theirs)
+    return (centres / np.maximum(np.linalg.norm(centres, axis=1, keepdims=True), 1e-6)).astype(np.float32)
 
 
-def _parts(rows: np.ndarray, size: int = 8192) -> Iterator[np.ndarray]:
+def _chunks(rows: np.ndarray, size: int = 8192) -> Iterator[np.ndarray]:
     for start in range(0, len(rows), size):
         yield rows[start : start + size]
 
 
-def _by_number(numbers: np.ndarray, values: np.ndarray, count: int) -> list[np.ndarray]:
+def _split_by_number(numbers: np.ndarray, values: np.ndarray, count: int) -> list[np.ndarray]:
     """The values of each number from 0 to count - 1."""
     order = np.argsort(numbers, kind="stable")
     return np.split(values[order], np.cumsum(np.bincount(numbers, minlength=count))[:-1])
 
 
-def _nearest(described: np.ndarray, signs: np.ndarray, mine: np.ndarray, theirs: np.ndarray) -> Iterator[np.ndarray]:
-    """Pairs (P, 2) within NEAR between some positions, with other signs, and others; the NEIGHBOURS nearest of each."""
-    least = 1 - NEAR**2 / 2  # |a - b|^2 = 2 - 2ab
-    for part in _parts(mine, 2048):
-        alike = (described[part] * signs) @ described[theirs].T
-        alike[part[:, None] == theirs] = -1
-        if len(theirs) > NEIGHBOURS:
-            at = np.argpartition(-alike, NEIGHBOURS, 1)[:, :NEIGHBOURS]
+def _nearest(
+    descriptors: np.ndarray, signs: np.ndarray, queries: np.ndarray, members: np.ndarray
+) -> Iterator[np.ndarray]:
+    """Pairs (P, 2) of a query, times `signs`, and a member within MAX_DISTANCE; the NEIGHBOURS nearest of each."""
+    min_cosine = 1 - MAX_DISTANCE**2 / 2  # |a - b|^2 = 2 - 2ab
+    for part in _chunks(queries, 2048):
+        cosine = (descriptors[part] * signs) @ descriptors[members].T
+        cosine[part[:, None] == members] = -1
+        if len(members) > NEIGHBOURS:
+            nearest = np.argpartition(-cosine, NEIGHBOURS, 1)[:, :NEIGHBOURS]
         else:
-            at = np.tile(np.arange(len(theirs)), (len(part), 1))
-        row, column = np.nonzero(np.take_along_axis(alike, at, 1) >= least)
-        yield np.stack([part[row], theirs[at[row, column]]], 1)
+            nearest = np.tile(np.arange(len(members)), (len(part), 1))
+        row, column = np.nonzero(np.take_along_axis(cosine, nearest, 1) >= min_cosine)
+        yield np.stack([part[row], members[nearest[row, column]]], 1)
 
 
-def _agreeing(thumbs: np.ndarray, pairs: np.ndarray, mirrored: bool) -> np.ndarray:
-    """The pairs whose thumbnails agree, with their agreement in detail: float (P, 3)."""
-    found = []
-    for part in _parts(pairs, 1024):
+def _confirmed(thumbs: np.ndarray, pairs: np.ndarray, is_mirrored: bool) -> np.ndarray:
+    """The pairs whose thumbnails agree, with the correlation of their detail: float (P, 3)."""
+    confirmed = [np.zeros((0, 3))]
+    for part in _chunks(pairs, 1024):
         first, second = (thumbs[part[:, side]].astype(np.float32) for side in (0, 1))
-        if mirrored:
+        if is_mirrored:
             first = first[:, :, ::-1]
-        agreed = np.zeros(len(part), np.float32)
-        for one, other in ((first, second), (second, first)):  # the cropped one may be either
-            left, window = np.arange(len(part)), np.zeros((len(part), 4), np.float32)
-            for times, least in COARSE.items():  # most are told apart on a few pixels
-                coarse, window, _ = _align_by_gauss_newton(
-                    *(_shrunk(of[left], times) for of in (one, other)), 3, window
-                )
-                left, window = left[coarse > least], 2 * window[coarse > least]
-            if len(left):
-                smooth = (uniform_filter(of[left], (0, 3, 3), mode="nearest") for of in (one, other))
-                whole, window, seen = _align_by_gauss_newton(*smooth, 3, window)
-                same = (whole > SAME) & _within_each_other(window)
-                agreed[left] = np.maximum(agreed[left], np.where(same, _detail(*seen), 0))
-        keep = agreed > SAME_DETAIL
-        found.append(np.column_stack([part[keep], agreed[keep]]))
-    return np.concatenate(found) if found else np.zeros((0, 3))
+        detail = np.maximum(_agreement(first, second), _agreement(second, first))  # either may be the cropped one
+        keep = detail > MIN_DETAIL
+        confirmed.append(np.column_stack([part[keep], detail[keep]]))
+    return np.concatenate(confirmed)
 
 
-def _same_colours(colours: np.ndarray, pairs: np.ndarray, mirrored: bool) -> np.ndarray:
-    """Whether the colours of each pair agree up to brightness, bool (P,), where they are not burnt out.
+def _agreement(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Correlation (N,) of the detail of `second` and a window of `first`; 0 where the whole does not agree."""
+    agreement = np.zeros(len(first), np.float32)
+    rest, window = np.arange(len(first)), np.zeros((len(first), 4), np.float32)
+    for factor, min_correlation in COARSE_CORRELATION.items():  # a few pixels tell most pairs apart
+        coarse = align_by_gauss_newton(_shrink(first[rest], factor), _shrink(second[rest], factor), 3, window)
+        is_close = coarse.correlation > min_correlation
+        rest, window = rest[is_close], 2 * coarse.window[is_close]
+    if len(rest):
+        smooth_first, smooth_second = (
+            uniform_filter(thumb[rest], (0, 3, 3), mode="nearest") for thumb in (first, second)
+        )
+        fine = align_by_gauss_newton(smooth_first, smooth_second, 3, window)
+        agrees = (fine.correlation > MIN_CORRELATION) & _is_crop(fine.window)
+        agreement[rest] = np.where(agrees, detail_correlation(fine.rendered, smooth_second, fine.inside), 0)
+    return agreement
+
+
+def _have_same_colours(colours: np.ndarray, pairs: np.ndarray, is_mirrored: bool) -> np.ndarray:
+    """Whether the colours of each pair agree up to brightness, bool (P,), where they are not overexposed.
 
     A grayscale picture agrees with any.
     """
     first, second = (colours[pairs[:, side]].astype(np.float32) for side in (0, 1))
-    if mirrored:
+    if is_mirrored:
         first = first[:, :, ::-1]
-    clear = (np.maximum(first, second).max(3, keepdims=True) < BURNT).astype(np.float32)
-    light = [(of * clear).sum((1, 2, 3), keepdims=True) for of in (first, second)]
-    first = first * light[1] / np.maximum(light[0], 1)
-    hues = [(of - of.mean(3, keepdims=True)) * clear for of in (first, second)]
-    sizes = np.stack([np.abs(of).mean((1, 2, 3)) for of in hues])
-    apart = np.abs(hues[0] - hues[1]).mean((1, 2, 3))
-    return (sizes.min(0) < 1) | (apart < SAME_COLOURS * np.maximum(sizes.max(0), GRAY_LEVELS))
+    exposed = (np.maximum(first, second).max(3, keepdims=True) < OVEREXPOSED).astype(np.float32)
+    light_first, light_second = ((colour * exposed).sum((1, 2, 3), keepdims=True) for colour in (first, second))
+    first = first * light_second / np.maximum(light_first, 1)
+    hue_first, hue_second = ((colour - colour.mean(3, keepdims=True)) * exposed for colour in (first, second))
+    chroma = np.stack([np.abs(hue).mean((1, 2, 3)) for hue in (hue_first, hue_second)])
+    difference = np.abs(hue_first - hue_second).mean((1, 2, 3))
+    return (chroma.min(0) < 1) | (difference < MAX_COLOUR_DIFFERENCE * np.maximum(chroma.max(0), MIN_CHROMA))
 
 
-def _within_each_other(window: np.ndarray) -> np.ndarray:
-    """Whether a window of the whole thumbnail is a crop of the picture, or the picture one of it, up to a small shift.
+def _is_crop(window: np.ndarray) -> np.ndarray:
+    """Whether the window lies inside the picture or the picture inside the window, up to a small shift; bool (N,).
 
-    window: (N, 4) as in `_align_by_gauss_newton`. Two pictures of one thing in different places agree too, but only
+    window: see `thumbnail_alignment.Alignment`. Two pictures of one object at different places agree too, but overlap
     side by side.
     """
     scale, shift = window[:, ::2] / THUMB_PX, window[:, 1::2] / THUMB_PX
-    edges = np.concatenate([shift - scale, -shift - scale], 1)  # how far inside each edge lies
-    return (edges.min(1) > -MOST_SHIFTED) | (edges.max(1) < MOST_SHIFTED)
+    overhang = np.concatenate([shift - scale, -shift - scale], 1)  # how far inside each edge lies
+    return (overhang.min(1) > -MAX_SHIFT) | (overhang.max(1) < MAX_SHIFT)
 
 
-def _shrunk(thumbs: np.ndarray, times: int) -> np.ndarray:
-    return sum(thumbs[:, y::times, x::times] for y in range(times) for x in range(times)) / times**2
-
-
-def _align_by_gauss_newton(first: np.ndarray, second: np.ndarray, steps: int, window: np.ndarray):
-    """How well `second` agrees with a window of `first`, the best that some Gauss-Newton steps find.
-
-    first, second: float32 (N, n, n). window: where to start, (N, 4): horizontal scale and shift, vertical scale and
-    shift, px. Returns the correlation (N,), the window, and what was compared: `first` as seen through it, `second`,
-    and weights, (N, n, n) each. Brightness is fitted on what is not burnt out, then clipped as a camera or an editor
-    clips it. Source: Lucas and Kanade 1981.
-    """
-    count, n, _ = first.shape
-    grid = np.arange(n, dtype=np.float32)
-    unit = grid / (n - 1) * 2 - 1
-    best, best_window = np.full(count, -1, np.float32), window.copy()
-    shown, weights = np.zeros_like(first), np.zeros_like(first)
-    for step in range(steps + 1):
-        x = grid + window[:, 0, None] * unit + window[:, 1, None]
-        y = grid + window[:, 2, None] * unit + window[:, 3, None]
-        seen = _weights(y, n) @ first @ _weights(x, n).transpose(0, 2, 1)
-        inside = (_within(y, n)[:, :, None] & _within(x, n)[:, None, :]).astype(np.float32)
-        unburnt = inside * ((second < 247) & (seen < 247))
-        enough = unburnt.sum((1, 2)) > 0.25 * inside.sum((1, 2))
-        fitted = np.where(enough[:, None, None], unburnt, inside)
-        mean_seen, mean_second = _mean(seen, fitted), _mean(second, fitted)
-        from_seen, from_second = (seen - mean_seen) * fitted, (second - mean_second) * fitted
-        both = (from_seen * from_second).sum((1, 2), keepdims=True)
-        gain = both / ((from_seen**2).sum((1, 2), keepdims=True) + n)
-        predicted = np.clip((seen - mean_seen) * gain + mean_second, 0, 255)
-        agreed = _correlation(predicted, second, inside)
-        better = (inside.mean((1, 2)) >= 0.7) & (agreed > best)
-        best[better], best_window[better] = agreed[better], window[better]
-        shown[better], weights[better] = predicted[better], inside[better]
-        if step == steps:
-            break
-        residual = from_second * (both / ((from_second**2).sum((1, 2), keepdims=True) + n)) - from_seen
-        down, right = np.gradient(seen, axis=(1, 2))
-        down, right = down * fitted, right * fitted
-        slopes = np.stack([right * unit, right, down * unit[:, None], down], 1).reshape(count, 4, n * n)
-        slopes -= slopes.mean(2, keepdims=True)
-        square = slopes @ slopes.transpose(0, 2, 1)
-        damping = np.trace(square, axis1=1, axis2=2) / 400 + 1e-3
-        square += np.eye(4, dtype=np.float32) * damping[:, None, None]
-        move = np.linalg.solve(square, slopes @ residual.reshape(count, n * n, 1))[..., 0]
-        window = np.clip(window + np.clip(move, -n / 16, n / 16), -MOST_CROPPED * n, MOST_CROPPED * n)
-        window = window.astype(np.float32)
-    return best, best_window, (shown, second, weights)
-
-
-def _weights(places: np.ndarray, n: int) -> np.ndarray:
-    """Bilinear weights (N, m, n) of reading n pixels at places (N, m)."""
-    return np.maximum(0, 1 - np.abs(np.clip(places, 0, n - 1)[..., None] - np.arange(n, dtype=np.float32)))
-
-
-def _within(places: np.ndarray, n: int) -> np.ndarray:
-    return (places >= -0.5) & (places <= n - 0.5)
-
-
-def _mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    return (values * weights).sum((1, 2), keepdims=True) / np.maximum(weights.sum((1, 2), keepdims=True), 1)
-
-
-def _correlation(first: np.ndarray, second: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Of each pair over weighted pixels; a little below where there is next to nothing to see."""
-    first, second = ((of - _mean(of, weights)) * weights for of in (first, second))
-    noise = first.shape[1]
-    norm = ((first**2).sum((1, 2)) + noise) * ((second**2).sum((1, 2)) + noise)
-    return (first * second).sum((1, 2)) / np.sqrt(norm)
-
-
-def _detail(first: np.ndarray, second: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Correlation without what changes slowly: sheets of paper in the same light are not the same sheet."""
-    around = np.maximum(uniform_filter(weights, (0, 7, 7), mode="constant"), 1e-3)
-    first, second = (
-        (of - uniform_filter(of * weights, (0, 7, 7), mode="constant") / around) * weights for of in (first, second)
-    )
-    noise = first.shape[1]
-    norm = ((first**2).sum((1, 2)) + noise) * ((second**2).sum((1, 2)) + noise)
-    return (first * second).sum((1, 2)) / np.sqrt(norm)
+def _shrink(thumbs: np.ndarray, factor: int) -> np.ndarray:
+    return sum(thumbs[:, y::factor, x::factor] for y in range(factor) for x in range(factor)) / factor**2
 
 
 def _without_crowds(pairs: np.ndarray, detail: np.ndarray, count: int) -> np.ndarray:
-    """Leave out the weaker pairs of groups that are larger than CROWD and a twentieth of all images."""
-    for least in STRICTER:
+    """The pairs without the weaker ones of groups that are a crowd."""
+    for min_detail in CROWD_DETAIL:
         group = merge_groups(count, pairs)
-        crowded = np.bincount(group)[group] > max(CROWD, count / 20)
-        keep = ~crowded[pairs[:, 0]] | (detail > least)
+        is_crowd = np.bincount(group)[group] > max(CROWD_IMAGES, count / 20)
+        keep = ~is_crowd[pairs[:, 0]] | (detail > min_detail)
         pairs, detail = pairs[keep], detail[keep]
     return pairs

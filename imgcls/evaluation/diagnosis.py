@@ -9,10 +9,10 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from imgcls.config.recipes import SKEWED_RATIO
 from imgcls.evaluation.intervals import standard_error, wilson_interval
 
 FEW_IMAGES = 10_000  # below, random weights lose to pretrained ones by far
-SKEWED = 5.0  # largest class over smallest
 WIDE = 0.13  # half of the 95 % interval of accuracy: models that differ by less cannot be told apart
 FEW_OF_A_CLASS = 5  # with fewer validation images of a class, its recall tells nothing
 DATA_BOUND = 0.5  # share of a step spent waiting for images
@@ -72,7 +72,7 @@ def initial_findings(task: TrainingTask) -> Iterator[dict]:
             "Leave --from_scratch out: pretrained weights win by far on sets of this size.",
         )
     least, most = min(task.train_counts), max(task.train_counts)
-    if most > SKEWED * max(least, 1):
+    if most > SKEWED_RATIO * max(least, 1):
         small, large = (task.classes[list(task.train_counts).index(n)] for n in (least, most))
         yield finding(
             "imbalance",

@@ -1,4 +1,4 @@
-"""Copies among thumbnails, few or many, and none among pictures that are none."""
+"""Near-duplicates among few and many thumbnails, and none among look-alikes."""
 
 import io
 
@@ -38,22 +38,22 @@ def spectra(count, seed=0):
 
 
 @pytest.mark.parametrize("count", [500, 3_000])  # compared at once, and in cells
-def test_mirrored_and_darker_copies_among_many(count):
+def test_find_near_duplicates_finds_mirrored_and_darker_copies(count):
     originals = spectra(count)
     copies = np.concatenate([originals[:50, :, ::-1], (originals[50:100] * 0.7).astype(np.uint8)])
-    found = {tuple(pair) for pair in near(np.concatenate([originals, copies]))}
+    pairs = {tuple(pair) for pair in near(np.concatenate([originals, copies]))}
     expected = {(i, count + i) for i in range(100)}
-    assert len(found & expected) >= 98
-    assert len(found - expected) <= 1
+    assert len(pairs & expected) >= 98
+    assert len(pairs - expected) <= 1
 
 
-def test_crops():
+def test_find_near_duplicates_finds_crops():
     pictures = [photo(320, 240, seed) for seed in range(40)]
     crops = [p.crop((20, 10, 310, 225)) for p in pictures]
     assert pairs_of(pictures + crops) == {(i, 40 + i) for i in range(40)}
 
 
-def test_one_thing_in_another_place_or_colour_is_no_copy():
+def test_find_near_duplicates_ignores_another_place_or_colour():
     def disc(x, colour=(90, 60, 200), back=(60, 30, 70)):
         picture = Image.new("RGB", (160, 120), back)
         ImageDraw.Draw(picture).ellipse((x, 30, x + 60, 90), fill=colour)
@@ -64,17 +64,17 @@ def test_one_thing_in_another_place_or_colour_is_no_copy():
     assert pairs_of([disc(50), disc(50).convert("L").convert("RGB")]) == {(0, 1)}
 
 
-def test_plain_pictures_are_no_one_s_copies():
+def test_find_near_duplicates_ignores_plain_pictures():
     plain = np.stack([np.full((32, 32), value, np.uint8) for value in (0, 0, 90, 90, 255)])
     assert len(near(plain)) == 0
 
 
 @pytest.mark.parametrize("count", [0, 1])
-def test_nothing_to_compare(count):
+def test_find_near_duplicates_of_one_image_or_none_is_empty(count):
     assert near(spectra(max(count, 1))[:count]).shape == (0, 2)
 
 
-def test_a_crowd_of_look_alikes_does_not_become_one_group():
+def test_find_near_duplicates_does_not_group_a_crowd_of_look_alikes():
     rng = np.random.default_rng(0)
     base = spectra(1)[0].astype(float)
     alike = np.clip(base + rng.normal(0, 9, (120, 32, 32)), 0, 255).astype(np.uint8)
@@ -84,7 +84,7 @@ def test_a_crowd_of_look_alikes_does_not_become_one_group():
     assert len(pairs) < 20
 
 
-def test_files_that_are_the_same():
+def test_find_exact_duplicates_numbers_groups_of_equal_digests():
     digests = np.array([[1, 2], [3, 4], [1, 2], [0, 0], [0, 0]], np.uint64)
     group = near_duplicates.find_exact_duplicates(digests)
     assert group[0] == group[2] >= 0
