@@ -18,7 +18,10 @@ exit codes: 0 done, 1 an error that you can mend, 2 wrong usage"""
 
 def main() -> int:
     given = parser.parse(
-        (CompareOptions,), description=__doc__, examples=EXAMPLES, words=("run", "run folders of finished trainings")
+        (CompareOptions,),
+        description=__doc__,
+        examples=EXAMPLES,
+        positional=("run", "run folders of finished trainings"),
     )
     parser.configure_logging()
     asked = given.make(CompareOptions)

@@ -23,7 +23,7 @@ exit codes: 0 done (images that cannot be read are in the output), 1 an error th
 def main() -> int:
     given = parser.parse(
         (PredictOptions,), description=__doc__, examples=EXAMPLES,
-        words=("input", "images, folders, patterns like 'photos/*.jpg', URLs, or - for a list of files on stdin"),
+        positional=("input", "images, folders, patterns like 'photos/*.jpg', URLs, or - for a list of files on stdin"),
     )  # fmt: skip
     parser.configure_logging()
     asked = given.make(PredictOptions)

@@ -20,7 +20,7 @@ DATA = "labelled images: class folders, a CSV or a Hub data set id, as of train.
 
 def main() -> int:
     kinds = (SourceOptions, ValidateOptions)
-    given = parser.parse(kinds, description=__doc__, examples=EXAMPLES, shown={"data": DATA})
+    given = parser.parse(kinds, description=__doc__, examples=EXAMPLES, short_help={"data": DATA})
     parser.configure_logging()
     data, asked = (given.make(kind) for kind in kinds)
 

@@ -11,7 +11,7 @@ from commands import TESTS
 
 from imgcls.config import parser
 from imgcls.config.data_options import DataOptions, SourceOptions
-from imgcls.config.fields import RunOptions
+from imgcls.config.fields import CommandOptions
 from imgcls.config.inference_options import (
     CheckOptions,
     CompareOptions,
@@ -33,7 +33,15 @@ README = (ROOT / "README.md").read_text()
 
 
 def test_every_flag_named_exists(capsys):
-    kinds = (DataOptions, ModelOptions, TuneOptions, AugmentOptions, PerformanceOptions, TrainingOptions, RunOptions)
+    kinds = (
+        DataOptions,
+        ModelOptions,
+        TuneOptions,
+        AugmentOptions,
+        PerformanceOptions,
+        TrainingOptions,
+        CommandOptions,
+    )
     others = ((DataOptions, RecommendOptions), (SourceOptions, CheckOptions), (SourceOptions, ValidateOptions))
     for options in (kinds, *others, *((kind,) for kind in ALONE)):
         with pytest.raises(SystemExit):

@@ -1,4 +1,4 @@
-"""One dataclass per concern; each checks itself. None means "not given": the recipe then chooses."""
+"""Options of the data: where the images are, which are used, how they are split. None means "not given"."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from imgcls.errors import OptionError
 REGEX_PREFIX = "regex:"  # begins a --group_by that is a regular expression
 
 
-@dataclass
+@dataclass(frozen=True)
 class SourceOptions:
     """Where the images are."""
 
@@ -20,37 +20,40 @@ class SourceOptions:
 
     data: str | None = option(
         None,
-        "folder of class folders; or one with train and validation inside; or a CSV with path and label; or a "
-        "Hub data set id. Default: ./train_images when it is there, else a demo of 1,797 handwritten digits",
+        "folder of class folders; or a folder with train and validation inside; or a CSV with the columns path and "
+        "label; or a Hub data set id. Default: ./train_images if it exists, else a demo of 1,797 handwritten digits",
     )
     image_column: str | None = option(None, "image column of a Hub data set (default: found by its type)")
     label_column: str | None = option(None, "label column of a Hub data set (default: found by its type)")
 
 
-@dataclass
+@dataclass(frozen=True)
 class DataOptions(SourceOptions):
-    """Which of the images are used, and how they are divided."""
+    """Which of the images are used, and how they are split."""
 
-    val_fraction: float = option(0.15, "share of each class kept for validation when the data has no such split")
-    test_fraction: float = option(0.0, "share of each class kept for one test at the very end")
+    val_fraction: float = option(
+        0.15, "fraction of each class used for validation when the data has no validation split"
+    )
+    test_fraction: float = option(0.0, "fraction of each class held out for one test at the very end")
     folds: int | None = option(
         None,
-        "cross-validation for small sets: so many more trainings, each judged on images that it never saw",
+        "number of cross-validation folds, for small sets; trains one additional model per fold, evaluated on its "
+        "held-out images",
     )
     check: Literal["quick", "full", "off"] = option(
-        "quick", "look at all images first: quick: what training needs to know; full: as scripts/check.py; or off"
+        "quick", "check all images first: quick: what training needs to know; full: as scripts/check.py; or off"
     )
-    exclude: str | None = option(None, "CSV with the paths of images to leave out, such as check.py's exclude.csv")
+    exclude: str | None = option(None, "CSV with the paths of images to exclude, such as check.py's exclude.csv")
     group_by: str = option(
         "none",
-        "images that must not be torn apart: folder (below the class folder: a patient, a video), regex:PATTERN (same "
-        "match in the path), exif_time (taken within seconds); copies of a picture never are",
+        "keep related images in the same split: folder (the folder below the class folder: a patient, a video), "
+        "regex:PATTERN (same match in the path), exif_time (taken within seconds). Duplicates are always kept together",
     )
     bad_images: Literal["skip", "error"] = option(
-        "skip", "images that cannot be decoded: leave them out and list them, or refuse to train"
+        "skip", "images that cannot be decoded: exclude and list them, or refuse to train"
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_fraction("val_fraction", self.val_fraction)
         check_fraction("test_fraction", self.test_fraction, low_included=True)
         if self.val_fraction + self.test_fraction >= 1:
@@ -58,6 +61,16 @@ class DataOptions(SourceOptions):
                 "Expected --val_fraction and --test_fraction to leave images to train on, got "
                 f"{self.val_fraction} + {self.test_fraction}. Lower one of them."
             )
+        self._check_group_by()
+        if self.check == "off" and (self.group_by != "none" or self.bad_images == "error"):
+            option_given = "--bad_images error" if self.bad_images == "error" else f"--group_by {self.group_by}"
+            raise OptionError(
+                f"Expected {option_given} with --check quick or full, got --check off: no image is read then."
+            )
+        if self.folds is not None and self.folds < 2:
+            raise OptionError(f"Expected --folds of 2 or more, got {self.folds}. Usual: 5.")
+
+    def _check_group_by(self) -> None:
         if self.group_by.startswith(REGEX_PREFIX):
             try:
                 re.compile(self.group_by.removeprefix(REGEX_PREFIX))
@@ -69,8 +82,3 @@ class DataOptions(SourceOptions):
             raise OptionError(
                 f"Expected --group_by none, folder, exif_time or {REGEX_PREFIX}PATTERN, got {self.group_by}."
             )
-        if self.check == "off" and (self.group_by != "none" or self.bad_images == "error"):
-            asked = "--bad_images error" if self.bad_images == "error" else f"--group_by {self.group_by}"
-            raise OptionError(f"Expected {asked} with --check quick or full, got --check off: no image is looked at.")
-        if self.folds is not None and self.folds < 2:
-            raise OptionError(f"Expected --folds of 2 or more, got {self.folds}. Usual: 5.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from transformers import TrainingArguments
@@ -25,21 +25,21 @@ SHORT_HELP = {
     "early_stopping_patience": "",
     "class_weights": "",
     "sampler": "",
-    "label_smoothing_factor": "share of each label that is spread over all classes (default: by recipe)",
-    "weight_decay": "of AdamW, on matrices only (default: by recipe)",
-    "gradient_accumulation_steps": "batches added up before each optimizer step: a larger batch in the same memory",
+    "label_smoothing_factor": "fraction of each label spread evenly over all classes (default: by recipe)",
+    "weight_decay": "AdamW weight decay, applied to weight matrices only (default: by recipe)",
+    "gradient_accumulation_steps": "batches accumulated before each optimizer step: a larger batch in the same memory",
     "max_steps": "optimizer steps, instead of --epochs",
     "metric_for_best_model": "",
     "bf16": "",
-    "fp16": "mixed precision of older GPUs; chosen by itself there",
-    "seed": "of everything random: split, weights, order, augmentation (default: 42)",
-    "dataloader_num_workers": "processes that read images (default: by machine)",
-    "push_to_hub": "push the finished run to the Hub, with a model card; token, name and right are checked first",
-    "hub_model_id": "repository to push to, owner/name (default: the run's name, of your own)",
-    "hub_private_repo": "true: make the repository a private one",
-    "report_to": "tensorboard, wandb, ...: where else the numbers go (default: nowhere)",
+    "fp16": "mixed precision of older GPUs (default there)",
+    "seed": "random seed of the split, weights, order and augmentation (default: 42)",
+    "dataloader_num_workers": "number of processes that read images (default: by machine)",
+    "push_to_hub": "push the finished run to the Hub, with a model card; permission is checked before training",
+    "hub_model_id": "repository to push to, owner/name (default: the run's name, under your account)",
+    "hub_private_repo": "true: create a private repository",
+    "report_to": "tensorboard, wandb, ...: where else metrics are reported (default: nowhere)",
 }
-# Numbers of each evaluation during training, and whether more is better.
+# Metrics of each evaluation during training, and whether greater is better.
 METRICS = {
     "accuracy": True,
     "loss": False,
@@ -52,55 +52,55 @@ METRICS = {
 
 @dataclass
 class TrainingOptions(TrainingArguments):
-    """TrainingArguments with users' words as aliases, three options more, and defaults that suit images."""
+    """TrainingArguments with short aliases, five more options, and defaults that suit images."""
 
     _argument_group_name = "training"
-    lists_named_only = True  # the short help lists those of SHOWN, not TrainingArguments' hundred
+    lists_named_only = True  # --help lists those of SHORT_HELP, not all of TrainingArguments
 
     output_dir: str | None = option(None, "the run folder (default: runs/<data>-<model>)")
     num_train_epochs: float = option(3.0, "passes over the training images (default: by recipe)", "--epochs")
     per_device_train_batch_size: int = option(
         16,
-        "images a step and device; halved by itself when memory is short (default: by recipe)",
+        "images per step and device; halved automatically when memory runs out (default: by recipe)",
         "--batch_size",
     )
     learning_rate: float = option(5e-5, "highest learning rate of AdamW (default: by recipe)", "--lr")
-    eval_every_epochs: int = option(1, "evaluate and save after every N-th epoch, and after the last")
+    eval_every_epochs: int = option(1, "evaluate and save after every N-th epoch and after the last")
     early_stopping_patience: int | None = option(
-        None, "stop after this many evaluations without a better one (default: never)"
+        None, "stop after this many evaluations without improvement (default: never)"
     )
     metric_for_best_model: str | None = option(
         None,
-        "accuracy, macro_f1, balanced_accuracy, top5_accuracy, loss or ece of the validation images; among models "
-        "within one standard error of the highest share the latest is kept (default: by recipe)",
+        "accuracy, macro_f1, balanced_accuracy, top5_accuracy, loss or ece on the validation set; among models within "
+        "one standard error of the best, the latest is kept (default: by recipe)",
     )
     class_weights: Literal["none", "balanced"] = option(
-        "none", "balanced: images of rare classes count more in the loss (default: by recipe)"
+        "none", "balanced: images of rare classes weigh more in the loss (default: by recipe)"
     )
     focal: float = option(
-        0.0, "focal loss: exponent that makes the loss of images already recognised count less; usual: 2 (default: off)"
+        0.0, "focal loss: exponent that down-weights images already classified well, e.g. 2 (default: off)"
     )
     sampler: Literal["shuffle", "balanced"] = option(
-        "shuffle", "balanced: each epoch draws all classes equally often, images of rare ones several times"
+        "shuffle", "balanced: each epoch samples all classes equally often, images of rare classes several times"
     )
-    per_device_eval_batch_size: int = option(32, "images an evaluation step and device")
-    lr_scheduler_type: str = option("cosine", "course of the learning rate after warm-up")
-    warmup_steps: float = option(0.1, "steps of rising learning rate; below 1: share of all steps")
-    logging_steps: float = option(0.02, "log every so many steps; below 1: share of all steps")
+    per_device_eval_batch_size: int = option(32, "images per evaluation step and device")
+    lr_scheduler_type: str = option("cosine", "learning-rate schedule after warm-up")
+    warmup_steps: float = option(0.1, "steps of linear warm-up; below 1: fraction of all steps")
+    logging_steps: float = option(0.02, "log every N steps; below 1: fraction of all steps")
     eval_strategy: str = option("epoch", "epoch (see --eval_every_epochs), or steps with --eval_steps")
-    save_strategy: str = option("epoch", "as --eval_strategy, so that the best model is always one that was saved")
-    save_total_limit: int | None = option(2, "checkpoints kept: the last, for going on, and the best")
-    load_best_model_at_end: bool = option(True, "the run folder gets the best model, not the last")
-    batch_eval_metrics: bool = option(True, "evaluate in a stream: memory does not grow with the images")
-    restore_callback_states_from_checkpoint: bool = option(True, "a resumed run keeps its early-stopping count")
-    hub_strategy: str = option("end", "end, or every_save: the model of each checkpoint too, while training goes on")
-    hub_check: Literal["on", "off"] = option(
-        "on", "off: train even when the Hub cannot be reached now; it is asked at the end"
+    save_strategy: str = option("epoch", "as --eval_strategy, so that the best model is always saved")
+    save_total_limit: int | None = option(2, "number of checkpoints kept: the last, to resume from, and the best")
+    load_best_model_at_end: bool = option(True, "save the best model in the run folder, not the last")
+    batch_eval_metrics: bool = option(True, "evaluate batch by batch: memory does not grow with the number of images")
+    restore_callback_states_from_checkpoint: bool = option(True, "a resumed run continues its early-stopping count")
+    hub_strategy: str = option("end", "end, or every_save: also push the model of each checkpoint during training")
+    hub_check: Literal["on", "off"] = option("on", "off: train even if the Hub cannot be reached now; push at the end")
+    log_on_each_node: bool = option(False, "print on every machine, not only on the first")
+    bf16: bool | None = option(None, "mixed precision (default: by the kind of GPU; on a CPU by a short trial)")
+    logging_nan_inf_filter: bool = option(
+        False, "replace NaN and infinite losses in the logs (synchronises with the GPU every step)"
     )
-    log_on_each_node: bool = option(False, "every machine prints, and not the first alone")
-    bf16: bool | None = option(None, "mixed precision (default: by the GPU's kind; on a CPU tried with the network)")
-    logging_nan_inf_filter: bool = option(False, "true: hide losses that are no numbers, and wait for each step's")
-    remove_unused_columns: bool = option(False, "samples hold more than the model's arguments")
+    remove_unused_columns: bool = option(False, "keep columns that the model does not take")
 
     def __post_init__(self):
         if self.eval_every_epochs < 1:
@@ -115,7 +115,7 @@ class TrainingOptions(TrainingArguments):
             raise OptionError(f"Expected --focal of 0 or more, got {self.focal}. Usual: 2.")
         if self.sampler == "balanced" and self.class_weights == "balanced":
             raise OptionError(
-                "Expected --sampler balanced or --class_weights balanced, got both. Rare classes would count twice."
+                "Expected --sampler balanced or --class_weights balanced, got both: rare classes would count twice."
             )
         if self.metric_for_best_model is not None and self.metric_for_best_model not in METRICS:
             raise OptionError(
@@ -127,37 +127,45 @@ class TrainingOptions(TrainingArguments):
         self.tries_bf16 = self.bf16 is None
         self.bf16 = bool(self.bf16)
         if self.accelerator_config is None and torch.cuda.is_available():
-            # The host goes ahead while a batch is copied. On MPS torch before 2.13 might copy what was freed meanwhile.
+            # Copies overlap with computation. On MPS, torch before 2.13 might copy memory that was freed meanwhile.
             self.accelerator_config = {"non_blocking": True}
         super().__post_init__()
         self._check_report_to()
         self._check_hub()
 
     def _check_report_to(self) -> None:
-        """Raises OptionError for a place of --report_to whose package is not installed."""
+        """Raises OptionError for a service of --report_to whose package is not installed."""
         for name in self.report_to:
             if name not in INTEGRATION_TO_CALLBACK:
                 close = ", ".join(nearest(name, INTEGRATION_TO_CALLBACK))
-                raise OptionError(f"Expected a place that transformers can report to, got {name!r}. Nearest: {close}.")
-            if name != "flyte" and name not in get_available_reporting_integrations():  # which it cannot look for
+                raise OptionError(
+                    f"Expected --report_to a service that transformers can report to, got {name!r}. Nearest: {close}."
+                )
+            if (
+                name != "flyte" and name not in get_available_reporting_integrations()
+            ):  # whose package transformers cannot look up
                 package = {"comet_ml": "comet-ml", "azure_ml": "azureml-mlflow"}.get(name, name)
-                raise OptionError(f"Expected the package of --report_to, got none for {name}: pip install {package}")
+                raise OptionError(
+                    f"Expected the package of --report_to {name}, got none. Install it: pip install {package}"
+                )
 
     def _check_hub(self) -> None:
-        """Raises OptionError for a way to push that is not ours."""
+        """Raises OptionError for a way to push that is not supported."""
         if self.hub_strategy not in (HubStrategy.END, HubStrategy.EVERY_SAVE):
             raise OptionError(
                 f"Expected --hub_strategy end or every_save, got {self.hub_strategy.value}: checkpoints, with the "
-                "state of the optimizer, stay on this machine."
+                "state of the optimizer, are not pushed."
             )
         if self.hub_revision or self.hub_always_push:
-            raise OptionError("Expected no --hub_revision and no --hub_always_push: pushes go to main, one at a time.")
+            raise OptionError(
+                "Expected no --hub_revision and no --hub_always_push, got one. Pushes go to main, one at a time."
+            )
         if self.hub_check == "off" and self.hub_strategy == HubStrategy.EVERY_SAVE:
             raise OptionError("Expected --hub_strategy end with --hub_check off, got every_save, which needs the Hub.")
 
-    def in_force(self) -> dict:
-        """All options as plain values for options.yaml, the folder's own name and secrets left out."""
-        left_out = ("output_dir", "accelerator_config", "parallelism_config", "fsdp_config", "deepspeed")
+    def option_values(self) -> dict[str, Any]:
+        """All options as plain values for options.yaml, without the folder's name and without secrets."""
+        omitted = ("output_dir", "accelerator_config", "parallelism_config", "fsdp_config", "deepspeed")
         values = json.loads(self.to_json_string())
         values["bf16"] = None if self.tries_bf16 else self.bf16
-        return {k: v for k, v in values.items() if k not in left_out and not k.endswith("token")}
+        return {name: v for name, v in values.items() if name not in omitted and not name.endswith("token")}

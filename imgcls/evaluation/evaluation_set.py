@@ -71,7 +71,7 @@ def open_evaluation_set(
         found = _open(data)
         at, name = _chosen(found, asked.split), found.location.name
     learned = sum(split_of.get(found.listing.files[i].path) == "train" for i in at)
-    own_images = _same_place(data, own)
+    own_images = data.data is None or _same_place(data, own)
     if learned and own_images:
         log.warning(
             "data: %d of these %d images were trained on: the numbers will flatter. Give neither --data nor --split to "
@@ -120,9 +120,11 @@ def _held_out(
     split = asked.split
     if split == "auto":
         split = next(name for name in HELD_OUT if name in split_of.values())
-    data.data = own.get("data")
-    data.image_column = data.image_column or own.get("image_column")
-    data.label_column = data.label_column or own.get("label_column")
+    data = SourceOptions(
+        own.get("data"),
+        data.image_column or own.get("image_column"),
+        data.label_column or own.get("label_column"),
+    )
     path = resolve_location(data.data).path
     if path is not None and not path.exists():
         raise RunError(

@@ -52,12 +52,10 @@ class HubDestination:
 def prepare_push(args: TrainingOptions, name: str) -> HubDestination | None:
     """Where --push_to_hub leads, the right to write there made sure; None without it, and on ranks that do not write.
 
-    name: of the repository when --hub_model_id gives none. Trainer's own pushes are switched off: they run beside
-    training and swallow their errors. Raises HubError.
+    name: of the repository when --hub_model_id gives none. Raises HubError.
     """
     if not args.push_to_hub:
         return None
-    args.push_to_hub = False
     wanted = HubDestination(
         args.hub_model_id or name,
         bool(args.hub_private_repo),

@@ -38,14 +38,14 @@ class LearningRates:
 
     head: Iterable[str]
     layer_decay: float = 1.0
-    head_factor: float = 1.0
+    head_lr_multiplier: float = 1.0
 
 
 def parameter_groups(network: nn.Module, rates: LearningRates, learning_rate: float, weight_decay: float) -> list[dict]:
     """Groups for an optimizer: `params`, `lr` and `weight_decay`, one for each rate and decay, highest rate first.
 
     A layer's rate is that of the next deeper one times `layer_decay` (Clark et al. 2020, 3.2; Bao et al. 2022,
-    A.2), the head's is `learning_rate * head_factor`. Vectors (biases, norms) and embeddings of positions and
+    A.2), the head's is `learning_rate * head_lr_multiplier`. Vectors (biases, norms) and embeddings of positions and
     classes are not decayed. Frozen parameters are left out.
     """
     head = set(rates.head)
@@ -55,7 +55,9 @@ def parameter_groups(network: nn.Module, rates: LearningRates, learning_rate: fl
     for name, parameter in network.named_parameters():
         if not parameter.requires_grad:
             continue
-        rate = learning_rate * (rates.head_factor if name in head else rates.layer_decay ** (deepest - 1 - depth[name]))
+        rate = learning_rate * (
+            rates.head_lr_multiplier if name in head else rates.layer_decay ** (deepest - 1 - depth[name])
+        )
         decays = parameter.ndim > 1 and not name.endswith(("_embeddings", "_token"))
         groups.setdefault((rate, weight_decay if decays else 0.0), []).append(parameter)
     ordered = sorted(groups.items(), key=lambda item: item[0], reverse=True)

@@ -48,7 +48,7 @@ def recommendation_text(advice: Recommendation, splits: DatasetSplits, device: t
     facts = recipes.Facts(
         images=len(splits.train),
         classes=len(splits.classes),
-        largest_over_smallest=splits.train.imbalance(),
+        imbalance=splits.train.imbalance(),
         family=built.family,
         pretrained=True,
         mode=recipes.auto_tuning_mode(built.family, len(splits.train)),

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from imgcls.config.fields import RENAMED_OPTIONS
 from imgcls.errors import RunError
 from imgcls.storage.atomic_file import atomic_write, atomic_write_text
 
@@ -141,7 +142,8 @@ class RunFolder:
     def read_options(self) -> dict | None:
         """Options of the folder's run; None if it holds no run. Raises RunError if the file is damaged."""
         try:
-            return yaml.safe_load((self / OPTIONS).read_text(encoding="utf-8")) or {}
+            options = yaml.safe_load((self / OPTIONS).read_text(encoding="utf-8")) or {}
+            return {RENAMED_OPTIONS.get(name, name): value for name, value in options.items()}
         except (FileNotFoundError, NotADirectoryError):
             return None
         except yaml.YAMLError as error:

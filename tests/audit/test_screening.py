@@ -111,7 +111,7 @@ def test_wide_photos_are_squashed_where_no_probe_decides(train, resnet, tmp_path
     root = class_folders(tmp_path / "wide", per_class=6, size=(160, 60))
     command = ("--data", root, "--model", resnet, "--tune", "full", "--max_steps", 1, "--image_px", 64)
     done = train(*command, "--output_dir", tmp_path / "run")
-    assert "photos are squashed to a square, since the middle of 100 %" in done.stderr
+    assert "a center crop would miss over a third of 100 % of the photos" in done.stderr
     settings = json.loads((tmp_path / "run/preprocessor_config.json").read_text())
     assert settings["size"] == {"height": 64, "width": 64}
     given = train(*command, "--aspect", "crop", "--output_dir", tmp_path / "run2")

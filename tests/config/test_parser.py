@@ -6,12 +6,12 @@ import pytest
 
 from imgcls.config import parser
 from imgcls.config.data_options import DataOptions
-from imgcls.config.fields import RunOptions
-from imgcls.config.model_options import ModelOptions
+from imgcls.config.fields import CommandOptions
+from imgcls.config.model_options import ModelOptions, TuneOptions
 from imgcls.config.training_options import TrainingOptions
 from imgcls.errors import FolderError, OptionError
 
-KINDS = (DataOptions, ModelOptions, TrainingOptions, RunOptions)
+KINDS = (DataOptions, ModelOptions, TrainingOptions, CommandOptions)
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def config(folder, text):
     return file
 
 
-def test_only_what_is_given_counts(parse):
+def test_parse_keeps_only_what_is_given(parse):
     given = parse("--epochs", 7, "--model", "vit-base")
     assert "num_train_epochs" in given
     assert "learning_rate" not in given
@@ -49,7 +49,7 @@ def test_only_what_is_given_counts(parse):
     assert given.make(TrainingOptions, learning_rate=0.5).learning_rate == 0.5
 
 
-def test_yaml_sets_defaults_and_the_command_line_wins(parse, tmp_path):
+def test_parse_takes_defaults_from_yaml_below_the_command_line(parse, tmp_path):
     file = config(tmp_path, "epochs: 7\nlr: 1e-3\nfrom_scratch: true\nimage_px: null\n")
     given = parse("--config", file, "--lr", "0.01")
     assert given.values["num_train_epochs"] == 7
@@ -68,7 +68,7 @@ def test_yaml_sets_defaults_and_the_command_line_wins(parse, tmp_path):
         ("epochs: many", ["many"]),
     ],
 )
-def test_mistakes_in_yaml_name_file_and_key(refused, tmp_path, text, words):
+def test_parse_names_file_and_key_of_a_mistake_in_yaml(refused, tmp_path, text, words):
     line = refused("--config", config(tmp_path, text))
     assert all(word in line for word in words), line
 
@@ -78,12 +78,12 @@ def test_mistakes_in_yaml_name_file_and_key(refused, tmp_path, text, words):
     [
         (["--modell", "x"], ["--modell", "--model"]),
         (["--mod", "x"], ["--mod"]),
-        (["photos"], ["stray word 'photos'"]),
+        (["photos"], ["unexpected argument 'photos'"]),
         (["--bad_images", "maybe"], ["maybe", "skip"]),
         (["--epochs"], ["epochs"]),
     ],
 )
-def test_wrong_usage_is_one_line(refused, argv, words):
+def test_parse_reports_wrong_usage_in_one_line(refused, argv, words):
     line = refused(*argv)
     assert all(word in line for word in words), line
 
@@ -100,7 +100,7 @@ def test_wrong_usage_is_one_line(refused, argv, words):
         (TrainingOptions, {"output_dir": "x", "lr_scheduler_type": "cosin"}),
     ],
 )
-def test_values_that_cannot_be_are_refused(options, values):
+def test_make_refuses_impossible_values(options, values):
     with pytest.raises(OptionError):
         parser.ParsedOptions(values).make(options)
 
@@ -121,16 +121,50 @@ def raising(error):
             parser.EXIT_ERROR,
             "No space left on device: a.bin",
         ),
-        (KeyboardInterrupt(), parser.EXIT_INTERRUPTED, "goes on where it was"),
+        (KeyboardInterrupt(), parser.EXIT_INTERRUPTED, "same command again to resume"),
     ],
 )
-def test_errors_that_can_be_mended_are_one_line(capsys, error, code, words):
+def test_run_main_prints_fixable_errors_in_one_line(capsys, error, code, words):
     assert parser.run_main(raising(error)) == code
     err = capsys.readouterr().err
     assert words in err
     assert err.count("\n") == 1
 
 
-def test_our_own_mistakes_keep_their_traceback():
+def test_run_main_lets_bugs_raise():
     with pytest.raises(ZeroDivisionError):
         parser.run_main(raising(ZeroDivisionError()))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "value"),
+    [("keep", "keep_weights", "probe"), ("views", "feature_crops", 4), ("head_factor", "head_lr_multiplier", 10.0)],
+)
+def test_parse_accepts_names_of_earlier_versions(tmp_path, capsys, old, new, value):
+    kinds = (TuneOptions,)
+    on_the_command_line = parser.parse(kinds, [f"--{old}", str(value)], description="", examples="")
+    assert on_the_command_line.values == {new: value}
+    assert parser.parse_keywords(kinds, {old: value}).values == {new: value}
+    with pytest.raises(SystemExit):
+        parser.parse(kinds, ["--help_all"], description="", examples="")
+    listed = capsys.readouterr().out
+    assert f"--{new}" in listed
+    assert f"--{old} " not in listed
+
+
+def test_parse_keywords_takes_python_values(tmp_path):
+    parsed = parser.parse_keywords(KINDS, {"data": tmp_path, "epochs": 2, "from_scratch": True, "image_px": None})
+    assert parsed.values == {"data": str(tmp_path), "num_train_epochs": 2.0, "from_scratch": True}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"learning_rte": 2}, "Unknown key 'learning_rte'; nearest: learning_rate"),
+        ({"epochs": "many"}, "many"),
+        ({"bad_images": "x"}, "skip"),
+    ],
+)
+def test_parse_keywords_raises_for_wrong_names_and_values(options, words):
+    with pytest.raises(OptionError, match=words):
+        parser.parse_keywords(KINDS, options)

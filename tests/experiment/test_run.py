@@ -112,8 +112,8 @@ def test_folders_that_are_no_run_s_are_left_alone(train, command, tmp_path):
         (["--folds", 3, "--search", 2], "--folds without --search"),
         (["--folds", 3, "--model", "auto"], "--folds without --model auto"),
         (["--search", 2, "--lr", 1e-3, "--weight_decay", 0.1, "--layer_decay", 1], "left to --search"),
-        (["--views", 3], "--tune head"),
-        (["--views", 0], "--views"),
+        (["--feature_crops", 3], "--tune head"),
+        (["--feature_crops", 0], "--feature_crops"),
         (["--model", "auto", "--from_scratch"], "auto"),
     ],
 )

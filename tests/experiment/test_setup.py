@@ -2,7 +2,6 @@
 
 import json
 import signal
-from types import SimpleNamespace
 
 import peft
 import pytest
@@ -12,7 +11,6 @@ from safetensors.torch import load_file
 from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
 
 from imgcls.config import recipes
-from imgcls.experiment import setup
 from imgcls.models import classifier, source
 
 EMA = ("--ema", "0.9")
@@ -64,16 +62,6 @@ def test_auto_on_a_large_set_starts_afresh_and_must_beat_the_probe(fit, monkeypa
     assert found["kept"] == kept
     assert set(found["accuracy"]) == {"probe", "fine-tuned"}
     assert (found["accuracy"]["fine-tuned"] < 0.7) == (kept == "probe")  # an untrained head knows nothing
-
-
-@pytest.mark.parametrize(
-    ("mode", "class_weights", "expected"),
-    [("probe_then_full", "none", "average"), ("probe_then_full", "balanced", "probe"), ("head", "none", "average"),
-     ("probe_and_full", "balanced", "fine-tuned")],
-)  # fmt: skip
-def test_what_is_kept_unless_another_is_clearly_better(mode, class_weights, expected):
-    args = SimpleNamespace(class_weights=class_weights)
-    assert setup.TrainingSetup(mode, *[None] * 5, args, None, None, False).expected == expected
 
 
 def test_full_has_no_probe_to_choose_from(fit):

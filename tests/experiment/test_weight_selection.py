@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from imgcls.config.parser import ParsedOptions
+from imgcls.config.training_config import TrainingConfig, TrainingRequest
 from imgcls.experiment import weight_selection
 
 
@@ -46,3 +48,18 @@ def test_halfway():
     assert found["steps"] == 7
     assert torch.equal(weight_selection.interpolate_weights(start, end, 0.0)["w"], start["w"])
     assert torch.equal(weight_selection.interpolate_weights(start, end, 1.0)["w"], end["w"])
+
+
+@pytest.mark.parametrize(
+    ("mode", "class_weights", "expected"),
+    [
+        ("probe_then_full", "none", "average"),
+        ("probe_then_full", "balanced", "probe"),
+        ("head", "none", "average"),
+        ("probe_and_full", "balanced", "fine-tuned"),
+    ],
+)
+def test_default_weights_by_mode_and_class_weights(mode, class_weights, expected):
+    request = TrainingRequest.from_parsed(ParsedOptions({"class_weights": class_weights}), {"use_cpu": True})
+    config = TrainingConfig.from_request(request, mode, is_demo=False)
+    assert weight_selection.default_weights(config) == expected

@@ -33,7 +33,7 @@ def test_one_step_changes_adapters_and_head_alone_and_every_form_agrees(folder, 
     torch.testing.assert_close(logits(wrapped, pixels), untouched, atol=1e-5, rtol=0)  # adapters start at nothing
 
     before = {name: value.clone() for name, value in wrapped.state_dict().items()}
-    rates = param_groups.LearningRates(lora.head_names(wrapped), head_factor=2.0)
+    rates = param_groups.LearningRates(lora.head_names(wrapped), head_lr_multiplier=2.0)
     groups = param_groups.parameter_groups(wrapped, rates, learning_rate=1e-2, weight_decay=0.0)
     assert {group["lr"] for group in groups} == {1e-2, 2e-2}
     optimizer = torch.optim.AdamW(groups)

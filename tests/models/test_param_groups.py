@@ -37,7 +37,7 @@ def test_depth_rises_from_the_stem_to_the_head(network):
 def test_groups_hold_every_parameter_once_with_its_rate_and_decay(network):
     _, net = network
     head = classifier.head_names(net)
-    rates = param_groups.LearningRates(head, layer_decay=0.5, head_factor=10)
+    rates = param_groups.LearningRates(head, layer_decay=0.5, head_lr_multiplier=10)
     groups = param_groups.parameter_groups(net, rates, learning_rate=1e-3, weight_decay=0.1)
     found = {id(p): (g["lr"], g["weight_decay"]) for g in groups for p in g["params"]}
     assert sum(len(g["params"]) for g in groups) == len(found) == len(list(net.parameters()))
