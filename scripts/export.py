@@ -1,4 +1,4 @@
-"""A run folder -> export/model.onnx, proven to answer as torch does: runs without torch, wherever onnxruntime does."""
+"""Export a trained model to ONNX: a file that runs without torch, proven to predict the same."""
 
 from __future__ import annotations
 
@@ -11,26 +11,22 @@ EXAMPLES = """\
 examples:
   python scripts/export.py --run runs/photos-resnet-50
 
-Beside model.onnx, export.json says what has to be done to a photo first, and how the file was proven.
-exit codes: 0 done, 1 an error that you can mend, 2 wrong usage"""
+export.json, next to model.onnx, tells how a photo is preprocessed and how the file was verified.
+exit codes: 0 done, 1 an error you can fix, 2 wrong usage"""
 
 
 def main() -> int:
-    given = parser.parse((ExportOptions,), description=__doc__, examples=EXAMPLES)
+    """Parse the options, export, print the result."""
+    options = parser.parse((ExportOptions,), description=__doc__, examples=EXAMPLES).make(ExportOptions)
     parser.configure_logging()
-    asked = given.make(ExportOptions)
 
     from imgcls.deploy import onnx_export, onnx_model
-    from imgcls.models import source
-    from imgcls.storage import run_folder
-    from imgcls.system import hardware
+    from imgcls.evaluation.loaded_model import LoadedModel
 
-    hardware.configure_process()
     onnx_model.check_packages()
-    folder = source.fetch_trained_model(asked.run)
-    run = run_folder.RunFolder(source.resolve_model(asked.run).folder or f"runs/{asked.run.replace('/', '-')}")
-    record = onnx_export.export_onnx(folder, run)
-    print(onnx_export.in_words(record, run / run_folder.EXPORT))
+    model = LoadedModel.load(options.run, device="cpu")
+    record = onnx_export.export_model(model)
+    print(onnx_export.export_text(record, model.run / "export"))
     return parser.EXIT_OK
 
 

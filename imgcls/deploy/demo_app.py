@@ -5,13 +5,17 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import logging
 import os
+import signal
 import socket
 import sys
 import tempfile
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from imgcls.config.inference_options import DemoOptions
 from imgcls.data import decoding
 from imgcls.deploy import demo_model
 from imgcls.errors import ImageError, OptionError
@@ -28,6 +32,8 @@ except ImportError as error:
 
 _UPLOADS = tempfile.TemporaryDirectory(prefix="imgcls-demo-", ignore_cleanup_errors=True)
 os.environ["GRADIO_TEMP_DIR"] = _UPLOADS.name  # what is uploaded goes with the process
+
+log = logging.getLogger(__name__)
 
 MOST_BYTES, MOST_ROWS = 50 * 2**20, 1_000
 HOUR, DAY = 3_600, 86_400  # seconds
@@ -56,8 +62,23 @@ def build_app(
             _one(shown, demo_model.examples(run), flag_into)
         with gr.Tab("Many pictures"):
             _many(shown)
-    blocks.launch, blocks.exhibit = functools.partial(blocks.launch, **LAUNCH), shown
+    blocks.launch, blocks.demo_model = functools.partial(blocks.launch, **LAUNCH), shown
     return blocks
+
+
+def run_demo(options: DemoOptions) -> None:
+    """Build the page, print its address, and serve it until the process is interrupted or terminated."""
+    flag_into = None if options.flag_into == "none" else options.flag_into or demo_model.flagged_folder(options.run)
+    page = build_app(
+        options.run, flag_into=flag_into, min_precision=options.min_precision, batch_size=options.batch_size
+    )
+    print(serve(page, options.host, options.port, options.share), flush=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # otherwise uploaded files would remain
+    try:
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        log.info("stopped")
+        stop(page)
 
 
 def serve(blocks: gr.Blocks, host: str, port: int | None, share: bool) -> str:
@@ -72,7 +93,7 @@ def serve(blocks: gr.Blocks, host: str, port: int | None, share: bool) -> str:
 
 def stop(blocks: gr.Blocks) -> None:
     """End the page; what is under way ends with the pictures that it holds."""
-    blocks.exhibit.closing.set()
+    blocks.demo_model.closing.set()
     blocks.close(verbose=False)
 
 
@@ -126,7 +147,8 @@ def _examples(examples: Sequence[tuple[str, str]], picture: gr.Image) -> None:
 
 def _flag(shown: demo_model.DemoModel, picture: gr.Image, root: str | Path) -> None:
     with gr.Accordion("Wrong answer?", open=False):
-        known = [name.encode(errors="backslashreplace").decode() for name in shown.said.classes]  # some are no Unicode
+        # names of folders need not be valid Unicode
+        known = [name.encode(errors="backslashreplace").decode() for name in shown.formatter.classes]
         name = gr.Dropdown(known, value=None, label="Right class, or a new one", allow_custom_value=True)
         button = gr.Button("The answer is wrong")
     note = _html()
@@ -158,7 +180,9 @@ def _many(shown: demo_model.DemoModel) -> None:
 
 def heading(shown: demo_model.DemoModel) -> str:
     """HTML: which model this is, what it knows, and how far it can be trusted."""
-    return html_page.render("demo_heading.html", name=shown.name, classes=shown.said.classes, doubt=shown.doubt)
+    return html_page.render(
+        "demo_heading.html", name=shown.name, classes=shown.formatter.classes, doubt=shown.threshold_text
+    )
 
 
 def answer_text(shown: demo_model.DemoModel, path: str) -> str:
@@ -170,8 +194,8 @@ def answer_text(shown: demo_model.DemoModel, path: str) -> str:
     if row["error"]:
         return refusal(f"No answer for {Path(path).name}: {row['error']}.")
     classes = [(row["predicted"], row["confidence"])]
-    classes += [(row[f"predicted_{k}"], row[f"confidence_{k}"]) for k in range(2, shown.said.top_k + 1)]
-    doubt = shown.doubt if row["unsure"] else None
+    classes += [(row[f"predicted_{k}"], row[f"confidence_{k}"]) for k in range(2, shown.formatter.top_k + 1)]
+    doubt = shown.threshold_text if row["unsure"] else None
     return html_page.render("demo_answer.html", classes=classes, doubt=doubt, heat_map=heat)
 
 

@@ -1,4 +1,4 @@
-"""What predict.py is given -> the images that it means, one after the other: files, folders, patterns, a list, URLs."""
+"""The inputs of predict.py (files, folders, patterns, a list, URLs) and the images that they name."""
 
 from __future__ import annotations
 
@@ -15,31 +15,44 @@ from imgcls.data.decoding import is_image
 from imgcls.data.listing import is_clutter
 from imgcls.errors import ImageError, OptionError, nearest, shorten
 
-LIST = "-"  # a list of files, a line each, on stdin
-URL_WAIT_S, URL_BYTES = 20, 100_000_000  # without a byte so long, or larger: it is not waited for
+LIST = "-"  # a list of files on stdin, one per line
+URL_TIMEOUT_S, MAX_URL_BYTES = 20, 100_000_000  # the first: without receiving a byte
 
 
-def check_inputs(inputs: Sequence[str], allow_urls: bool) -> None:
-    """Raises OptionError for an input that is not there, and for URLs that were not allowed."""
+def check_inputs(inputs: Sequence[str], *, allow_urls: bool, sort_into: str | None = None) -> None:
+    """Raises OptionError for missing inputs, for URLs that are not allowed, and for a `sort_into` inside of an input.
+
+    sort_into: folder for copies of the images.
+    """
     if not inputs:
-        raise OptionError(f"Expected files, folders, patterns or {LIST} (a list on stdin), got nothing to look at.")
+        raise OptionError(f"Expected files, folders, patterns or {LIST} (a list on stdin), got no input. Name images.")
     urls = [name for name in inputs if is_url(name)]
     if urls and not allow_urls:
-        raise OptionError(f"Expected files, got URLs: {shorten(urls)}. Give --allow_urls to have them downloaded.")
+        raise OptionError(f"Expected files, got URLs: {shorten(urls)}. Set --allow_urls to download them.")
     for name in inputs:
         if name == LIST or is_url(name) or os.path.lexists(name) or (glob.has_magic(name) and _matches(name)):
             continue
         parent = Path(name).parent
-        beside = [entry.name for entry in parent.iterdir()] if parent.is_dir() else []
-        close = f" Nearest in {parent}: {', '.join(nearest(Path(name).name, beside))}." if beside else ""
-        raise OptionError(f"Expected a file, folder or pattern, got {name}, which is not there.{close}")
+        names = [entry.name for entry in parent.iterdir()] if parent.is_dir() else []
+        close = f" Nearest in {parent}: {', '.join(nearest(Path(name).name, names))}." if names else ""
+        raise OptionError(f"Expected a file, folder or pattern, got {name}, which does not exist.{close}")
+    if sort_into:
+        _check_outside(sort_into, inputs)
+
+
+def _check_outside(folder: str, inputs: Iterable[str]) -> None:
+    """Raises OptionError for a folder inside of an input: the copies in it would be predicted too."""
+    target = Path(folder).resolve()
+    for name in inputs:
+        if os.path.isdir(name) and target.is_relative_to(Path(name).resolve()):
+            raise OptionError(f"Expected --sort_into outside of the images, got {folder} in {name}. Set another.")
 
 
 def expand_inputs(inputs: Sequence[str], lines: Iterable[str] = ()) -> Iterator[str]:
-    """Paths and URLs in an order that is the same at every call. lines: of stdin, for the input "-".
+    """Paths and URLs of the images, always in the same order. lines: of stdin, for the input "-".
 
-    Folders give all images below them, hidden ones left out; a file that is named is taken whatever its suffix. Of a
-    pattern (`*`, `?`, `[a-z]`, `**`) all images that match, and without `**` those below folders that match.
+    A folder stands for all images below it except hidden ones. A file is taken whatever its suffix. A pattern (`*`,
+    `?`, `[a-z]`, `**`) stands for the images that match and, without `**`, those below folders that match.
     """
     for name in inputs:
         if name == LIST:
@@ -47,16 +60,16 @@ def expand_inputs(inputs: Sequence[str], lines: Iterable[str] = ()) -> Iterator[
         elif is_url(name) or os.path.lexists(name):
             yield from _below(name) if os.path.isdir(name) else [name]
         else:
-            deep = "**" in name  # then the matches hold what is in the folders
-            for found in _matches(name):
-                if not os.path.isdir(found):
-                    yield from [found] if is_image(found) else []
-                elif not deep:
-                    yield from _below(found)
+            is_recursive = "**" in name  # then the matches include the content of folders
+            for path in _matches(name):
+                if not os.path.isdir(path):
+                    yield from [path] if is_image(path) else []
+                elif not is_recursive:
+                    yield from _below(path)
 
 
 def read_stdin() -> Iterable[str]:
-    """Lines of stdin; names on disk may be no UTF-8."""
+    """Lines of stdin; file names need not be valid UTF-8."""
     if hasattr(sys.stdin, "reconfigure"):
         sys.stdin.reconfigure(errors="surrogateescape")
     return sys.stdin
@@ -67,8 +80,10 @@ def _matches(pattern: str) -> list[str]:
 
 
 def _below(folder: str, above: tuple[str, ...] = ()) -> Iterator[str]:
-    """Images below a folder in sorted order, those of the folder itself first; links that lead upwards are not
-    followed, and folders that must not be read are left out."""
+    """Images below a folder in sorted order, those of the folder itself first.
+
+    Links to a parent folder are not followed, and folders without read permission are skipped.
+    """
     real = os.path.realpath(folder)
     if real in above:
         return
@@ -90,24 +105,24 @@ def _below(folder: str, above: tuple[str, ...] = ()) -> Iterator[str]:
 
 
 def is_url(name: str) -> bool:
-    """Whether a name is an address of the web."""
+    """Whether a name is a web address."""
     return name.lower().startswith(("http://", "https://"))
 
 
 def read_input(name: str, allow_urls: bool) -> str | bytes:
-    """What `decoding` reads: the path itself, or what a URL holds. Raises ImageError when that is not to be had."""
+    """What `decoding` reads: the path itself, or the content of a URL. Raises ImageError when a download fails."""
     if not is_url(name):
         return name
-    if not allow_urls:  # of a list
-        raise ImageError(name) from PermissionError("a URL: give --allow_urls to have it downloaded")
+    if not allow_urls:  # a URL from the list
+        raise ImageError(name) from PermissionError("a URL: set --allow_urls to download it")
     try:
         request = urllib.request.Request(name, headers={"User-Agent": "imgcls"})
-        with urllib.request.urlopen(request, timeout=URL_WAIT_S) as answer:
-            found = answer.read(URL_BYTES + 1)
-    except (OSError, HTTPException, ValueError) as error:  # the last: addresses that are none
+        with urllib.request.urlopen(request, timeout=URL_TIMEOUT_S) as response:
+            content = response.read(MAX_URL_BYTES + 1)
+    except (OSError, HTTPException, ValueError) as error:  # ValueError: a malformed address
         if isinstance(error, urllib.error.HTTPError):
-            error.close()  # it is an answer too, and holds the connection
+            error.close()  # it is a response too, and keeps the connection open
         raise ImageError(name) from error
-    if len(found) > URL_BYTES:
-        raise ImageError(name) from ValueError(f"larger than {URL_BYTES // 1_000_000} MB")
-    return found
+    if len(content) > MAX_URL_BYTES:
+        raise ImageError(name) from ValueError(f"larger than {MAX_URL_BYTES // 1_000_000} MB")
+    return content

@@ -1,8 +1,9 @@
-"""A trained model -> a folder with model.onnx, proven to answer as torch does, and a record of how it is fed."""
+"""Export of a trained model to ONNX, with a proof that it predicts as in torch, and a record of its preprocessing."""
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import importlib.metadata
 import itertools
@@ -20,139 +21,144 @@ from imgcls.config.data_options import SourceOptions
 from imgcls.config.inference_options import ValidateOptions
 from imgcls.data import stratified_split
 from imgcls.dataloading import preprocessing
-from imgcls.dataloading.processor_spec import ProcessorSpec
 from imgcls.deploy import onnx_model
 from imgcls.errors import FolderError, ImageError, ModelError, OptionError, RunError
 from imgcls.evaluation import calibration, evaluation_set
-from imgcls.models import classifier, inference
+from imgcls.evaluation.loaded_model import LoadedModel
+from imgcls.models import classifier
 from imgcls.models.latency import median_latencies_ms
-from imgcls.storage import run_folder
+from imgcls.storage.run_folder import EXPORT, EXPORT_RECORD, PREDICTIONS, RunFolder
 from imgcls.system import cpu, provenance
 
 log = logging.getLogger(__name__)
 
 FILE = "model.onnx"
-BATCHES = (1, 2, 5)
-REAL_IMAGES, GENERATED_IMAGES = 64, 16
-TOLERANCE = 1e-3  # of probabilities; true differences are 1e-5 and less
-TIMED = 20
+BATCH_SIZES = (1, 2, 5)
+VALIDATION_IMAGES, GENERATED_IMAGES = 64, 16  # for the parity proof
+TOLERANCE = 1e-3  # of probabilities; measured differences are 1e-5 and less
+LATENCY_REPEATS = 20
+METADATA = ("classes", "image_px", "preprocessing", "temperature")  # parts of the record that are in the file too
 
-Answer = Callable[[np.ndarray], np.ndarray]  # pixels float32 (n, 3, px, px) -> logits (n, K)
+LogitsFunction = Callable[[np.ndarray], np.ndarray]  # pixels float32 (n, 3, px, px) -> logits (n, K)
 
 
-def export_onnx(folder: Path, run: run_folder.RunFolder) -> dict:
-    """Write run/export/ for the model in `folder`, whole or not at all; returns what export.json says.
+def export_model(model: LoadedModel, folder: str | Path | None = None) -> dict:
+    """Write model.onnx and export.json, both or neither; returns the content of export.json.
 
-    Raises ModelError for a network that ONNX cannot hold or whose file answers otherwise, RunError when other files are
-    in the way.
+    folder: None is export/ in the model's run folder. Raises ModelError for a network that ONNX cannot represent or
+    whose export predicts differently, RunError when the folder holds other files.
     """
-    place = run / run_folder.EXPORT
-    _check_free(place)
-    network, processor = inference.load_model(folder, torch.device("cpu"))
-    classes = [network.config.id2label[i] for i in range(network.config.num_labels)]
-    trust = calibration.load_calibration(
-        run_folder.RunFolder(folder), calibration.MIN_PRECISION
-    ) or calibration.uncalibrated(1.0)
-    pictures, spec = _pictures(GENERATED_IMAGES), ProcessorSpec(processor)
-    real = _validation_pixels(run, processor, classes)
-    pixels = _stacked(real or [spec.pixel_values(picture).numpy() for picture in pictures])
-    px = pixels.shape[-1]
-    record = {
-        "file": FILE,
-        "opset": onnx_model.OPSET,
-        "input": {"name": onnx_model.INPUT, "type": "float32", "shape": ["batch", 3, px, px]},
-        "output": {"name": onnx_model.OUTPUT, "type": "float32", "shape": ["batch", len(classes)]},
-        "image_px": px,
-        "classes": classes,
-        "preprocessing": preprocessing.preprocessing_steps(spec, pictures[0]),
-        "temperature": trust["temperature"],
-        "images": len(pixels),
-        "source": "validation images" if real else "generated",
-    }
-    network.to(memory_format=torch.contiguous_format)  # another order costs the graph nodes that undo it
+    target = Path(folder) if folder is not None else model.run / EXPORT
+    _check_free(target)
+    # exported on the CPU; a network on a GPU stays where it is
+    network = model.network if model.device.type == "cpu" else copy.deepcopy(model.network).cpu()
+    examples = _generated_images(GENERATED_IMAGES)
+    real = _validation_pixels(model)
+    pixels = _stacked(real or [model.spec.pixel_values(image).numpy() for image in examples])
+    record = _record(model, pixels, examples[0]) | {"source": "validation images" if real else "generated"}
+    network.to(memory_format=torch.contiguous_format)  # another layout adds nodes to the graph that undo it
     graph = onnx_model.to_onnx_program(network, pixels.shape[1:])
-    with _whole_folder(place) as new:
-        told = ("classes", "image_px", "preprocessing", "temperature")
-        onnx_model.save_onnx(graph, new / FILE, {name: record[name] for name in told})
-        network.to(memory_format=classifier.memory_layout(network))  # as predict.py asks it
-        record |= parity_proof(
-            _torch_answer(network), onnx_model.onnx_function(new / FILE, torch.get_num_threads()), pixels
-        )
-        record |= _measured(network, new, pixels[:1])
-        run_folder.RunFolder(new).write_json(run_folder.EXPORT_RECORD, record)
+    with _atomic_folder(target) as new:
+        onnx_model.save_onnx(graph, new / FILE, {name: record[name] for name in METADATA})
+        network.to(memory_format=classifier.memory_layout(network))  # as in prediction
+        onnx_function = onnx_model.onnx_function(new / FILE, torch.get_num_threads())
+        record |= parity_proof(_torch_function(network), onnx_function, pixels)
+        record |= _measure(network, new, pixels[:1])
+        RunFolder(new).write_json(EXPORT_RECORD, record)
     return record
 
 
-def in_words(record: Mapping, folder: Path) -> str:
-    """What a person reads at the end: the file, the proof, the speed, and how it is used."""
+def _record(model: LoadedModel, pixels: np.ndarray, example: Image.Image) -> dict:
+    """What export.json tells of the model and its preprocessing."""
+    px = pixels.shape[-1]
+    return {
+        "file": FILE,
+        "opset": onnx_model.OPSET,
+        "input": {"name": onnx_model.INPUT, "type": "float32", "shape": ["batch", 3, px, px]},
+        "output": {"name": onnx_model.OUTPUT, "type": "float32", "shape": ["batch", len(model.classes)]},
+        "image_px": px,
+        "classes": model.classes,
+        "preprocessing": preprocessing.preprocessing_steps(model.spec, example),
+        "temperature": model.temperature,
+        "images": len(pixels),
+    }
+
+
+def export_text(record: Mapping, folder: Path) -> str:
+    """An export as text for the terminal: the file, the proof, the speed, and code that uses it."""
     file, ms, px = folder / FILE, record["latency_ms"], record["image_px"]
-    beside = f"; weights in {record['external_data']}, keep both together" if record["external_data"] else ""
+    weights = f"; weights in {record['external_data']}, keep both together" if record["external_data"] else ""
     images = f"{record['images']} {record['source'].removesuffix(' images')} images"
-    return "\n".join([
-        f"file     {file}, {record['megabytes']:.1f} MB, float32, opset {record['opset']}{beside}",
+    lines = [
+        f"file     {file}, {record['megabytes']:.1f} MB, float32, opset {record['opset']}{weights}",
         f"proof    {images}, batches of 1, 2 and 5: {record['labels_equal']:.1%} the same class, probabilities within "
         f"{record['max_probability_difference']:.1e}, logits within {record['max_logit_difference']:.1e}",
-        f"latency  {ms['onnxruntime']:.1f} ms an image, torch {ms['torch']:.1f} ms (median, one thread)",
+        f"latency  {ms['onnxruntime']:.1f} ms per image, torch {ms['torch']:.1f} ms (median, one thread)",
         f"photo    {record['preprocessing']['in_words']}",
         "",
         "import json, onnxruntime",
         f"session = onnxruntime.InferenceSession({str(file)!r})",
         f'logits = session.run(None, {{"{onnx_model.INPUT}": pixels}})[0]  # pixels: float32 (n, 3, {px}, {px})',
         'print(json.loads(session.get_modelmeta().custom_metadata_map["classes"])[logits[0].argmax()])',
-    ])  # fmt: skip
+    ]
+    return "\n".join(lines)
 
 
-def parity_proof(torch_answer: Answer, onnx_answer: Answer, pixels: np.ndarray) -> dict:
-    """{"max_probability_difference", "max_logit_difference", "labels_equal"} of two ways to the same logits.
+def parity_proof(torch_function: LogitsFunction, onnx_function: LogitsFunction, pixels: np.ndarray) -> dict:
+    """Compare two implementations: {"max_probability_difference", "max_logit_difference", "labels_equal"}.
 
-    pixels: (n, 3, px, px), asked in batches of all BATCHES. Raises ModelError when a class differs that was no draw, or
-    a probability by more than TOLERANCE.
+    pixels: (n, 3, px, px), computed in batches of all BATCH_SIZES. Raises ModelError when a probability differs by more
+    than TOLERANCE, or a predicted class that was not a tie.
     """
-    asked = pixels[np.resize(np.arange(len(pixels)), max(len(pixels), sum(BATCHES)))]  # few images are asked again
-    expected, found = (_in_batches(answer, asked) for answer in (torch_answer, onnx_answer))
+    pixels = pixels[np.resize(np.arange(len(pixels)), max(len(pixels), sum(BATCH_SIZES)))]  # few images are repeated
+    expected, actual = (_in_batches(function, pixels) for function in (torch_function, onnx_function))
     if not np.isfinite(expected).all():
-        raise ModelError("Expected finite logits of the model, got others. Its training diverged: train it again.")
-    p, q = calibration.probabilities(expected), calibration.probabilities(found)
-    worst, same = float(np.abs(p - q).max()), expected.argmax(1) == found.argmax(1)
+        raise ModelError("Expected finite logits of the model, got NaN or infinity. Its training diverged: repeat it.")
+    p, q = calibration.probabilities(expected), calibration.probabilities(actual)
+    difference, same = float(np.abs(p - q).max()), expected.argmax(1) == actual.argmax(1)
     margin = np.diff(np.sort(p, axis=1)[:, -2:], axis=1).sum(1)
     wrong = int((~same & (margin > TOLERANCE)).sum())
-    if wrong or not worst <= TOLERANCE:  # not: NaN passes no test
+    if wrong or not difference <= TOLERANCE:  # not: NaN fails as well
         raise ModelError(
-            f"Expected onnxruntime to answer as torch does, got another class for {wrong} of {len(asked)} images, and "
-            f"probabilities up to {worst:.2g} apart ({TOLERANCE:g} may be). Nothing was written. Try newer versions: "
-            f"pip install -U {' '.join(onnx_model.PACKAGES)}"
+            f"Expected onnxruntime to predict as torch does, got another class for {wrong} of {len(pixels)} images, "
+            f"and probabilities up to {difference:.2g} apart (at most {TOLERANCE:g} is allowed). Nothing was written. "
+            f"Try newer versions: pip install -U {' '.join(onnx_model.PACKAGES)}"
         )
-    logits = float(np.abs(expected - found).max())
-    return {"max_probability_difference": worst, "max_logit_difference": logits, "labels_equal": float(same.mean())}
+    return {
+        "max_probability_difference": difference,
+        "max_logit_difference": float(np.abs(expected - actual).max()),
+        "labels_equal": float(same.mean()),
+    }
 
 
-def _in_batches(answer: Answer, pixels: np.ndarray) -> np.ndarray:
+def _in_batches(function: LogitsFunction, pixels: np.ndarray) -> np.ndarray:
     """Logits (n, K), computed in batches of all sizes in turn."""
-    found, at = [], 0
-    for size in itertools.cycle(BATCHES):
-        if at >= len(pixels):
-            return np.concatenate(found)
-        found.append(answer(pixels[at : at + size]))
-        at += size
+    outputs, start = [], 0
+    for size in itertools.cycle(BATCH_SIZES):
+        if start >= len(pixels):
+            break
+        outputs.append(function(pixels[start : start + size]))
+        start += size
+    return np.concatenate(outputs)
 
 
-def _torch_answer(network: nn.Module) -> Answer:
+def _torch_function(network: nn.Module) -> LogitsFunction:
     @torch.inference_mode()
-    def answer(pixels: np.ndarray) -> np.ndarray:
+    def function(pixels: np.ndarray) -> np.ndarray:
         return network(pixel_values=torch.from_numpy(pixels)).logits.numpy()
 
-    return answer
+    return function
 
 
-def _measured(network: nn.Module, new: Path, pixels: np.ndarray) -> dict:
-    """Size and speed of what was written, and where and with what that was found."""
-    sizes = {file.name: file.stat().st_size for file in new.iterdir()}
+def _measure(network: nn.Module, folder: Path, pixels: np.ndarray) -> dict:
+    """Size and speed of the export, and on which machine and with which versions they were measured."""
+    sizes = {file.name: file.stat().st_size for file in folder.iterdir()}
     threads, facts = torch.get_num_threads(), provenance.collect_provenance()
-    functions = {"onnxruntime": onnx_model.onnx_function(new / FILE, 1), "torch": _torch_answer(network)}
-    calls = {name: functools.partial(function, pixels) for name, function in functions.items()}
     torch.set_num_threads(1)
+    functions = {"onnxruntime": onnx_model.onnx_function(folder / FILE, 1), "torch": _torch_function(network)}
+    calls = {name: functools.partial(function, pixels) for name, function in functions.items()}
     try:
-        latency = median_latencies_ms(calls, repeats=TIMED)
+        latency = median_latencies_ms(calls, repeats=LATENCY_REPEATS)
     finally:
         torch.set_num_threads(threads)
     return {
@@ -165,26 +171,27 @@ def _measured(network: nn.Module, new: Path, pixels: np.ndarray) -> dict:
     }
 
 
-def _validation_pixels(run: run_folder.RunFolder, processor, classes: Sequence[str]) -> list[np.ndarray]:
-    """Up to REAL_IMAGES of the run's validation images as prediction sees them; none when they are not to be had."""
-    if not run.read_csv(run_folder.PREDICTIONS):
+def _validation_pixels(model: LoadedModel) -> list[np.ndarray]:
+    """Up to VALIDATION_IMAGES of the run's validation images as the network's input; none when they are not found."""
+    run = model.run
+    if not run.read_csv(PREDICTIONS):
         return []
+    options = ValidateOptions(run=str(run.path), split="validation")
     try:
-        of = evaluation_set.open_evaluation_set(
-            ValidateOptions(run=str(run.path), split="validation"), SourceOptions(), run, classes
-        )
+        images = evaluation_set.open_evaluation_set(options, SourceOptions(), run, model.classes)
     except (FolderError, OptionError, RunError):
-        log.warning("proof: the validation images of %s are not to be had: generated ones instead", run.path)
+        log.warning("validation images of %s not found; using generated images for the parity check", run.path)
         return []
-    found = []
-    for i in stratified_split.stratified_sample([str(label) for label in of.labels], REAL_IMAGES, 0)[:REAL_IMAGES]:
+    labels = [str(label) for label in images.labels]
+    pixels = []
+    for i in stratified_split.stratified_sample(labels, VALIDATION_IMAGES, 0)[:VALIDATION_IMAGES]:
         with contextlib.suppress(ImageError):
-            found.append(preprocessing.evaluation_pixels(of.source(i), processor).numpy())
-    return found
+            pixels.append(model.pixels(images.source(i)).numpy())
+    return pixels
 
 
-def _pictures(count: int) -> list[Image.Image]:
-    """Wide pictures of soft patches in all colours."""
+def _generated_images(count: int) -> list[Image.Image]:
+    """Landscape images of blurred patches in all colours."""
     patches = np.random.default_rng(0).integers(0, 256, (count, 6, 8, 3), dtype=np.uint8)
     return [Image.fromarray(one).resize((640, 480), Image.Resampling.BICUBIC) for one in patches]
 
@@ -193,31 +200,31 @@ def _stacked(pixels: Sequence[np.ndarray]) -> np.ndarray:
     shapes = {one.shape for one in pixels}
     if len(shapes) > 1 or pixels[0].shape[1] != pixels[0].shape[2]:
         raise ModelError(
-            f"Expected an image processor that makes squares of one size, got {sorted(shapes)}. Train with "
-            "--aspect crop: then it does."
+            f"Expected an image processor with square outputs of one size, got {sorted(shapes)}. Train with "
+            "--aspect crop, which ensures that."
         )
     return np.stack(pixels)
 
 
 def _check_free(folder: Path) -> None:
-    if folder.exists() and not (folder / run_folder.EXPORT_RECORD).is_file():
-        raise RunError(f"Expected {folder} free, got something there that no export wrote. Move it elsewhere.")
+    if folder.exists() and not (folder / EXPORT_RECORD).is_file():
+        raise RunError(f"Expected {folder} to be free or an earlier export, got other files. Move them elsewhere.")
 
 
 @contextlib.contextmanager
-def _whole_folder(path: Path) -> Iterator[Path]:
-    """A new folder that takes the place of `path` only when the block ends well; after an error nothing is left."""
-    missing = not path.parent.exists()
+def _atomic_folder(path: Path) -> Iterator[Path]:
+    """A new folder that replaces `path` when the block succeeds; an error leaves no trace."""
+    is_parent_new = not path.parent.exists()
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as beside:
-            new = Path(beside, path.name)
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as temporary:
+            new = Path(temporary, path.name)
             new.mkdir()
             yield new
             if path.exists():
-                path.rename(Path(beside, "former"))
+                path.rename(Path(temporary, "former"))
             new.rename(path)
     except BaseException:
-        if missing:
+        if is_parent_new:
             path.parent.rmdir()
         raise

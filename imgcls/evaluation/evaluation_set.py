@@ -1,9 +1,9 @@
-"""Labelled images to judge a trained model by: a folder of its own, or what its run held out."""
+"""Labelled images for the evaluation of a trained model: another folder, or the images held out in its training."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,126 +19,145 @@ from imgcls.storage import run_folder
 
 log = logging.getLogger(__name__)
 
-HELD_OUT = ("test", "validation")  # the splits that tell something, the better one first
+HELD_OUT_SPLITS = ("test", "validation")  # the better choice first
 
 
 @dataclass
 class EvaluationSet:
-    """Images with their labels as the model numbers its classes.
+    """Images with labels, numbered as the model numbers its classes.
 
-    at: positions in `images`. calibrated_on: whether the run's temperature was fitted on them.
+    collection: all images of the data. indices: positions in it of the images to evaluate, (N,). labels: int (N,).
+    calibrated_on: whether the model's temperature was fitted on these images.
     """
 
     name: str
-    images: ImageCollection
-    at: list[int]
+    collection: ImageCollection
+    indices: list[int]
     labels: np.ndarray
     calibrated_on: bool = False
 
     @property
     def place(self) -> str:
-        """Where the images are from, so that two folders of the same name can be told apart."""
-        return f"{self.images.listing.root.resolve()}"
+        """Absolute path or id of the data, which tells folders of the same name apart."""
+        return f"{self.collection.listing.root.resolve()}"
 
     def source(self, i: int) -> str | bytes:
         """Path or encoded bytes of image i of these."""
-        return self.images.source(self.at[i])
+        return self.collection.source(self.indices[i])
 
     @property
     def paths(self) -> list[str]:
-        """Relative to the data folder."""
-        return [self.images.listing.files[i].path for i in self.at]
+        """Paths relative to the data folder, (N,)."""
+        return [self.collection.listing.files[i].path for i in self.indices]
 
-    def without(self, broken: Sequence[int]) -> EvaluationSet:
-        """The same without some of them."""
-        gone = set(broken)
-        kept = [i for i in range(len(self.at)) if i not in gone]
-        return replace(self, at=[self.at[i] for i in kept], labels=self.labels[kept])
+    def subset(self, positions: Sequence[int]) -> EvaluationSet:
+        """The images at these positions, in the given order."""
+        return replace(self, indices=[self.indices[i] for i in positions], labels=self.labels[list(positions)])
 
 
 def open_evaluation_set(
-    asked: ValidateOptions, data: SourceOptions, run: run_folder.RunFolder, classes: Sequence[str]
+    options: ValidateOptions, data: SourceOptions, run: run_folder.RunFolder, classes: Sequence[str]
 ) -> EvaluationSet:
-    """The images to judge by: those of --data, or without it those of the run's own data that were held out.
+    """The images of `--data`, or without it the held-out images of the run's own data.
 
-    Raises FolderError for classes that the model does not know, RunError when the run's own data is gone.
+    Raises FolderError for classes that the model does not know, OptionError for a split that the data does not have,
+    RunError when the run's own data cannot be found.
     """
-    own = run.read_options() or {}
+    run_options = run.read_options() or {}
     split_of = {row["path"]: row["split"] for row in run.read_csv(run_folder.SPLIT)}
     if data.data is None:
-        found, at, name = _held_out(asked, data, run, own, split_of)
+        data = _own_source(data, run, run_options, is_split_known=bool(split_of))
+        collection = _open(data)
+        indices, name = _held_out(collection, options.split, run, split_of)
     else:
-        found = _open(data)
-        at, name = _chosen(found, asked.split), found.location.name
-    learned = sum(split_of.get(found.listing.files[i].path) == "train" for i in at)
-    own_images = data.data is None or _same_place(data, own)
-    if learned and own_images:
+        collection = _open(data)
+        indices, name = _images_of_split(collection, options.split), collection.location.name
+    splits: list[str | None] = [None] * len(indices)
+    if _is_same_data(data, run_options):
+        splits = [split_of.get(collection.listing.files[i].path) for i in indices]
+    _warn_of_training_images(splits)
+    labels = _label_numbers([collection.listing.files[i].label for i in indices], classes, collection.location.name)
+    return EvaluationSet(options.name or name, collection, indices, labels, calibrated_on="validation" in splits)
+
+
+def _warn_of_training_images(splits: Sequence[str | None]) -> None:
+    learned = splits.count("train")
+    if learned:
         log.warning(
-            "data: %d of these %d images were trained on: the numbers will flatter. Give neither --data nor --split to "
-            "judge by the ones that were held out.", learned, len(at),
-        )  # fmt: skip
-    files = found.listing.files
-    unknown = {files[i].label for i in at} - set(classes)
+            "data: the model was trained on %d of these %d images, so its numbers will be too good. To evaluate on "
+            "held-out images, set neither --data nor --split.",
+            learned,
+            len(splits),
+        )
+
+
+def _label_numbers(labels: Sequence[str], classes: Sequence[str], name: str) -> np.ndarray:
+    unknown = set(labels) - set(classes)
     if unknown:
         raise FolderError(
-            f"Expected classes that the model knows ({shorten(classes)}), got {shorten(unknown)} in "
-            f"{found.location.name}. Nearest to {min(unknown)}: {', '.join(nearest(min(unknown), classes))}. Rename "
-            "the folders, or take the others out."
+            f"Expected classes that the model knows ({shorten(classes)}), got {shorten(unknown)} in {name}. "
+            f"Nearest to {min(unknown)}: {', '.join(nearest(min(unknown), classes))}. Rename the folders, or remove "
+            "the other ones."
         )
-    missing = set(classes) - {files[i].label for i in at}
+    missing = set(classes) - set(labels)
     if missing:
-        log.warning("data: no images of %s: nothing is said of them", shorten(missing))
-    labels = np.array([classes.index(files[i].label) for i in at])
-    used = own_images and any(split_of.get(files[i].path) == "validation" for i in at)
-    return EvaluationSet(asked.name or name, found, at, labels, used)
+        log.warning("data: no images of %s; these classes are not evaluated", shorten(missing))
+    return np.array([classes.index(label) for label in labels])
 
 
 def _open(data: SourceOptions) -> ImageCollection:
     return dataset.open_images(resolve_location(data.data), data.image_column, data.label_column, strict=False)
 
 
-def _chosen(found: ImageCollection, split: str) -> list[int]:
-    splits_there = {file.split for file in found.listing.files}
+def _images_of_split(collection: ImageCollection, split: str) -> list[int]:
+    files = collection.listing.files
+    known = {file.split for file in files}
     if split == "auto":
-        split = next((name for name in HELD_OUT if name in splits_there), "all")
+        split = next((name for name in HELD_OUT_SPLITS if name in known), "all")
     if split == "all":
-        return list(range(len(found.listing.files)))
-    if split not in splits_there:
+        return list(range(len(files)))
+    if split not in known:
+        raise OptionError(f"Expected a split of the data for --split, got {split}; it has {shorten(map(str, known))}.")
+    return [i for i, file in enumerate(files) if file.split == split]
+
+
+def _own_source(
+    data: SourceOptions, run: run_folder.RunFolder, run_options: Mapping, *, is_split_known: bool
+) -> SourceOptions:
+    """Where the run's own images are."""
+    if not is_split_known:
         raise OptionError(
-            f"Expected a split of the data for --split, got {split}; it has {shorten(map(str, splits_there))}."
+            f"Expected --data, a labelled folder, got none, and {run.path} does not record the images it was trained "
+            "on. Set --data."
         )
-    return [i for i, file in enumerate(found.listing.files) if file.split == split]
+    own = replace(
+        data,
+        data=run_options.get("data"),
+        image_column=data.image_column or run_options.get("image_column"),
+        label_column=data.label_column or run_options.get("label_column"),
+    )
+    path = resolve_location(own.data).path
+    if path is not None and not path.exists():
+        raise RunError(f"Expected the training data of {run.path} in {own.data}, which does not exist. Set --data.")
+    return own
 
 
 def _held_out(
-    asked: ValidateOptions, data: SourceOptions, run: run_folder.RunFolder, own: dict, split_of: dict[str, str]
-) -> tuple[ImageCollection, list[int], str]:
-    if not split_of:
-        raise OptionError(
-            f"Expected --data, a labelled folder, got none, and {run.path} does not say what it was made of."
-        )
-    split = asked.split
+    collection: ImageCollection, split: str, run: run_folder.RunFolder, split_of: Mapping[str, str]
+) -> tuple[list[int], str]:
+    """Indices of a split of the run's own images, and the split's name."""
     if split == "auto":
-        split = next(name for name in HELD_OUT if name in split_of.values())
-    data = SourceOptions(
-        own.get("data"),
-        data.image_column or own.get("image_column"),
-        data.label_column or own.get("label_column"),
-    )
-    path = resolve_location(data.data).path
-    if path is not None and not path.exists():
+        split = next((name for name in HELD_OUT_SPLITS if name in split_of.values()), HELD_OUT_SPLITS[-1])
+    paths = [file.path for file in collection.listing.files]
+    indices = [i for i, path in enumerate(paths) if path in split_of and split in ("all", split_of[path])]
+    if not indices:
         raise RunError(
-            f"Expected the data that {run.path} was made of in {data.data}, which is not there. Give --data."
+            f"Expected images of the {split} split of {run.path} in {collection.location.name}, got none. Set --data."
         )
-    found = _open(data)
-    paths = [file.path for file in found.listing.files]
-    at = [i for i, path in enumerate(paths) if path in split_of and split in ("all", split_of[path])]
-    if not at:
-        raise RunError(f"Expected images of the run's {split} split in {found.location.name}, got none. Give --data.")
-    return found, at, split
+    return indices, split
 
 
-def _same_place(data: SourceOptions, own: dict) -> bool:
-    """Whether the images are those of the run. An option that was not given means the same folder as now."""
-    one, other = (name or DEFAULT_FOLDER for name in (data.data, own.get("data")))
+def _is_same_data(data: SourceOptions, run_options: Mapping) -> bool:
+    """Whether the images are those of the run. Without the option `data`, it is the default folder in both."""
+    one, other = (name or DEFAULT_FOLDER for name in (data.data, run_options.get("data")))
     return one == other or Path(one).expanduser().resolve() == Path(other).expanduser().resolve()

@@ -43,7 +43,7 @@ def summary_text(run: run_folder.RunFolder) -> str:
         for true, predicted, count in confused:
             lines.append(f"  {true} taken for {predicted}: {count} of {judged['per_class'][true]['support']}")
     for entry in run.read_json(run_folder.DIAGNOSIS) or []:
-        lines.append(diagnosis.in_words(entry))
+        lines.append(diagnosis.finding_text(entry))
     return "\n".join([*lines, "", *_next(run)])
 
 

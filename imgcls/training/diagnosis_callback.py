@@ -52,7 +52,7 @@ class DiagnosisCallback(TrainerCallback):
         for finding in findings:
             if finding["code"] not in self.reported:
                 self.reported.add(finding["code"])
-                log.info(diagnosis.in_words(finding))
+                log.info(diagnosis.finding_text(finding))
 
     def finish(self, history: Sequence[dict], metrics: dict) -> list[dict]:
         """All findings that hold at the end of a run, one per code, for diagnosis.json."""

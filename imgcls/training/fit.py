@@ -57,7 +57,7 @@ def fit(
         batch, accumulation = halve_batch(batch, accumulation)
         if args.should_save or not all_ranks_failed:
             run.write_json(run_folder.BATCH, {"batch": batch, "accumulation": accumulation})
-        log.info(diagnosis.in_words(diagnosis.out_of_memory(batch, accumulation)))
+        log.info(diagnosis.finding_text(diagnosis.out_of_memory(batch, accumulation)))
         if args.world_size > 1 and not all_ranks_failed:
             raise LaunchError(
                 f"One of {args.world_size} processes ran out of memory during training. Give the same command again: "

@@ -37,7 +37,7 @@ from imgcls.dataloading.augmentation import DeviceAugmentation
 from imgcls.dataloading.image_datasets import EvaluationDataset, TrainingDataset, collate
 from imgcls.dataloading.sampler import EpochSampler
 from imgcls.evaluation import diagnosis
-from imgcls.evaluation.metrics import ImageClassification
+from imgcls.evaluation.evaluate_adapter import ImageClassification
 from imgcls.models import losses, param_groups
 from imgcls.models.classifier import Classifier, memory_layout
 from imgcls.storage import run_folder

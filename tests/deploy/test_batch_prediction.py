@@ -115,10 +115,10 @@ def test_sorting_and_mistakes(predict, run, photos, tmp_path):
     assert copied == {os.path.basename(r["path"]): r["predicted"] for r in rows(tmp_path / "a.csv") if not r["error"]}
     for arguments, words in (
         (["--run", run, photos, "--out", tmp_path / "a.csv"], "exists"),
-        (["--run", run, tmp_path / "nothing"], "not there"),
+        (["--run", run, tmp_path / "nothing"], "does not exist"),
         (["--run", tmp_path, photos], "config.json"),
         ([photos], "--run"),
-        (["--run", run], "nothing to look at"),
+        (["--run", run], "got no input"),
         (["--run", run, photos, "--top_k", 0], "--top_k"),
     ):
         code, _, err = predict(*arguments)
@@ -242,7 +242,7 @@ def test_calibrated_answers_of_a_run(predict, train, shapes, resnet, tmp_path):
     trust = json.loads((folder / "calibration.json").read_text())
     code, _, err = predict("--run", folder, shapes, "--out", tmp_path / "a.csv")
     assert code == parser.EXIT_OK
-    assert "confidence:" in err
+    assert "validation images" in err
     (plain,) = pipeline("image-classification", model=str(folder), top_k=1)(rows(tmp_path / "a.csv")[0]["path"])
     row = rows(tmp_path / "a.csv")[0]
     assert row["predicted"] == plain["label"]

@@ -156,16 +156,19 @@ def test_what_cannot_be_read_is_said_before_it_is_decoded(shown, bad, monkeypatc
 
 def test_doubt_is_said_in_words(shown, pictures):
     file = str(pictures[0])
-    for trust, threshold, words in (
+    for known, threshold, words in (
         ({"images": 9, "threshold": {"min_precision": 0.95, "confidence": 0.999}}, 1.0, "below 99.9 %"),
         ({"images": 9, "threshold": {"min_precision": 0.95, "confidence": None}}, 1.01, "always: on 9 validation"),
-        (None, 0.0, "never"),
+        (None, None, "never"),
     ):
-        said = demo_model.replace(shown.said, threshold=threshold)
-        other = demo_model.replace(shown, trust=trust, said=said)
+        model = demo_model.replace(shown.model)
+        model.calibration = known
+        other = demo_model.replace(
+            shown, model=model, formatter=demo_model.replace(shown.formatter, threshold=threshold)
+        )
         text = demo_app.answer_text(other, file)
-        assert ("<b>unsure</b>" in text) == (trust is not None)
-        assert (words in text) == (trust is not None)
+        assert ("<b>unsure</b>" in text) == (known is not None)
+        assert (words in text) == (known is not None)
         assert words in demo_app.heading(other)
 
 
@@ -176,7 +179,7 @@ def test_names_stay_text_and_some_networks_have_no_heat_map(tmp_path, pictures, 
     assert "cannot be shown" in text
     assert "<b>bold" not in text
     assert "&lt;b&gt;bold" in text
-    assert other.trust is None
+    assert other.model.calibration is None
 
 
 @pytest.mark.parametrize("name", ["resnet-18", "vit-base"])
@@ -192,12 +195,12 @@ def test_many_at_once_get_the_answers_of_one_alone(tmp_path, pictures, name):
         assert row["predicted"] == expected["predicted"] == listed["predicted"]
         assert row["confidence"] == pytest.approx(expected["confidence"], abs=1e-5)
         assert listed["confidence"] == pytest.approx(expected["confidence"], abs=1e-5)
-    assert not [module for module in other.network.modules() if module._forward_hooks]
-    assert next(other.explained.parameters()) is next(other.network.parameters())
+    assert not [module for module in other.model.network.modules() if module._forward_hooks]
+    assert next(other.heatmap_network.parameters()) is next(other.model.network.parameters())
 
 
 def test_a_batch_ends_with_the_page(shown, pictures, tmp_path):
-    other = demo_model.replace(shown, closing=threading.Event(), batch_size=1)
+    other = demo_model.replace(shown, model=demo_model.replace(shown.model, batch_size=1), closing=threading.Event())
     files = [(str(pictures[0]), f"{i}.png") for i in range(500)]
     found = other.answer_all(files, tmp_path / "a.csv", lambda done: other.closing.set())
     assert 0 < len(found) < 500
@@ -240,7 +243,7 @@ def test_what_cannot_be_flagged_is_said(tmp_path, pictures, bad):
         assert 'role="alert"' in text
         assert words in text
     assert not root.exists()
-    assert demo_model.flagged("owner/name") == Path("runs/name/flagged")
+    assert demo_model.flagged_folder("owner/name") == Path("runs/name/flagged")
 
 
 def test_examples_are_validation_pictures_that_are_still_there(run, shapes, tmp_path, monkeypatch):

@@ -49,7 +49,12 @@ def test_a_list(folder):
 
 @pytest.mark.parametrize(
     ("inputs", "words"),
-    [([], "nothing"), (["in/aa.jpg"], "a.jpg"), (["in/*.tif"], "not there"), (["http://h/x.jpg"], "--allow_urls")],
+    [
+        ([], "no input"),
+        (["in/aa.jpg"], "a.jpg"),
+        (["in/*.tif"], "does not exist"),
+        (["http://h/x.jpg"], "--allow_urls"),
+    ],
 )
 def test_mistakes(folder, inputs, words):
     with pytest.raises(OptionError, match=words):

@@ -25,6 +25,7 @@ from imgcls.dataloading import preprocessing
 from imgcls.dataloading.processor_spec import ProcessorSpec
 from imgcls.deploy import onnx_export, onnx_model
 from imgcls.errors import ModelError
+from imgcls.evaluation.loaded_model import LoadedModel
 from imgcls.models import classifier, input_size, model_config, source
 from imgcls.storage import run_claim, run_folder
 
@@ -62,7 +63,7 @@ def folder(tmp_path_factory):
     found = saved("resnet-18", tmp_path_factory.mktemp("model"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(onnx_model, "to_onnx_program", lambda *given: graphs.append(program(*given)) or graphs[0])
-        onnx_export.export_onnx(found, run_folder.RunFolder(found))
+        onnx_export.export_model(LoadedModel.load(found, device="cpu"))
     return found
 
 
@@ -187,8 +188,8 @@ def test_a_run_is_proven_on_its_validation_images(run_export, train, shapes, res
     assert set(files(folder)) - before == {"export", "export/export.json", "export/model.onnx"}
 
     run.write_options({**run.read_options(), "data": str(tmp_path / "moved")})
-    assert onnx_export._validation_pixels(run, None, record["classes"]) == []
-    assert "generated ones instead" in capsys.readouterr().err
+    assert onnx_export._validation_pixels(LoadedModel.load(folder)) == []
+    assert "using generated images" in capsys.readouterr().err
     run_claim.remove_run(run)
     assert not (folder / "export").exists()
 
@@ -219,7 +220,7 @@ def test_a_file_that_answers_otherwise_is_refused(run_export, monkeypatch, folde
 
 
 def test_nothing_is_left_of_a_failure(tmp_path):
-    with contextlib.suppress(ModelError), onnx_export._whole_folder(tmp_path / "run" / "export") as new:
+    with contextlib.suppress(ModelError), onnx_export._atomic_folder(tmp_path / "run" / "export") as new:
         (new / "model.onnx").write_bytes(b"half")
         raise ModelError
     assert not list(tmp_path.iterdir())
@@ -243,7 +244,7 @@ def test_what_the_proof_lets_pass():
     assert proof["max_logit_difference"] == pytest.approx(4e-4, rel=0.01)
     assert 0 < proof["max_probability_difference"] < 1e-3
     for other in ([2, 0, 0.02], [0, 2, 0], [2, 0, np.nan]):
-        with pytest.raises(ModelError, match="as torch does"):
+        with pytest.raises(ModelError, match="predict as torch does"):
             onnx_export.parity_proof(says(*plain), says(plain[0], other, plain[2]), pixels)
     with pytest.raises(ModelError, match="diverged"):
         onnx_export.parity_proof(says(plain[0], [np.nan] * 3, plain[2]), says(*plain), pixels)
@@ -257,7 +258,7 @@ def test_mistakes_in_one_line(run_export, monkeypatch, folder, tmp_path):
     for arguments, words in (
         (["--run", tmp_path], "config.json"),
         ([], "--run"),
-        (["--run", tmp_path / "taken"], "Move it elsewhere"),
+        (["--run", tmp_path / "taken"], "Move them elsewhere"),
     ):
         code, out, err = run_export(*arguments)
         assert (code, out) == (parser.EXIT_ERROR, "")

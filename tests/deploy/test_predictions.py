@@ -33,12 +33,12 @@ def test_all_broken_and_nothing_finite():
     said = PredictionFormatter(CLASSES)
     assert said.rows(["1"], np.zeros((0, 0)), {0: broken("1")})[0]["error"]
     (row,) = said.rows(["1"], np.full((1, 3), np.nan), {})
-    assert "not a number" in row["error"]
+    assert "NaN or infinite" in row["error"]
 
 
 def test_summary():
     assert prediction_summary({"sure": 1}, 0, None) == "1 image"
-    assert prediction_summary({"sure": 2}, 1000, "a.csv") == "2 images more, after 1,000: a.csv"
+    assert prediction_summary({"sure": 2}, 1000, "a.csv") == "2 more images after 1,000: a.csv"
     assert prediction_summary({"sure": 1200, "unsure": 30, "broken": 4}, 0, "a.csv") == (
         "1,234 images, 30 unsure, 4 that could not be read: a.csv"
     )

@@ -1,6 +1,6 @@
 """Copies into class folders: nothing is overwritten, nothing is there twice."""
 
-from imgcls.deploy.sort_images import copy_into_class_folders
+from imgcls.deploy.predictions import copy_into_class_folders
 
 
 def row(path, predicted="cat", unsure=0, error=""):

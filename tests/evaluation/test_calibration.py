@@ -6,7 +6,6 @@ import torch
 
 from imgcls.errors import MetricError
 from imgcls.evaluation import calibration
-from imgcls.storage import run_folder
 
 
 def overconfident(n=2000, k=5, factor=3.0, seed=0):
@@ -19,12 +18,12 @@ def overconfident(n=2000, k=5, factor=3.0, seed=0):
 
 
 @pytest.mark.parametrize("factor", [0.4, 1.0, 3.0])
-def test_the_temperature_that_was_put_in_comes_out(factor):
+def test_fit_temperature_recovers_a_known_temperature(factor):
     logits, labels = overconfident(factor=factor)
     assert calibration.fit_temperature(logits, labels) == pytest.approx(factor, rel=0.08)
 
 
-def test_it_is_where_torch_s_cross_entropy_is_lowest():
+def test_fit_temperature_minimises_torch_s_cross_entropy():
     logits, labels = overconfident(600)
     t = torch.tensor(1.0, requires_grad=True)
     optimizer = torch.optim.LBFGS([t], max_iter=100, line_search_fn="strong_wolfe")
@@ -40,19 +39,19 @@ def test_it_is_where_torch_s_cross_entropy_is_lowest():
     assert calibration.fit_temperature(logits, labels) == pytest.approx(t.item(), rel=1e-3)
 
 
-def test_a_few_images_that_are_all_right_do_not_ask_for_certainty():
+def test_fit_temperature_of_few_correct_images_does_not_reach_certainty():
     logits = np.array([[2.0, 0, 0], [0, 2.0, 0], [0, 0, 2.0]] * 3, np.float32)
     t = calibration.fit_temperature(logits, [0, 1, 2] * 3)
     assert calibration.probabilities(logits, t).max() < 0.95
 
 
-def test_a_temperature_must_be_clearly_better_than_none():
+def test_fit_temperature_must_be_significantly_better_than_one():
     found = [calibration.fit_temperature(*overconfident(43, factor=1.0, seed=seed)) for seed in range(40)]
     assert sum(t != 1 for t in found) <= 6  # 2 of 40 by chance
     assert calibration.fit_temperature(*overconfident(43, factor=3.0)) > 1.5
 
 
-def test_calibration_changes_confidence_and_no_answer():
+def test_fit_temperature_changes_confidence_but_no_prediction():
     logits, labels = overconfident()
     t = calibration.fit_temperature(logits, labels)
     before, after = calibration.probabilities(logits), calibration.probabilities(logits, t)
@@ -64,7 +63,7 @@ def test_calibration_changes_confidence_and_no_answer():
     )
 
 
-def test_images_that_are_not_finite_are_left_out():
+def test_fit_temperature_and_calibration_error_ignore_non_finite_images():
     logits, labels = overconfident(50)
     worse = np.vstack([logits, np.full((3, 5), np.nan)])
     more = np.append(labels, [0, 1, 2])
@@ -76,7 +75,7 @@ def test_images_that_are_not_finite_are_left_out():
     assert calibration.fit_temperature(np.full((2, 5), np.nan), [0, 1]) == 1.0
 
 
-def test_coverage_and_threshold_by_hand():
+def test_coverage_curve_and_precision_threshold_equal_a_hand_computation():
     p = np.array([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3], [0.4, 0.6]])
     labels = [0, 1, 1, 1]  # the third is wrong
     assert calibration.coverage_curve(p, labels) == [
@@ -90,7 +89,7 @@ def test_coverage_and_threshold_by_hand():
         calibration.precision_threshold(p, labels, 0)
 
 
-def test_equally_sure_images_are_kept_or_refused_together():
+def test_coverage_curve_has_one_entry_for_equal_confidences():
     p = np.array([[0.8, 0.2]] * 4 + [[0.6, 0.4]])
     assert [round(c, 2) for _, c, _ in calibration.coverage_curve(p, [0, 0, 0, 1, 0])] == [1.0, 0.8]
 
@@ -101,37 +100,3 @@ def test_reliability_bins_hold_all_images():
     assert sum(b["images"] for b in bins) == 700
     assert all(b["low"] < b["confidence"] <= b["high"] for b in bins)
     assert len(calibration.reliability_bins(calibration.probabilities(logits[:40]), labels[:40])) <= 4
-
-
-def test_of_a_run(tmp_path):
-    run = run_folder.RunFolder(tmp_path)
-    assert calibration.load_calibration(run, 0.9) is None
-    logits, labels = overconfident(60, 2)
-    run.write_json(run_folder.METRICS, {"classes": ["a", "b"]})
-    rows = [(f"{i}.jpg", "validation", "ab"[y], "a", "0.5", 1) for i, y in enumerate(labels)]
-    run.write_csv(run_folder.PREDICTIONS, run_folder.PREDICTION_COLUMNS, rows)
-    run.write_logits(validation=logits)
-    found = calibration.load_calibration(run, 0.9)
-    assert found["temperature"] == calibration.fit_temperature(logits, labels)
-    assert found["threshold"]["min_precision"] == 0.9
-    assert calibration.temperature_and_threshold(found, None) == (
-        found["temperature"],
-        found["threshold"]["confidence"],
-    )
-    assert calibration.temperature_and_threshold(found, 0.4) == (found["temperature"], 0.4)
-    assert calibration.temperature_and_threshold(None, None) == (1.0, 0.0)
-    hopeless = {**found, "threshold": {"min_precision": 0.99, "confidence": None}}
-    assert calibration.temperature_and_threshold(hopeless, None)[1] > 1
-
-
-def test_a_model_of_the_hub_brings_its_own_threshold(tmp_path, caplog):
-    run = run_folder.RunFolder(tmp_path)
-    brought = {"temperature": 1.5, "images": 40, "threshold": {"min_precision": 0.95, "confidence": 0.8}}
-    run.write_json("calibration.json", brought)
-    assert calibration.load_calibration(run, 0.95) == brought
-    assert not caplog.text
-    assert calibration.load_calibration(run, 0.9) == brought
-    assert "--min_precision 0.9 is not known" in caplog.text
-    for foreign in ([1, 2], {"temperature": 2}, None):
-        run.write_json("calibration.json", foreign)
-        assert calibration.load_calibration(run, 0.95) is None

@@ -106,7 +106,7 @@ def test_prediction_findings_name_a_single_predicted_class():
     task = TrainingTask(["a", "b"], [10, 10], 10)
     (finding,) = diagnosis.prediction_findings(task, {"confusion_matrix": [[0, 6], [0, 4]]})
     assert finding["code"] == "one_class_predictions"
-    assert finding["evidence"] == "10 of 10 validation images were called 'b'"
+    assert finding["evidence"] == "10 of 10 validation images were predicted as 'b'"
     assert codes(diagnosis.prediction_findings(task, {"confusion_matrix": [[1, 5], [0, 4]]})) == []
     assert (
         codes(diagnosis.prediction_findings(task, {"confusion_matrix": [[0, 0], [0, 4]]})) == []

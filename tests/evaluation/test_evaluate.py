@@ -117,7 +117,7 @@ def test_mistakes(script, run, shapes, tmp_path):
         assert all(word in err for word in words), err
     code, _, err = script("validate.py", "--run", run, "--data", shapes)
     assert code == parser.EXIT_OK
-    assert "were trained on" in err
+    assert "was trained on" in err
     (run / "options.yaml").write_text(options.replace(str(shapes), str(tmp_path / "moved")))
     code, _, err = script("validate.py", "--run", run)
     assert code == parser.EXIT_ERROR

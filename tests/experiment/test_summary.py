@@ -2,7 +2,7 @@
 
 import pytest
 
-from imgcls.evaluation.metrics import ImageClassification
+from imgcls.evaluation.evaluate_adapter import ImageClassification
 from imgcls.experiment import summary
 from imgcls.storage import run_folder
 

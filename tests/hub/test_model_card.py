@@ -12,6 +12,7 @@ from markdown_it import MarkdownIt
 from imgcls.deploy import onnx_export
 from imgcls.errors import RunError
 from imgcls.evaluation import calibration
+from imgcls.evaluation.loaded_model import LoadedModel
 from imgcls.hub import model_card
 from imgcls.hub.run_profile import RunProfile
 from imgcls.storage import run_folder
@@ -169,7 +170,7 @@ def test_a_folder_without_a_finished_run(tmp_path):
 
 def test_what_it_tells_to_type_works(shared, shapes, tmp_path):
     run = run_folder.RunFolder(shutil.copytree(shared.path, tmp_path / "run"))
-    onnx_export.export_onnx(run.path, run)
+    onnx_export.export_model(LoadedModel.load(run.path, device="cpu"))
     text = model_card.render_model_card(RunProfile(run, "tester/x", files=["export/model.onnx"]))
     photo = next(shapes.glob("*/*.jpg"))
     file = 'hf_hub_download("tester/x", "export/model.onnx")'
