@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import io
 import os
 import sys
 import urllib.error
@@ -70,7 +71,7 @@ def expand_inputs(inputs: Sequence[str], lines: Iterable[str] = ()) -> Iterator[
 
 def read_stdin() -> Iterable[str]:
     """Lines of stdin; file names need not be valid UTF-8."""
-    if hasattr(sys.stdin, "reconfigure"):
+    if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")
     return sys.stdin
 

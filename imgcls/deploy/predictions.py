@@ -95,7 +95,7 @@ class PredictionFormatter:
     def _prediction(self, path: str | None, p: np.ndarray) -> Prediction:
         if not np.isfinite(p).all():
             return _failed(path, "the model's output is NaN or infinite")
-        top = [(self.classes[i], float(p[i])) for i in np.argsort(-p, kind="stable")[: self.top_k]]
+        top = [(self.classes[int(i)], float(p[i])) for i in np.argsort(-p, kind="stable")[: self.top_k]]
         label, confidence = top[0]
         uncertain = None if self.threshold is None else confidence < self.threshold
         return Prediction(label, confidence, uncertain, top, path)
@@ -143,8 +143,8 @@ def _copy(file: Path, folder: Path) -> None:
     for number in itertools.count(1):
         target = folder / (file.name if number == 1 else f"{file.stem}-{number}{file.suffix}")
         if not target.exists():
-            break
+            shutil.copy2(file, partial)
+            partial.rename(target)
+            return
         if filecmp.cmp(file, target, shallow=False):
             return
-    shutil.copy2(file, partial)
-    partial.rename(target)

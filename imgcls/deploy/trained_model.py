@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from imgcls.deploy import input_files, onnx_export, onnx_model
 from imgcls.deploy.predictions import Prediction, PredictionFormatter
 from imgcls.errors import OptionError, nearest
 from imgcls.evaluation import evaluate
-from imgcls.evaluation.loaded_model import ImageSource, LoadedModel, is_one_image, list_images
+from imgcls.evaluation.loaded_model import Images, LoadedModel, is_one_image, list_images
 
 
 class TrainedModel(LoadedModel):
@@ -24,7 +23,7 @@ class TrainedModel(LoadedModel):
     model.predict("photo.jpg").label
     """
 
-    def predict(self, images: ImageSource | Iterable[ImageSource], top_k: int = 1) -> Prediction | list[Prediction]:
+    def predict(self, images: Images, top_k: int = 1) -> Prediction | list[Prediction]:
         """Predict classes with calibrated confidence, as scripts/predict.py does.
 
         images: the path of a file, a PIL image or a uint8 array (height, width, 3) in RGB, for one prediction; a folder
@@ -36,7 +35,7 @@ class TrainedModel(LoadedModel):
         predictions = self._predictions(images, top_k)
         return predictions[0] if is_one_image(images) else predictions
 
-    def _predictions(self, images: ImageSource | Iterable[ImageSource], top_k: int) -> list[Prediction]:
+    def _predictions(self, images: Images, top_k: int) -> list[Prediction]:
         if top_k < 1:
             raise OptionError(f"Expected top_k of 1 or more, got {top_k}.")
         formatter = PredictionFormatter(self.classes, self.temperature, self.threshold, min(top_k, len(self.classes)))

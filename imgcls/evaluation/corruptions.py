@@ -1,7 +1,7 @@
-"""Photos made worse on purpose, as cameras, light and messengers do: how much of its accuracy does a model keep?
+"""Image corruptions as caused by cameras, light and messengers, to measure the robustness of a model.
 
-Kinds after Hendrycks & Dietterich 2019, "Benchmarking neural network robustness"; strengths are ours, relative to the
-size of the picture, so that they mean the same for every camera.
+Kinds after Hendrycks & Dietterich 2019, "Benchmarking neural network robustness". Strengths are our own, relative to
+the size of the image, so that they mean the same for every camera.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter
 
-LARGEST_PX = 512  # of the longer side: larger photos are shrunk first, or a JPEG's blocks would vanish in them
+MAX_SIDE_PX = 512  # larger images are shrunk first, or the blocks of a JPEG would vanish in them
 GRAY = (118, 118, 118)
 
 
-def _blur(image: Image.Image, share: float, _) -> Image.Image:
-    return image.filter(ImageFilter.GaussianBlur(share * min(image.size)))
+def _blur(image: Image.Image, fraction: float, _: random.Random) -> Image.Image:
+    return image.filter(ImageFilter.GaussianBlur(fraction * min(image.size)))
 
 
 def _noise(image: Image.Image, deviation: float, rng: random.Random) -> Image.Image:
@@ -26,17 +26,17 @@ def _noise(image: Image.Image, deviation: float, rng: random.Random) -> Image.Im
     return Image.fromarray(np.clip(np.asarray(image) + noise, 0, 255).astype(np.uint8))
 
 
-def _jpeg(image: Image.Image, quality: float, _) -> Image.Image:
+def _jpeg(image: Image.Image, quality: float, _: random.Random) -> Image.Image:
     out = io.BytesIO()
     image.save(out, "JPEG", quality=int(quality))
     return Image.open(out).convert("RGB")
 
 
-def _brightness(image: Image.Image, factor: float, _) -> Image.Image:
+def _brightness(image: Image.Image, factor: float, _: random.Random) -> Image.Image:
     return ImageEnhance.Brightness(image).enhance(factor)
 
 
-def _contrast(image: Image.Image, factor: float, _) -> Image.Image:
+def _contrast(image: Image.Image, factor: float, _: random.Random) -> Image.Image:
     return ImageEnhance.Contrast(image).enhance(factor)
 
 
@@ -44,8 +44,8 @@ def _rotation(image: Image.Image, degrees: float, rng: random.Random) -> Image.I
     return image.rotate(degrees * rng.choice((-1, 1)), Image.Resampling.BICUBIC, fillcolor=GRAY)
 
 
-# kind -> how, its unit, and its values from mild to strong
-CORRUPTIONS: dict[str, tuple[Callable, str, tuple[float, ...]]] = {
+# kind -> function, unit of its strength, and values from mild to strong
+CORRUPTIONS: dict[str, tuple[Callable[[Image.Image, float, random.Random], Image.Image], str, tuple[float, ...]]] = {
     "blur": (_blur, "of the shorter side", (0.005, 0.01, 0.02)),
     "noise": (_noise, "gray levels", (12, 25, 50)),
     "JPEG": (_jpeg, "quality", (30, 15, 7)),
@@ -57,7 +57,8 @@ CORRUPTIONS: dict[str, tuple[Callable, str, tuple[float, ...]]] = {
 
 
 def corrupt(image: Image.Image, kind: str, value: float, seed: object) -> Image.Image:
-    """An RGB image made worse. seed: says which noise, and which way it is turned."""
+    """A corrupted copy of an RGB image. seed: decides the noise and the direction of rotation."""
     image = image.copy()
-    image.thumbnail((LARGEST_PX, LARGEST_PX))
-    return CORRUPTIONS[kind][0](image, value, random.Random(f"{seed} {kind} {value}"))
+    image.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX))
+    function, _, _ = CORRUPTIONS[kind]
+    return function(image, value, random.Random(f"{seed} {kind} {value}"))

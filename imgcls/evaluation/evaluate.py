@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -65,7 +66,7 @@ def evaluate_model(model: LoadedModel, options: ValidateOptions, data: SourceOpt
     run_claim.check_writable(folder)
     images, logits = _readable_images(model, images)
     known = model.calibration or run_calibration.uncalibrated(options.min_precision)
-    metrics = {"model": model.name, "data": images.name, "images_of": images.place}
+    metrics: dict[str, Any] = {"model": model.name, "data": images.name, "images_of": images.place}
     metrics |= evaluation_metrics(logits, images, model.classes, known)
     if options.tta:
         metrics["tta"] = evaluate_with_tta(model, images, logits)
@@ -140,7 +141,7 @@ def evaluation_metrics(logits: np.ndarray, images: EvaluationSet, classes: Seque
     before, after = (calibration.probabilities(logits, t) for t in (1.0, temperature))
     if images.calibrated_on:
         after = calibration.cross_fitted_probabilities(logits, labels)
-    results: dict = {"temperature": temperature}
+    results: dict[str, Any] = {"temperature": temperature}
     for name, p in (("ece_before", before), ("ece_after", after)):
         pairs = np.stack(calibration.confidence_and_correct(p, labels), axis=1)
         results[name] = _ece(pairs) if len(pairs) else None

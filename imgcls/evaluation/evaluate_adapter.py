@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import evaluate
-import numpy as np
 from datasets import Features, Value
 from datasets import Sequence as ListOf
 from numpy.typing import ArrayLike
@@ -33,15 +32,19 @@ class ImageClassification(evaluate.EvaluationModule):
     def __len__(self) -> int:
         return len(self.metrics)
 
-    def add_batch(self, *, predictions: ArrayLike, references: ArrayLike) -> None:
+    def add_batch(
+        self, *, predictions: ArrayLike | None = None, references: ArrayLike | None = None, **kwargs: object
+    ) -> None:
         """Add images: logits (N, K) and labels (N,), see `ClassificationMetrics.add_batch`."""
-        self.metrics.add_batch(predictions, references)
+        self.metrics.add_batch(to_array(predictions), to_array(references))
 
-    def add(self, *, prediction: ArrayLike, reference: int) -> None:
+    def add(self, *, prediction: ArrayLike | None = None, reference: ArrayLike | None = None, **kwargs: object) -> None:
         """Add one image: logits (K,) and its label."""
-        self.add_batch(predictions=to_array(prediction)[None], references=np.asarray([reference]))
+        self.metrics.add_batch(to_array(prediction)[None], to_array(reference)[None])
 
-    def compute(self, *, predictions: ArrayLike | None = None, references: ArrayLike | None = None) -> dict:
+    def compute(
+        self, *, predictions: ArrayLike | None = None, references: ArrayLike | None = None, **kwargs: object
+    ) -> dict:
         """All metrics of the images added so far and of those passed here; then resets."""
         if predictions is not None or references is not None:
             self.add_batch(predictions=predictions, references=references)

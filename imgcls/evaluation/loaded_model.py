@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import nn
-from transformers import BaseImageProcessor
+from transformers import BaseImageProcessor, PreTrainedModel
 
 from imgcls.data import decoding
 from imgcls.dataloading.processor_spec import ProcessorSpec
@@ -25,6 +24,7 @@ from imgcls.system import hardware
 
 # A path, an encoded image, a decoded image, or a uint8 array (H, W, 3).
 ImageSource = str | Path | bytes | Image.Image | np.ndarray
+Images = ImageSource | Iterable[ImageSource]
 
 ALWAYS_UNSURE = 1.01  # above every confidence
 
@@ -39,7 +39,7 @@ class LoadedModel:
 
     name: str
     folder: Path
-    network: nn.Module
+    network: PreTrainedModel
     processor: BaseImageProcessor
     batch_size: int = 16
     min_precision: float = calibration.MIN_PRECISION
@@ -67,8 +67,8 @@ class LoadedModel:
     @property
     def classes(self) -> list[str]:
         """Class names in label order."""
-        config = self.network.config
-        return [config.id2label[i] for i in range(config.num_labels)]
+        names = cast(dict[int, str], self.network.config.id2label)
+        return [names[i] for i in range(len(names))]
 
     @property
     def device(self) -> torch.device:
@@ -113,15 +113,15 @@ class LoadedModel:
         rgb = decoding.to_rgb(image) if isinstance(image, Image.Image) else decoding.load_rgb(image)
         return self.spec.pixel_values(rgb)
 
-    def logits(self, images: ImageSource | Iterable[ImageSource]) -> np.ndarray:
+    def logits(self, images: Images) -> np.ndarray:
         """Logits, float32 (N, K). Raises ImageError for an image that cannot be read."""
         return self._outputs(inference.logits_function(self.network), images, len(self.classes))
 
-    def probabilities(self, images: ImageSource | Iterable[ImageSource]) -> np.ndarray:
+    def probabilities(self, images: Images) -> np.ndarray:
         """Calibrated probabilities, float64 (N, K). Raises ImageError for an image that cannot be read."""
         return calibration.probabilities(self.logits(images), self.temperature)
 
-    def features(self, images: ImageSource | Iterable[ImageSource]) -> np.ndarray:
+    def features(self, images: Images) -> np.ndarray:
         """Feature vectors, float32 (N, D): the input of the head, the last linear layer.
 
         Raises ImageError for an image that cannot be read, ModelError for a network with another kind of head.
@@ -131,7 +131,7 @@ class LoadedModel:
             return self._outputs(lambda pixels: compute(pixels, False), images, dimensions)
 
     def stream_logits(
-        self, items: Iterable, pixels: Callable[[object], torch.Tensor]
+        self, items: Iterable, pixels: Callable[[Any], torch.Tensor]
     ) -> Iterator[tuple[list, np.ndarray, dict[int, ImageError]]]:
         """Logits of any number of items, batch by batch; see `inference.stream_outputs`."""
         forward = inference.logits_function(self.network)
@@ -140,7 +140,7 @@ class LoadedModel:
     def _outputs(
         self,
         forward: Callable[[torch.Tensor], torch.Tensor],
-        images: ImageSource | Iterable[ImageSource],
+        images: Images,
         dimensions: int,
     ) -> np.ndarray:
         outputs = [np.zeros((0, dimensions), np.float32)]
@@ -154,16 +154,16 @@ class LoadedModel:
         return np.concatenate(outputs)
 
 
-def is_one_image(images: object) -> bool:
+def is_one_image(images: Images) -> bool:
     """Whether this is a single image and not several."""
     if isinstance(images, np.ndarray):
         return images.ndim == 3
     return isinstance(images, (str, Path, bytes, Image.Image))
 
 
-def list_images(images: ImageSource | Iterable[ImageSource]) -> Sequence[ImageSource]:
+def list_images(images: Images) -> list[ImageSource]:
     """One image or several as a list. Raises OptionError for arrays that are not uint8 (H, W, 3)."""
-    items = [images] if is_one_image(images) else list(images)
+    items = cast(list[ImageSource], [images] if is_one_image(images) else list(cast(Iterable, images)))
     for item in items:
         if isinstance(item, np.ndarray) and not (item.dtype == np.uint8 and item.ndim == 3 and item.shape[2] == 3):
             raise OptionError(

@@ -41,7 +41,7 @@ class ClassificationMetrics:
         self._top5 = self._non_finite = 0
         self._bins = np.zeros((3, ECE_BINS))  # count, sum of confidence, number correct
 
-    def add_batch(self, logits: ArrayLike, labels: ArrayLike) -> None:
+    def add_batch(self, logits: ArrayLike | torch.Tensor, labels: ArrayLike | torch.Tensor) -> None:
         """Add images. logits: (N, K), NumPy or torch. labels: int (N,), 0 <= label < K. Raises MetricError."""
         logits, labels = to_array(logits).astype(np.float64), to_array(labels)
         k = len(self.classes)
@@ -122,7 +122,7 @@ def compute_metrics(logits: np.ndarray, labels: ArrayLike, classes: Sequence[str
     return results | macro_intervals(results["confusion_matrix"])
 
 
-def to_array(values: ArrayLike) -> np.ndarray:
+def to_array(values: ArrayLike | torch.Tensor | None) -> np.ndarray:
     """A NumPy array, or a torch tensor of any device and floating type, as NumPy."""
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu()

@@ -1,4 +1,4 @@
-"""Logits and labels -> numbers of each image, and how well confidence tells accuracy; NumPy alone."""
+"""Scores of single images and the calibration error, from logits and labels; needs only NumPy."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 
 def top_k_hits(logits: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
     """Whether the true class is among the k largest logits, bool (N,); ties go to the lower class index."""
-    own = logits[np.arange(len(labels)), labels][:, None]
-    before = np.arange(logits.shape[1]) < labels[:, None]
-    return ((logits > own) | ((logits == own) & before)).sum(axis=1) < k
+    of_label = logits[np.arange(len(labels)), labels][:, None]
+    has_lower_index = np.arange(logits.shape[1]) < labels[:, None]
+    return ((logits > of_label) | ((logits == of_label) & has_lower_index)).sum(axis=1) < k
 
 
 def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:
@@ -40,8 +40,8 @@ def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray) -> f
 
 def calibration_bins(confidence: np.ndarray, correct: np.ndarray) -> np.ndarray:
     """Count, sum of confidence and number correct of each bin, (3, ECE_BINS)."""
-    at = np.clip(np.ceil(confidence * ECE_BINS).astype(int) - 1, 0, ECE_BINS - 1)
-    return np.stack([np.bincount(at, w, ECE_BINS) for w in (np.ones(len(at)), confidence, correct)])
+    indices = np.clip(np.ceil(confidence * ECE_BINS).astype(int) - 1, 0, ECE_BINS - 1)
+    return np.stack([np.bincount(indices, w, ECE_BINS) for w in (np.ones(len(indices)), confidence, correct)])
 
 
 def calibration_gap(bins: np.ndarray) -> float:
@@ -50,8 +50,10 @@ def calibration_gap(bins: np.ndarray) -> float:
     return float(np.abs(confidence - hits).sum() / max(count.sum(), 1))  # 0 when no image had finite logits
 
 
-def most_confused(confusion_matrix, classes: Sequence[str], count: int = 3) -> list[tuple[str, str, int]]:
-    """The (true, predicted, images) of the largest counts off the diagonal, largest first, zeros dropped."""
+def most_confused(
+    confusion_matrix: Sequence[Sequence[int]] | np.ndarray, classes: Sequence[str], count: int = 3
+) -> list[tuple[str, str, int]]:
+    """(true class, predicted class, images) of the largest counts off the diagonal, largest first, without zeros."""
     pairs = [
         (classes[i], classes[j], n) for i, row in enumerate(confusion_matrix) for j, n in enumerate(row) if i != j and n
     ]
@@ -59,6 +61,6 @@ def most_confused(confusion_matrix, classes: Sequence[str], count: int = 3) -> l
 
 
 def weakest(per_class: dict[str, dict], count: int = 3) -> list[str]:
-    """Names of the classes with the lowest F1 among those that occur, lowest first, faultless ones dropped."""
-    faulty = [name for name, numbers in per_class.items() if numbers["support"] and numbers["f1"] < 1]
-    return sorted(faulty, key=lambda name: per_class[name]["f1"])[:count]
+    """Names of the classes with the lowest F1, lowest first, without classes that have no images or an F1 of 1."""
+    imperfect = [name for name, numbers in per_class.items() if numbers["support"] and numbers["f1"] < 1]
+    return sorted(imperfect, key=lambda name: per_class[name]["f1"])[:count]

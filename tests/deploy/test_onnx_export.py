@@ -273,7 +273,7 @@ def test_mistakes_in_one_line(run_export, monkeypatch, folder, tmp_path):
 
 
 def test_large_weights_lie_beside_and_the_example_runs(run_export, monkeypatch, folder, same_graph, capsys):
-    monkeypatch.setattr(onnx_model, "ONE_FILE_BYTES", 1000)
+    monkeypatch.setattr(onnx_model, "MAX_FILE_BYTES", 1000)
     before = files(folder)
     code, out, _ = run_export("--run", folder)
     assert code == parser.EXIT_OK

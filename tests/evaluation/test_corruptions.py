@@ -8,7 +8,7 @@ from imgcls.evaluation import corruptions
 
 
 @pytest.mark.parametrize("kind", corruptions.CORRUPTIONS)
-def test_stronger_is_further_from_the_image(kind):
+def test_corrupt_stronger_changes_the_image_more(kind):
     image = photo(300, 200, 3)
     before = np.asarray(image, float)
     far = []
@@ -21,5 +21,5 @@ def test_stronger_is_further_from_the_image(kind):
     assert np.array_equal(image, photo(300, 200, 3))  # it is left alone
 
 
-def test_large_photos_are_shrunk_first():
-    assert max(corruptions.corrupt(photo(1200, 900, 0), "blur", 0.01, 0).size) == corruptions.LARGEST_PX
+def test_corrupt_shrinks_large_images_first():
+    assert max(corruptions.corrupt(photo(1200, 900, 0), "blur", 0.01, 0).size) == corruptions.MAX_SIDE_PX

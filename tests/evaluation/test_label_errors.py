@@ -5,7 +5,7 @@ import numpy as np
 from imgcls.evaluation import label_errors
 
 
-def opinions(n=200, k=4, swapped=10, seed=0):
+def labels_and_predictions(n=200, k=4, swapped=10, seed=0):
     """Labels of which the first `swapped` are wrong, and two models that know the truth quite well."""
     rng = np.random.default_rng(seed)
     true = rng.integers(0, k, n)
@@ -19,26 +19,26 @@ def opinions(n=200, k=4, swapped=10, seed=0):
     return given, true, found
 
 
-def test_swapped_labels_come_first():
-    given, true, said = opinions()
-    score, order = label_errors.rank_label_errors(given, said)
+def test_find_label_errors_lists_swapped_labels_first():
+    given, true, predictions = labels_and_predictions()
+    score, order = label_errors.rank_label_errors(given, predictions)
     assert set(order[:10]) == set(range(10))
     assert ((score >= 0) & (score <= 1)).all()
-    found = label_errors.find_label_errors(given, said)
+    found = label_errors.find_label_errors(given, predictions)
     assert {i for i, _, _ in found[:8]} <= set(range(10))
     assert all(other == true[i] for i, other, _ in found if i < 10)
     assert [s for _, _, s in found] == sorted(s for _, _, s in found)
     assert 7 <= len(found) <= 20
 
 
-def test_models_that_agree_with_all_labels():
-    given, _, _ = opinions(swapped=0)
+def test_find_label_errors_is_empty_when_models_agree_with_all_labels():
+    given, _, _ = labels_and_predictions(swapped=0)
     sure = np.where(np.eye(4)[given] > 0, 0.97, 0.01)
     assert label_errors.find_label_errors(given, [sure]) == []
 
 
-def test_what_is_not_finite_says_nothing():
-    given, _, said = opinions()
-    said[0][:] = np.nan
-    assert len(label_errors.find_label_errors(given, said)) > 0
+def test_find_label_errors_ignores_non_finite_predictions():
+    given, _, predictions = labels_and_predictions()
+    predictions[0][:] = np.nan
+    assert len(label_errors.find_label_errors(given, predictions)) > 0
     assert label_errors.find_label_errors(np.zeros(5, int), [np.full((5, 2), 0.5)]) == []  # one class: nothing to swap
