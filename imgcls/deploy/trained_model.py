@@ -10,6 +10,7 @@ from imgcls.config.data_options import SourceOptions
 from imgcls.config.inference_options import ValidateOptions
 from imgcls.config.parser import ParsedOptions
 from imgcls.deploy import input_files, onnx_export, onnx_model
+from imgcls.deploy.evaluation_report import write_evaluation_report
 from imgcls.deploy.predictions import Prediction, PredictionFormatter
 from imgcls.errors import OptionError, nearest
 from imgcls.evaluation import evaluate
@@ -49,8 +50,8 @@ class TrainedModel(LoadedModel):
         """Evaluate on labelled images; returns the content of metrics.json.
 
         data: class folders, a CSV or a Hub dataset id; None takes the images held out in training. options: those of
-        scripts/validate.py, such as split="test", tta=True or name="new". Predictions, logits and metrics are written
-        to RUN/validation/NAME/; scripts/validate.py adds a report. Raises OptionError for an unknown option.
+        scripts/validate.py, such as split="test", tta=True or name="new". The results and a report are written to
+        RUN/validation/NAME/. Raises OptionError for an unknown option.
         """
         values = {
             "run": self.name,
@@ -64,7 +65,9 @@ class TrainedModel(LoadedModel):
             close = ", ".join(nearest(name, known))
             raise OptionError(f"Expected an option of scripts/validate.py, got {name}. Nearest: {close}.")
         given = ParsedOptions(values)
-        return evaluate.evaluate_model(self, given.make(ValidateOptions), given.make(SourceOptions)).metrics
+        evaluation = evaluate.evaluate_model(self, given.make(ValidateOptions), given.make(SourceOptions))
+        write_evaluation_report(evaluation)
+        return evaluation.metrics
 
     def export(self, folder: str | Path | None = None) -> dict:
         """Export to ONNX, verified against torch; returns the content of export.json.
