@@ -1,4 +1,4 @@
-"""Class folders -> what is wrong with the images: in words, as a page to look at, and as a list to leave out."""
+"""Check a data set for problems: prints them, and writes a page to look at and a list of images to exclude."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ examples:
   python scripts/check.py --data photos
   python scripts/train.py --data photos --exclude runs/photos-check/exclude.csv
 
-exit codes: 0 nothing is wrong, 1 an error that you can mend, 2 wrong usage, 3 problems found (errors or warnings)"""
+exit codes: 0 no problems found, 1 error you can fix, 2 wrong usage, 3 problems found (errors or warnings)"""
 
 
 def main() -> int:
@@ -26,30 +26,27 @@ def main() -> int:
     from imgcls.report import audit_page
     from imgcls.storage import run_claim, run_folder
 
-    wanted, options = (given.make(kind) for kind in kinds)
-    location = resolve_location(wanted.data)
+    source, options = (given.make(kind) for kind in kinds)
+    location = resolve_location(source.data)
     out = run_folder.RunFolder(options.output_dir or f"runs/{location.name}-check")
 
     if location.hub_id:
         from imgcls.data import dataset  # its library takes seconds to import
 
-        images = dataset.open_images(location, wanted.image_column, wanted.label_column)
-        listing, keys, source = images.listing, images.keys, images.source
+        images = dataset.open_images(location, source.image_column, source.label_column)
+        listing, keys, open_source = images.listing, images.keys, images.source
     else:
         listing = location.listing(strict=False)
         keys = listing.paths()
-        source = keys.__getitem__
-    run_claim.check_writable(out)  # after the scan: it makes a folder, maybe below the data
-    audited = audit.run_audit(listing.files, keys, source, show_progress=True)
-    found = screening.find_issues(listing, audited)
+        open_source = keys.__getitem__
+    run_claim.check_writable(out)  # after the scan: it creates a folder, possibly inside the data folder
+    audited = audit.run_audit(listing.files, keys, open_source, show_progress=True)
+    issues_found = screening.find_issues(listing, audited)
 
-    out.write_json(run_folder.CHECK, [problem.row() for problem in found])
-    excluded = ((listing.files[i].path, reason) for i, reason in audited.excluded.items())
-    out.write_csv(run_folder.EXCLUDE, run_folder.EXCLUDE_COLUMNS, excluded)
-    out.write_text(run_folder.CHECK_PAGE, audit_page.render_audit_page(location.name, listing, audited, found, source))
-    print(issues.verdict(listing, audited, found))
+    audit_page.write_audit(out, location.name, listing, audited, issues_found, open_source)
+    print(issues.verdict(listing, audited, issues_found))
     print(f"see {out / run_folder.CHECK_PAGE}")
-    return parser.EXIT_PROBLEMS if any(problem.severity != "info" for problem in found) else parser.EXIT_OK
+    return parser.EXIT_PROBLEMS if any(issue.severity != "info" for issue in issues_found) else parser.EXIT_OK
 
 
 if __name__ == "__main__":

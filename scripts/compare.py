@@ -1,4 +1,4 @@
-"""Run folders -> one table: data, model, accuracy with interval, time, size, latency, and which options differ."""
+"""Compare runs in one table: data, model, accuracy with interval, time, size, latency, and the options that differ."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ examples:
   python scripts/compare.py runs/*
   python scripts/compare.py runs/photos-resnet-50 runs/photos-vit-base --out compare.html
 
-exit codes: 0 done, 1 an error that you can mend, 2 wrong usage"""
+exit codes: 0 done, 1 error you can fix, 2 wrong usage"""
 
 
 def main() -> int:
@@ -24,36 +24,21 @@ def main() -> int:
         positional=("run", "run folders of finished trainings"),
     )
     parser.configure_logging()
-    asked = given.make(CompareOptions)
+    options = given.make(CompareOptions)
 
     import torch
 
-    from imgcls.errors import ModelError, RunError
     from imgcls.report import comparison
-    from imgcls.storage import run_folder
+    from imgcls.storage.run_folder import RunFolder
     from imgcls.system import hardware
 
     hardware.configure_process()
     device = torch.device(hardware.accelerator() or "cpu")
-    found = []
-    for name in given.values.get("run", []):
-        run = run_folder.RunFolder(name)
-        try:
-            found.append((comparison.comparison_row(run, device), run))
-        except (RunError, ModelError) as error:
-            parser.log.warning("left out: %s", error)
-    if not found:
-        raise RunError("Expected finished runs to compare, got none. Give run folders, such as runs/*.")
-    found.sort(key=lambda entry: -entry[0]["accuracy"])
-    rows, runs = zip(*found, strict=True)
-    same, differing = comparison.comparable(rows, runs), comparison.differing_options(runs)
-    if asked.json:
-        print(json.dumps({"runs": rows, "differing_options": differing, "judged_by_the_same_images": same}, indent=2))
-    else:
-        print(comparison.comparison_table(rows, differing, same))
-    if asked.out:
-        run_folder.RunFolder(".").write_text(asked.out, comparison.render_comparison(rows, differing, same))
-        print(f"see {asked.out}", file=sys.stderr)
+    runs = comparison.compare_runs(given.values.get("run", []), device)
+    print(json.dumps(runs.as_dict(), indent=2) if options.json else comparison.comparison_table(runs))
+    if options.out:
+        RunFolder(".").write_text(options.out, comparison.render_comparison(runs))
+        print(f"see {options.out}", file=sys.stderr)
     return parser.EXIT_OK
 
 

@@ -73,7 +73,7 @@ def find_suspects(
         opinions += [probabilities(probes[:, m]) for m in range(probes.shape[1])]
     paths, labels, classes = predictions.paths, predictions.labels, predictions.classes
     return [
-        {"path": paths[i], "label": classes[labels[i]], "suggested": classes[suggested], "score": f"{score:.6f}"}
+        {"path": paths[i], "label": classes[int(labels[i])], "suggested": classes[suggested], "score": f"{score:.6f}"}
         for i, suggested, score in label_errors.find_label_errors(labels, opinions)
     ]
 

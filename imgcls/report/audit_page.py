@@ -12,12 +12,29 @@ from imgcls.audit.audit import Audit
 from imgcls.audit.issues import Issue, counted
 from imgcls.data.listing import Listing
 from imgcls.report import html_page
+from imgcls.storage import run_folder
+from imgcls.storage.run_folder import RunFolder
 from imgcls.system import cpu
 
 PER_CLASS, MAX_CLASSES = 8, 40  # example pictures of a class; classes that have some
 PER_ISSUE, MAX_GROUPS, PER_GROUP = 16, 12, 6  # pictures of an issue; or groups of it, and pictures of each
 SPLITS = ("train", "validation", "test")
 HISTOGRAM_BINS, HISTOGRAM_PX = 20, 90
+
+
+def write_audit(
+    folder: RunFolder,
+    name: str,
+    listing: Listing,
+    audit: Audit,
+    issues: Sequence[Issue],
+    open_source: Callable[[int], str | bytes],
+) -> None:
+    """Write check.json, exclude.csv and check.html. name: of the data; for the others see `render_audit_page`."""
+    folder.write_json(run_folder.CHECK, [issue.row() for issue in issues])
+    excluded = ((listing.files[i].path, reason) for i, reason in audit.excluded.items())
+    folder.write_csv(run_folder.EXCLUDE, run_folder.EXCLUDE_COLUMNS, excluded)
+    folder.write_text(run_folder.CHECK_PAGE, render_audit_page(name, listing, audit, issues, open_source))
 
 
 def render_audit_page(
@@ -80,8 +97,8 @@ class _Pictures:
 def _examples(listing: Listing, audit: Audit) -> dict[str, list[int]]:
     """Class -> indices of a few readable images, spread over the class."""
     members = defaultdict(list)
-    for i in np.flatnonzero(audit.sound):
-        members[audit.files[i].label].append(int(i))
+    for i in np.flatnonzero(audit.sound).tolist():
+        members[audit.files[i].label].append(i)
     examples = {}
     for label in listing.classes[:MAX_CLASSES]:
         indices = members[label]
@@ -119,7 +136,7 @@ def _issue(issue: Issue, index: Mapping[str, int], pictures: _Pictures) -> dict:
 def _classes(listing: Listing, audit: Audit) -> tuple[list[str], list[dict]]:
     """Splits that occur, and for each class the count and the width in percent of its bar of each split."""
     counts: dict[str, Counter] = {label: Counter() for label in listing.classes}
-    for i in np.flatnonzero(audit.sound):
+    for i in np.flatnonzero(audit.sound).tolist():
         counts[audit.files[i].label][audit.files[i].split or "train"] += 1
     largest = max((by_split.total() for by_split in counts.values()), default=1)
     splits = [split for split in SPLITS if any(by_split[split] for by_split in counts.values())]

@@ -22,7 +22,7 @@ TRAIN, VALIDATION, THIRD = "#4f83cc", "#d9822b", "#5a9e4b"
 MAX_NAMED = 40  # classes whose names fit next to a confusion matrix
 MAX_NUMBERED = 25  # classes whose counts fit into its cells
 MAX_NAME_LENGTH = 20
-_STYLE = {
+_STYLE: dict = {
     "font.size": 9,
     "font.family": "sans-serif",
     "svg.fonttype": "none",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,18 +14,61 @@ from PIL import Image
 
 from imgcls.data.location import DEFAULT_FOLDER, resolve_location
 from imgcls.dataloading.preprocessing import evaluation_pixels
-from imgcls.errors import RunError
+from imgcls.errors import ModelError, RunError
 from imgcls.models import inference
 from imgcls.models.latency import median_latencies_ms
 from imgcls.report import html_page
 from imgcls.report.html_page import Cell
 from imgcls.storage import run_folder
+from imgcls.storage.run_folder import RunFolder
+
+log = logging.getLogger(__name__)
 
 TIMED = 10  # images, of which the median is reported
 IN_TABLE = ("data", "model", "tune", "image_px", "aspect")  # options that the table covers
 
 
-def comparison_row(run: run_folder.RunFolder, device: torch.device) -> dict:
+@dataclass(frozen=True)
+class Comparison:
+    """Finished runs next to each other.
+
+    rows: see `comparison_row`. differing: options that are not the same in all runs, name -> the value in each.
+    comparable: whether all were evaluated on the same images with the same labels.
+    """
+
+    rows: Sequence[Mapping]
+    differing: Mapping[str, Sequence]
+    comparable: bool
+
+    def as_dict(self) -> dict:
+        """For JSON."""
+        return {
+            "runs": self.rows,
+            "differing_options": self.differing,
+            "judged_by_the_same_images": self.comparable,
+        }
+
+
+def compare_runs(names: Sequence[str], device: torch.device) -> Comparison:
+    """Compare run folders, best accuracy first. Skips those that are not finished or whose model cannot be loaded.
+
+    Raises RunError when none is left.
+    """
+    entries = []
+    for name in names:
+        run = RunFolder(name)
+        try:
+            entries.append((comparison_row(run, device), run))
+        except (RunError, ModelError) as error:
+            log.warning("skipped: %s", error)
+    if not entries:
+        raise RunError("Expected finished runs to compare, got none. Give run folders, such as runs/*.")
+    entries.sort(key=lambda entry: -entry[0]["accuracy"])
+    rows, runs = zip(*entries, strict=True)
+    return Comparison(rows, differing_options(runs), are_comparable(rows, runs))
+
+
+def comparison_row(run: RunFolder, device: torch.device) -> dict:
     """A row of the table. Raises RunError when the folder holds no finished run.
 
     The accuracy is that of the folds if there are any, else of the test split, else of the validation split.
@@ -70,7 +115,7 @@ def _latency_ms(network: torch.nn.Module, sample: torch.Tensor) -> float:
     return median_latencies_ms(calls, repeats=TIMED)["network"]
 
 
-def comparable(rows: Sequence[Mapping], runs: Sequence[run_folder.RunFolder]) -> bool:
+def are_comparable(rows: Sequence[Mapping], runs: Sequence[RunFolder]) -> bool:
     """Whether all runs were evaluated on the same images with the same labels."""
     evaluated = set()
     for row, run in zip(rows, runs, strict=True):
@@ -87,7 +132,7 @@ def _data(options: Mapping) -> str:
     return str(path.resolve()) if path.exists() else name
 
 
-def differing_options(runs: Sequence[run_folder.RunFolder]) -> dict[str, list]:
+def differing_options(runs: Sequence[RunFolder]) -> dict[str, list]:
     """Options that are not the same in all runs, name -> the value in each."""
     every = [run.read_options() or {} for run in runs]
     names = dict.fromkeys(name for options in every for name in options)
@@ -98,8 +143,9 @@ def differing_options(runs: Sequence[run_folder.RunFolder]) -> dict[str, list]:
 _NOT_LISTED = frozenset(("run_name", "logging_dir", *IN_TABLE))
 
 
-def comparison_table(rows: Sequence[Mapping], differing: Mapping[str, Sequence], comparable: bool) -> str:
-    """For the terminal: one line per run in the order of `rows`, then the options that differ."""
+def comparison_table(comparison: Comparison) -> str:
+    """For the terminal: one line per run, then the options that differ."""
+    rows = comparison.rows
     width = max(len("run"), *(len(row["run"]) for row in rows)) + 2
     lines = [
         f"{'run':<{width}}{'model':<20}{'tune':<16}{'px':>4}{'evaluated on':>18}{'accuracy':>10}  {'95 % interval':<16}"
@@ -112,11 +158,11 @@ def comparison_table(rows: Sequence[Mapping], differing: Mapping[str, Sequence],
             f"{row['accuracy']:>10.3f}  {html_page.interval(row['accuracy_ci95']):<16}{row['macro_f1']:>8.3f}"
             f"{row['training_s']:>9.0f}{row['megabytes']:>8.1f}{row['latency_ms']:>8.1f}"
         )
-    if not comparable:
+    if not comparison.comparable:
         lines += ["", NOT_COMPARABLE]
-    if differing:
+    if comparison.differing:
         lines += ["", "options that differ, in the same order"]
-        lines += [f"  {name}: {', '.join(map(str, values))}" for name, values in differing.items()]
+        lines += [f"  {name}: {', '.join(map(str, values))}" for name, values in comparison.differing.items()]
     return "\n".join(lines)
 
 
@@ -126,15 +172,15 @@ NOT_COMPARABLE = (
 )
 
 
-def render_comparison(rows: Sequence[Mapping], differing: Mapping[str, Sequence], comparable: bool) -> str:
+def render_comparison(comparison: Comparison) -> str:
     """The same as a page."""
-    options = [[name, *map(str, values)] for name, values in differing.items()]
+    options = [[name, *map(str, values)] for name, values in comparison.differing.items()]
     return html_page.render(
         "comparison.html",
         title="Comparison of runs",
-        rows=[_HEADS, *map(_page_row, rows)],
-        warning=None if comparable else NOT_COMPARABLE,
-        option_rows=[["option", *(row["run"] for row in rows)], *options],
+        rows=[_HEADS, *map(_page_row, comparison.rows)],
+        warning=None if comparison.comparable else NOT_COMPARABLE,
+        option_rows=[["option", *(row["run"] for row in comparison.rows)], *options],
     )
 
 

@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from matplotlib import colormaps
 from PIL import Image
-from torch import nn
-from transformers import BaseImageProcessor
+from transformers import BaseImageProcessor, PreTrainedModel
 
 from imgcls.dataloading.preprocessing import evaluation_pixels
 from imgcls.errors import ImageError
@@ -23,7 +22,7 @@ HEATMAP_PX = 160
 
 
 def heatmap_pictures(
-    network: nn.Module, processor: BaseImageProcessor, sources: Sequence[str | bytes], targets: Sequence[int]
+    network: PreTrainedModel, processor: BaseImageProcessor, sources: Sequence[str | bytes], targets: Sequence[int]
 ) -> list[str] | None:
     """For each image a JPEG in base64, bright where it led to its target class; None if `saliency` cannot explain it.
 

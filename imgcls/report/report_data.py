@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
-from torch import nn
-from transformers import BaseImageProcessor
+from transformers import BaseImageProcessor, PreTrainedModel
 
 from imgcls.evaluation import diagnosis, held_out
 from imgcls.evaluation.held_out import HeldOutPredictions
@@ -20,7 +19,7 @@ Opener = Callable[[str], str | bytes]  # path in the data folder -> path of the 
 
 
 def write_training_report(
-    run: RunFolder, open_source: Opener, network: nn.Module, processor: BaseImageProcessor
+    run: RunFolder, open_source: Opener, network: PreTrainedModel, processor: BaseImageProcessor
 ) -> None:
     """Write report.html and figures/ of a finished training.
 
@@ -61,7 +60,7 @@ def write_training_report(
 def write_evaluation_report(
     folder: RunFolder,
     open_source: Opener,
-    network: nn.Module,
+    network: PreTrainedModel,
     processor: BaseImageProcessor,
     *,
     data: str,
@@ -93,7 +92,7 @@ def write_evaluation_report(
     report_page.write_report(folder, content)
 
 
-def _images(open_source: Opener, network: nn.Module, processor: BaseImageProcessor) -> ReportImages:
+def _images(open_source: Opener, network: PreTrainedModel, processor: BaseImageProcessor) -> ReportImages:
     def heat_maps(paths: Sequence[str], targets: Sequence[int]) -> list[str] | None:
         return heatmaps.heatmap_pictures(network, processor, [open_source(path) for path in paths], targets)
 
@@ -108,7 +107,7 @@ def _training_subtitle(metrics: Mapping) -> str:
     )
 
 
-def _findings(predictions: HeldOutPredictions, numbers: Mapping) -> list[dict]:
+def _findings(predictions: HeldOutPredictions, numbers: dict) -> list[dict]:
     """The findings that a training's rules derive from the numbers of an evaluation alone."""
     task = diagnosis.TrainingTask(predictions.classes, [1] * len(predictions.classes), numbers["images"])
     return [*diagnosis.prediction_findings(task, numbers), *diagnosis.final_findings(task, [], numbers)]
@@ -158,17 +157,15 @@ def _comparison(name: str, test: Mapping) -> list:
 
 
 def report_facts(metrics: Mapping) -> dict[str, str]:
-    """How a training was run: name -> text."""
-    made, train = metrics["made"], metrics["train"]
+    """How a training was run: name -> text. Runs of older versions lack some of it."""
+    made, train = metrics.get("made", {}), metrics["train"]
     speed = f"{train['seconds']:.0f} s, {train['images_per_second']:.0f} images/s"
     stopped = ", stopped early" if train["stopped_early"] else ""
     return {
-        **({"command": made["command"]} if "command" in made else {}),
-        "machine": made["machine"],
-        "date": made["date"],
+        **{name: made[name] for name in ("command", "machine", "date") if name in made},
         "training": f"{speed}, best epoch {train['best_epoch']:g}{stopped}",
         **({"bottleneck": diagnosis.bottleneck(train["waiting"])} if "waiting" in train else {}),
-        "versions": _versions(made),
+        **({"versions": _versions(made)} if "versions" in made else {}),
     }
 
 

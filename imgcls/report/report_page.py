@@ -221,8 +221,8 @@ def _interval_cell(ends: Sequence[float] | None, digits: int = 3) -> Cell:
 def _pairs(predictions: HeldOutPredictions, images: ReportImages) -> list[dict]:
     """The pairs of classes that are confused most often, with some of the images."""
     confused: dict[tuple[int, int], list[int]] = {}
-    for i in np.flatnonzero(predictions.predicted != predictions.labels):
-        confused.setdefault((int(predictions.labels[i]), int(predictions.predicted[i])), []).append(int(i))
+    for i in np.flatnonzero(predictions.predicted != predictions.labels).tolist():
+        confused.setdefault((int(predictions.labels[i]), int(predictions.predicted[i])), []).append(i)
     most = sorted(confused.items(), key=lambda item: -len(item[1]))[:MAX_PAIRS]
     pairs = []
     for (true, predicted), indices in most:
@@ -244,9 +244,9 @@ def _mistakes(evaluation: Evaluation, images: ReportImages) -> list[dict]:
     """Wrong predictions with the highest confidence, with heat maps of the wrong class if they are available."""
     predictions, p = evaluation.predictions, evaluation.probabilities
     wrong = np.flatnonzero((predictions.predicted != predictions.labels) & np.isfinite(p).all(1))
-    worst = wrong[np.argsort(-p[wrong].max(1), kind="stable")][:MAX_MISTAKES] if len(wrong) else wrong
+    worst: list[int] = wrong[np.argsort(-p[wrong].max(1), kind="stable")][:MAX_MISTAKES].tolist()
     paths = [predictions.paths[i] for i in worst]
-    maps = images.heat_maps(paths, predictions.predicted[worst]) if paths else None
+    maps = images.heat_maps(paths, predictions.predicted[worst].tolist()) if paths else None
     return [
         {
             "path": path,

@@ -85,7 +85,7 @@ def test_two_runs(script, run, shapes, tmp_path):
     assert rows(run / "validation/test/differences.csv") == []
     code, out, err = script("compare.py", run, second, tmp_path, "--out", tmp_path / "c.html")
     assert code == parser.EXIT_OK
-    assert f"left out: Expected a finished run in {tmp_path}" in err
+    assert f"skipped: Expected a finished run in {tmp_path}" in err
     assert [line.split()[0] for line in out.splitlines()[1:3]] == [str(run), str(second)]
     assert "options that differ" not in out
     assert "<table" in (tmp_path / "c.html").read_text()
@@ -157,7 +157,7 @@ def test_what_a_reader_found(script, run, shapes, tmp_path, monkeypatch):
     (tmp_path / "bare/model.safetensors").unlink()
     code, _, err = script("compare.py", run, tmp_path / "notes.txt", tmp_path / "bare")
     assert code == parser.EXIT_OK
-    assert err.count("left out") == 2
+    assert err.count("skipped") == 2
     monkeypatch.setenv("HOME", str(tmp_path))
     code, _, err = script("validate.py", "--run", f"~/{run.name}", "--name", "home")
     assert code == parser.EXIT_OK, err

@@ -3,6 +3,7 @@
 import pytest
 
 from imgcls.report import comparison
+from imgcls.report.comparison import Comparison
 from imgcls.storage import run_folder
 from imgcls.storage.run_folder import RunFolder
 
@@ -35,15 +36,15 @@ def runs(tmp_path):
     return runs
 
 
-def test_comparable_runs_have_the_same_test_images(runs):
-    assert comparison.comparable([ROW, ROW], runs)
+def test_are_comparable_runs_have_the_same_test_images(runs):
+    assert comparison.are_comparable([ROW, ROW], runs)
     runs[1].write_csv(run_folder.SPLIT, run_folder.SPLIT_COLUMNS, [("a/2.jpg", "a", "test", "")])
-    assert not comparison.comparable([ROW, ROW], runs)
+    assert not comparison.are_comparable([ROW, ROW], runs)
 
 
-def test_comparable_runs_have_the_same_data(runs, tmp_path):
+def test_are_comparable_runs_have_the_same_data(runs, tmp_path):
     runs[1].write_options({"data": str(tmp_path / "other")})
-    assert not comparison.comparable([ROW, ROW], runs)
+    assert not comparison.are_comparable([ROW, ROW], runs)
 
 
 def test_differing_options_leaves_out_equal_ones_and_those_of_the_table(runs):
@@ -51,15 +52,15 @@ def test_differing_options_leaves_out_equal_ones_and_those_of_the_table(runs):
 
 
 def test_comparison_table_has_a_line_per_run_and_the_warning():
-    lines = comparison.comparison_table([ROW, ROW], {"lr": [0, 1]}, False).splitlines()
+    lines = comparison.comparison_table(Comparison([ROW, ROW], {"lr": [0, 1]}, False)).splitlines()
     assert [line.split()[0] for line in lines[1:3]] == ["runs/<a>", "runs/<a>"]
     assert comparison.NOT_COMPARABLE in lines
     assert lines[-1] == "  lr: 0, 1"
 
 
 def test_render_comparison_holds_every_number():
-    page = comparison.render_comparison([ROW, ROW], {"lr": [0, 1]}, False)
+    page = comparison.render_comparison(Comparison([ROW, ROW], {"lr": [0, 1]}, False))
     for text in ("runs/&lt;a&gt;", "1,200", "300 test", "0.900", "0.850 to 0.940", "0.880", "61", "44.7", "12.3", "lr"):
         assert text in page
     assert "different images" in page
-    assert "different images" not in comparison.render_comparison([ROW], {}, True)
+    assert "different images" not in comparison.render_comparison(Comparison([ROW], {}, True))
