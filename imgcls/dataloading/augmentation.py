@@ -52,7 +52,7 @@ PARAMS_PER_IMAGE = 10
 
 def make_augmentation_plan(options: AugmentOptions) -> AugmentationPlan:
     """The plan that the options name. Raises OptionError for a policy without crops: it works on the cropped pixels."""
-    plan = replace(PLANS[options.augment], flip=options.flip)
+    plan = replace(PLANS[options.augment or "none"], flip=options.flip or "none")
     if options.erase is not None:
         plan = replace(plan, erase=options.erase)
     policy = v2.TrivialAugmentWide() if options.trivialaugment else v2.RandAugment() if options.randaugment else None

@@ -37,7 +37,7 @@ def read_crop(
     uniforms: np.ndarray,
     area: tuple[float, float],
     spec: CropSpec,
-    flips: Sequence[bool] = (False, False),
+    flips: Sequence[bool] | np.ndarray = (False, False),
 ) -> np.ndarray:
     """A random crop of an image as uint8 (3, px, px), decoded at the smallest JPEG scale that covers it.
 
@@ -59,7 +59,7 @@ def crop_and_resize(
     box: Sequence[float],
     size: Sequence[int],
     spec: CropSpec,
-    flips: Sequence[bool] = (False, False),
+    flips: Sequence[bool] | np.ndarray = (False, False),
 ) -> np.ndarray:
     """The part of a photo in a box, resized: uint8 (3, px, px).
 
@@ -108,7 +108,7 @@ def _padded_to_square(pixels: np.ndarray) -> np.ndarray:
     return square
 
 
-def _to_planes(pixels: np.ndarray, flips: Sequence[bool]) -> np.ndarray:
+def _to_planes(pixels: np.ndarray, flips: Sequence[bool] | np.ndarray) -> np.ndarray:
     """(rows, columns, 3) -> (3, rows, columns), flipped left-right and upside down on the way, which costs nothing."""
     column_step, row_step = (-1 if is_flipped else 1 for is_flipped in flips)
     return np.ascontiguousarray(pixels[::row_step, ::column_step].transpose(2, 0, 1))

@@ -78,15 +78,21 @@ class _ImageDataset(Dataset):
         return key
 
     def shrunk_photos(self, indices: Sequence[int]) -> list[np.ndarray]:
-        """Photos shrunk to `cache_px` by `decoding.load_shrunk`, uint8 (rows, columns, 3); cached."""
-        return self.cache.read([CacheRequest(self._shrunk_key(i), partial(self._shrink, i)) for i in indices])
+        """Photos shrunk to `cache_px` by `decoding.load_shrunk`, uint8 (rows, columns, 3); cached.
+
+        Raises ValueError without `cache_px`.
+        """
+        cache_px = self.cache_px
+        if cache_px is None:
+            raise ValueError("Expected a dataset with cache_px, got None. Pass the size of cached photos.")
+        return self.cache.read([CacheRequest(self._shrunk_key(i), partial(self._shrink, i, cache_px)) for i in indices])
 
     def _shrunk_key(self, index: int) -> bytes:
         return self.key(index, shrunk_settings(self.cache_px))
 
-    def _shrink(self, index: int) -> np.ndarray:
+    def _shrink(self, index: int, cache_px: int) -> np.ndarray:
         thumbnail = self.cache.get(self.key(index, THUMBNAIL_SETTINGS))
-        return np.array(decoding.load_shrunk(self.source(index), self.cache_px, thumbnail))
+        return np.array(decoding.load_shrunk(self.source(index), cache_px, thumbnail))
 
 
 class TrainingDataset(_ImageDataset):

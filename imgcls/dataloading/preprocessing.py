@@ -145,7 +145,7 @@ def _geometry(spec: ProcessorSpec, settings: Mapping) -> dict | None:
     resize, resize_px = _resize(spec, settings)
     if resize is None:
         return None
-    is_timm = hasattr(spec.processor, "data_config")
+    is_timm = spec.timm_config is not None
     padding = "around" if is_timm else "right and below"
     return {
         "resize": resize,
@@ -159,13 +159,12 @@ def _geometry(spec: ProcessorSpec, settings: Mapping) -> dict | None:
 
 def _resize(spec: ProcessorSpec, settings: Mapping) -> tuple[str | None, int]:
     """Which side is resized to how many pixels; (None, 0) for another way."""
-    if hasattr(spec.processor, "data_config"):  # timm
-        config = spec.processor.data_config
-        side = {"squash": BOTH, "border": LONGER, "center": SHORTER}.get(config["crop_mode"])
-        return side, math.floor(spec.image_px / config["crop_pct"])
+    if spec.timm_config is not None:
+        side = {"squash": BOTH, "border": LONGER, "center": SHORTER}.get(spec.timm_config["crop_mode"])
+        return side, math.floor(spec.image_px / spec.timm_config["crop_pct"])
     size = settings.get("size") or {}
     edge = size.get("shortest_edge")
-    if type(spec.processor).__name__.startswith("ConvNext"):
+    if edge and type(spec.processor).__name__.startswith("ConvNext"):
         return (BOTH, edge) if edge >= 384 else (SHORTER, int(edge / settings["crop_pct"]))
     for names, side in ((("height", "width"), BOTH), (("max_height", "max_width"), LONGER)):
         if len({size.get(name) for name in names} - {None}) == 1:

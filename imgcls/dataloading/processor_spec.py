@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -48,9 +49,14 @@ class ProcessorSpec:
     @property
     def resample(self) -> Image.Resampling:
         """The filter with which images are resized."""
-        if hasattr(self.processor, "data_config"):  # timm
-            return Image.Resampling[self.processor.data_config["interpolation"].upper()]
+        if self.timm_config is not None:
+            return Image.Resampling[self.timm_config["interpolation"].upper()]
         return Image.Resampling(getattr(self.processor, "resample", Image.Resampling.BICUBIC) or 0)
+
+    @property
+    def timm_config(self) -> Mapping | None:
+        """The settings of a timm model's processor, which has no attributes for them; None for all others."""
+        return getattr(self.processor, "data_config", None)
 
     @cached_property
     def black(self) -> torch.Tensor:

@@ -62,12 +62,12 @@ def crop_boxes(uniforms: np.ndarray, sizes: np.ndarray, area: tuple[float, float
     """
     sizes = np.repeat(sizes.max(1, keepdims=True), 2, axis=1) if padded else sizes
     areas = sizes.prod(1, keepdims=True) * _scale(uniforms[:, UNIFORM_COLUMNS.crop_areas], area)
-    aspects = np.exp(_scale(uniforms[:, UNIFORM_COLUMNS.crop_aspects], np.log(CROP_ASPECT)))
+    aspects = np.exp(_scale(uniforms[:, UNIFORM_COLUMNS.crop_aspects], np.log(CROP_ASPECT).tolist()))
     tries = np.stack([np.sqrt(areas * aspects), np.sqrt(areas / aspects)], axis=2).round()
-    fits = ((tries > 0) & (tries <= sizes[:, None])).all(2)
+    fits = np.all((tries > 0) & (tries <= sizes[:, None]), axis=2)
     sides = tries[np.arange(len(tries)), fits.argmax(1)]
     corners = np.floor(uniforms[:, UNIFORM_COLUMNS.crop_corner] * (sizes - sides + 1))
-    none_fits = ~fits.any(1)
+    none_fits = ~np.any(fits, axis=1)
     if none_fits.any():
         photos = sizes[none_fits].astype(float)
         aspect = (photos[:, 0] / photos[:, 1]).clip(*CROP_ASPECT)[:, None]
