@@ -1,354 +1,258 @@
-"""What training and evaluation are shown of kept photos: the same samples, cold or warm, each file decoded once."""
+"""Samples with and without cached photos: equal values, each file decoded once; thumbnails of the data check."""
 
 import os
-import random
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-import datasets
 import numpy as np
 import pytest
 import torch
 from drawings import photo
+from picture_datasets import (
+    CACHE_PX,
+    KEYS,
+    KINDS,
+    PX,
+    assert_samples_equal,
+    load_processor,
+    open_cache,
+    rows_of,
+    training_dataset,
+)
 from PIL import Image
 from torch.utils.data import DataLoader
 
 from imgcls.audit import audit
-from imgcls.config import recipes
 from imgcls.config.model_options import AugmentOptions
 from imgcls.data import decoding
 from imgcls.data.listing import ImageFile
-from imgcls.dataloading import image_datasets, processor_spec, random_params
-from imgcls.dataloading.augmentation import PARAMS_PER_IMAGE, PLANS, make_augmentation_plan
-from imgcls.dataloading.crops import CropSpec, integer_boxes
-from imgcls.dataloading.gpu_images import GpuCropDataset
-from imgcls.dataloading.image_datasets import EvaluationDataset, TrainingDataset, collate
+from imgcls.dataloading import processor_spec
+from imgcls.dataloading.augmentation import PARAM_COLUMNS, PARAMS_PER_IMAGE, PLANS, make_augmentation_plan
+from imgcls.dataloading.image_datasets import (
+    THUMBNAIL_SETTINGS,
+    EvaluationDataset,
+    caching_thumbnails,
+    collate,
+)
 from imgcls.dataloading.preprocessing import evaluation_pixels
-from imgcls.dataloading.processor_spec import ProcessorSpec
 from imgcls.dataloading.sampler import EpochSampler
-from imgcls.models import input_size, model_config, source
+from imgcls.models.losses import PADDING_LABEL
 from imgcls.storage.pixel_cache import PixelCache, cache_key
 
-SIZES = [(160, 120), (120, 170), (150, 150), (40, 50), (300, 90), (97, 131)]
-SHORT_PX, PX = 72, 48
-POLICY = make_augmentation_plan(AugmentOptions(augment="light", flip="both", trivialaugment=True))
+
+def test_training_samples_depend_on_seed_epoch_and_index_alone(rows):
+    datasets = [training_dataset(rows, cache_px=None, seed=seed) for seed in (1, 1, 2)]
+    first, again, other = (dataset[3, 2, True] for dataset in datasets)
+    assert torch.equal(first["pixel_values"], again["pixel_values"])
+    assert first["augmentation_params"] == again["augmentation_params"]
+    assert first["pixel_values"].dtype == torch.uint8
+    assert first["augmentation_params"] != other["augmentation_params"]
+    assert first["augmentation_params"] != datasets[0][4, 2, True]["augmentation_params"]
+    assert (first["labels"], datasets[0][3, 2, False]["labels"]) == (0, PADDING_LABEL)
 
 
-def processor_of(name, px=64, aspect=None):
-    config, processor = model_config.load_config(source.resolve_model(name))
-    processor = input_size.with_input_size(config, processor, px)
-    return input_size.with_aspect(config, processor, aspect) if aspect else processor
+@pytest.mark.parametrize("name", ["resnet-18", "efficientnet-b0"])  # resized by torch, and by Pillow
+@pytest.mark.parametrize("plan", ["none", "light"])
+def test_training_samples_are_flipped_by_their_parameters(rows, plan, name):
+    flipped = training_dataset(rows, name=name, plan=replace(PLANS[plan], flip="both"), cache_px=None)
+    plain = training_dataset(rows, name=name, plan=PLANS[plan], cache_px=None)
+    combinations = set()
+    for key in [(epoch, index, True) for epoch in range(4) for index in range(6)]:
+        sample = flipped[key]
+        flips = sample["augmentation_params"][PARAM_COLUMNS.flips]
+        combinations.add(tuple(flips))
+        axes = [axis for axis, is_flipped in zip((-1, -2), flips, strict=True) if is_flipped]
+        assert torch.equal(sample["pixel_values"], plain[key]["pixel_values"].flip(axes))
+    assert len(combinations) == 4
 
 
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    """Files of different shapes, the fourth smaller than what is kept, half of them JPEGs."""
-    folder = tmp_path_factory.mktemp("pictures")
-    files = []
-    for i, size in enumerate(SIZES):
-        files.append(str(folder / f"{i}.{'jpg' if i % 2 else 'png'}"))
-        photo(*size, seed=i).save(files[-1])
-    return files
+@pytest.mark.parametrize("name", ["trivialaugment", "randaugment"])
+def test_training_samples_of_a_policy_depend_on_seed_epoch_and_index_alone(rows, name):
+    plan = make_augmentation_plan(AugmentOptions(augment="light", flip="none", **{name: True}))
+    dataset = training_dataset(rows, plan=plan, cache_px=None)
+    plain = training_dataset(rows, plan=PLANS["light"], cache_px=None)
+    first = [dataset[0, i, True]["pixel_values"] for i in range(6)]
+    torch.manual_seed(99)
+    state = torch.get_rng_state()
+    assert all(torch.equal(dataset[0, i, True]["pixel_values"], pixels) for i, pixels in enumerate(first))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert any(not torch.equal(plain[0, i, True]["pixel_values"], pixels) for i, pixels in enumerate(first))
 
 
-@pytest.fixture(scope="module")
-def rows(pictures):
-    return rows_of([{"path": file, "bytes": None} for file in pictures])
+def test_collate_stacks_the_samples(rows):
+    dataset = training_dataset(rows, plan=PLANS["standard"], cache_px=None)
+    batch = collate([dataset[0, i, True] for i in range(4)])
+    assert batch["pixel_values"].shape == (4, 3, PX, PX)
+    assert batch["labels"].tolist() == [0, 1, 0, 1]
+    assert batch["augmentation_params"].shape == (4, PARAMS_PER_IMAGE)
 
 
-def rows_of(shown):
-    return datasets.Dataset.from_dict({"image": shown, "label": [i % 2 for i in range(len(shown))]})
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return tmp_path / "pixels"
-
-
-@pytest.fixture
-def decoded(monkeypatch):
-    """How often each file was decoded, by whatever way."""
-    count, to_rgb = Counter(), decoding.to_rgb
-
-    def counting(image, at_least=None):
-        count[Path(image.filename).name if getattr(image, "filename", "") else "bytes"] += 1
-        return to_rgb(image, at_least)
-
-    monkeypatch.setattr(decoding, "to_rgb", counting)
-    return count
-
-
-def kept(folder):
-    return PixelCache(folder, 10**9)
-
-
-def training(
-    rows, folder=None, *, name="resnet-18", plan=PLANS["heavy"], padded=False, cache_px=SHORT_PX, cache_keys=None
-):
-    pixels = kept(folder) if folder else PixelCache()
-    processor = processor_of(name)
-    crop = CropSpec(PX, ProcessorSpec(processor).resample, padded, cache_px)
-    return TrainingDataset(rows, processor, plan, crop, 5, cache=pixels, cache_keys=cache_keys)
-
-
-def assert_equal(samples, others):
-    for sample, other in zip(samples, others, strict=True):
-        assert sample.keys() == other.keys()
-        for name, value in sample.items():
-            is_equal = torch.equal(value, other[name]) if torch.is_tensor(value) else value == other[name]
-            assert is_equal, name
-
-
-KEYS = [(epoch, index, index != 2) for epoch in (0, 3) for index in (4, 2, 0, 5, 1, 3)]
-WAYS = {
-    "heavy": {},
-    "light, nearest": {"plan": PLANS["light"], "name": "efficientnet-b0"},
-    "bilinear": {"plan": PLANS["standard"], "name": "vit-base"},
-    "padded": {"padded": True},
-    "policy": {"plan": POLICY},
-    "not cropped": {"plan": PLANS["none"]},
-}
-
-
-@pytest.mark.parametrize("way", WAYS)
-def test_samples_are_the_same_kept_or_not(rows, folder, way):
-    expected = training(rows, **WAYS[way]).__getitems__(KEYS)
-    view = training(rows, folder, **WAYS[way])
-    assert_equal(view.__getitems__(KEYS), expected)  # nothing is kept yet
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_samples_are_equal_with_and_without_cache(rows, folder, kind):
+    expected = training_dataset(rows, **KINDS[kind]).__getitems__(KEYS)
+    dataset = training_dataset(rows, folder, **KINDS[kind])
+    assert_samples_equal(dataset.__getitems__(KEYS), expected)  # the cache is empty
     assert list(folder.glob("*.pack"))
-    assert_equal(view.__getitems__(KEYS), expected)
-    assert_equal(training(rows, folder, **WAYS[way]).__getitems__(KEYS), expected)
-    assert_equal([view[key] for key in KEYS], expected)
+    assert_samples_equal(dataset.__getitems__(KEYS), expected)
+    assert_samples_equal(training_dataset(rows, folder, **KINDS[kind]).__getitems__(KEYS), expected)
+    assert_samples_equal([dataset[key] for key in KEYS], expected)
 
 
-def run_of(view, epochs):
-    sampler = EpochSampler(len(view), 4, seed=1)
-    loader = DataLoader(view, batch_size=4, sampler=sampler, collate_fn=collate)
+def read_epochs(dataset, epochs):
+    sampler = EpochSampler(len(dataset), 4, seed=1)
+    loader = DataLoader(dataset, batch_size=4, sampler=sampler, collate_fn=collate)
     for epoch in epochs:
         sampler.epoch = epoch
         for batch in loader:
             assert batch["pixel_values"].shape[0] == 4
 
 
-@pytest.mark.parametrize("way", ["heavy", "padded", "not cropped"])
-def test_a_training_photo_is_decoded_once_over_epochs_and_runs(rows, folder, pictures, decoded, way):
+@pytest.mark.parametrize("kind", ["heavy", "padded", "not cropped"])
+def test_training_decodes_a_cached_photo_once_over_epochs_and_runs(rows, folder, pictures, decoded, kind):
     once = {Path(file).name: 1 for file in pictures}
-    run_of(training(rows, folder, **WAYS[way]), (0, 1))
+    read_epochs(training_dataset(rows, folder, **KINDS[kind]), (0, 1))
     assert decoded == once
-    run_of(training(rows, folder, **WAYS[way]), (0, 1))
+    read_epochs(training_dataset(rows, folder, **KINDS[kind]), (0, 1))
     assert decoded == once
-    run_of(training(rows, **WAYS[way]), (0,))
-    assert sum(decoded.values()) == len(once) + 8  # nothing is kept: a full epoch
+    read_epochs(training_dataset(rows, **KINDS[kind]), (0,))
+    assert sum(decoded.values()) == len(once) + 8  # without cache: a full epoch
 
 
-def test_photos_kept_for_one_size_are_not_shown_for_another(rows, folder):
-    for short_px in (SHORT_PX, 100, 60):
-        expected = training(rows, cache_px=short_px).__getitems__(KEYS)
-        assert_equal(training(rows, folder, cache_px=short_px).__getitems__(KEYS), expected)
+def test_training_does_not_use_photos_cached_for_another_size(rows, folder):
+    for cache_px in (CACHE_PX, 100, 60):
+        expected = training_dataset(rows, cache_px=cache_px).__getitems__(KEYS)
+        assert_samples_equal(training_dataset(rows, folder, cache_px=cache_px).__getitems__(KEYS), expected)
 
 
-def test_a_photo_that_changed_is_decoded_anew(tmp_path, folder, decoded):
+def test_training_decodes_a_changed_photo_again(tmp_path, folder, decoded):
     file = tmp_path / "a.png"
     for seed in (1, 2):
         photo(90, 80, seed).save(file)
         os.utime(file, (seed, seed))
-        rows = rows_of([{"path": str(file), "bytes": None}])
-        assert_equal([training(rows, folder)[0, 0, True]], [training(rows)[0, 0, True]])
+        rows = rows_of([str(file)])
+        assert_samples_equal([training_dataset(rows, folder)[0, 0, True]], [training_dataset(rows)[0, 0, True]])
     assert decoded["a.png"] == 4
 
 
-def test_images_without_files_are_kept_by_their_names(pictures, folder, decoded):
-    shown = [{"path": None, "bytes": Path(file).read_bytes()} for file in pictures]
-    names = [f"owner/name@1/train/{i}" for i in range(len(shown))]
-    expected = training(rows_of(shown)).__getitems__(KEYS)
+def test_key_of_an_image_without_file_is_its_name(pictures, folder, decoded):
+    images = [{"path": None, "bytes": Path(file).read_bytes()} for file in pictures]
+    names = [f"owner/name@1/train/{i}" for i in range(len(images))]
+    expected = training_dataset(rows_of(images)).__getitems__(KEYS)
     decoded.clear()
     for _ in range(2):
-        view = training(rows_of(shown), folder, cache_keys=names)
-        assert_equal([view[key] for key in KEYS], expected)
-    assert decoded["bytes"] == len(shown)
-    turned = [name.replace("@1", "@2") for name in names]
-    other = training(rows_of(shown[::-1]), folder, cache_keys=turned).__getitems__(KEYS)
-    assert_equal(other, training(rows_of(shown[::-1])).__getitems__(KEYS))
-    nameless = rows_of(shown)
-    for some in (nameless, nameless.select(range(5, -1, -1))):
-        assert_equal(training(some, folder).__getitems__(KEYS), training(some).__getitems__(KEYS))
-
-
-# Boxes in place of pixels
-
-
-def test_photos_reside_only_once_all_are_kept_and_only_where_crops_can_be_made_there(rows, folder):
-    view = training(rows, folder)
-    assert not GpuCropDataset(view).is_possible
-    view.__getitems__(KEYS[:5])
-    assert not GpuCropDataset(view).is_possible
-    view.__getitems__(KEYS)
-    assert GpuCropDataset(view).is_possible
-    assert GpuCropDataset(training(rows, folder, name="vit-base")).is_possible  # bilinear
-    for way in ("light, nearest", "padded", "policy", "not cropped"):
-        view = training(rows, folder, **WAYS[way])
-        view.__getitems__(KEYS)
-        assert not GpuCropDataset(view).is_possible, way
-    assert not GpuCropDataset(training(rows, folder, cache_px=None)).is_possible
-    assert not GpuCropDataset(training(rows)).is_possible
-
-
-@pytest.mark.parametrize("name", ["resnet-18", "vit-base"])
-def test_boxes_show_what_the_pixels_dealt_otherwise_show(rows, folder, decoded, name):
-    view = training(rows, folder, name=name, plan=replace(PLANS["heavy"], flip="both"))
-    dealt = collate([view[key] for key in KEYS])
-    assert len(dealt["augmentation_params"][:, :2].unique(dim=0)) == 4
-    boxes = GpuCropDataset(view)
-    resident = boxes.load(torch.device("cpu"))
-    count = sum(decoded.values())
-    batch = collate(boxes.__getitems__(KEYS))
-    assert batch.keys() == {"labels", "indices", "boxes", "augmentation_params"}
-    assert batch["indices"].tolist() == [index for _, index, _ in KEYS]
-    assert batch["boxes"].shape == (len(KEYS), 4)
-    assert not batch["boxes"].is_floating_point()
-    assert torch.equal(batch["labels"], dealt["labels"])
-    assert torch.equal(batch["augmentation_params"], dealt["augmentation_params"])
-    assert batch["augmentation_params"].shape == (len(KEYS), PARAMS_PER_IMAGE)
-    crops = resident.crops(batch["indices"], batch["boxes"], batch["augmentation_params"][:, :2], view.crop)
-    assert (crops.round() - dealt["pixel_values"].float()).abs().max() <= 1
-    assert resident.photos.nbytes == boxes.required_bytes
-    assert sum(decoded.values()) == count == len(SIZES)
-
-
-# Evaluation
+        dataset = training_dataset(rows_of(images), folder, cache_keys=names)
+        assert_samples_equal([dataset[key] for key in KEYS], expected)
+    assert decoded["bytes"] == len(images)
+    renamed = [name.replace("@1", "@2") for name in names]
+    other = training_dataset(rows_of(images[::-1]), folder, cache_keys=renamed).__getitems__(KEYS)
+    assert_samples_equal(other, training_dataset(rows_of(images[::-1])).__getitems__(KEYS))
+    nameless = rows_of(images)
+    for rows in (nameless, nameless.select(range(5, -1, -1))):
+        assert_samples_equal(
+            training_dataset(rows, folder).__getitems__(KEYS), training_dataset(rows).__getitems__(KEYS)
+        )
 
 
 @pytest.mark.parametrize("aspect", [None, "pad"])
 @pytest.mark.parametrize("name", ["resnet-18", "vit-base", "mobilenetv3-small"])
-def test_kept_evaluation_is_exact_and_decodes_each_photo_once(rows, pictures, folder, decoded, name, aspect):
-    processor = processor_of(name, aspect=aspect)
+def test_evaluation_is_exact_and_decodes_each_photo_once(rows, pictures, folder, decoded, name, aspect):
+    processor = load_processor(name, 64, aspect)
     expected = [{"pixel_values": evaluation_pixels(f, processor), "labels": i % 2} for i, f in enumerate(pictures)]
     decoded.clear()
     order = [3, 0, 5, 1, 2, 4]
     for _ in range(2):
-        view = EvaluationDataset(rows, processor, cache=kept(folder))
+        dataset = EvaluationDataset(rows, processor, cache=open_cache(folder))
         for _ in range(2):
-            assert_equal(view.__getitems__(order), [expected[i] for i in order])
-            assert_equal([view[2]], [expected[2]])
+            assert_samples_equal(dataset.__getitems__(order), [expected[i] for i in order])
+            assert_samples_equal([dataset[2]], [expected[2]])
     assert decoded == {Path(file).name: 1 for file in pictures}
 
 
-def test_processors_that_give_other_values_share_nothing(rows, pictures, folder):
+def test_evaluation_with_another_processor_uses_no_cached_pixels(rows, pictures, folder):
     processors = [
-        processor_of(name, px, aspect)
+        load_processor(name, px, aspect)
         for name in ("resnet-18", "vit-base", "vit-small-msn", "efficientnet-b0", "mobilenetv3-small")
         for px, aspect in ((64, None), (96, None), (64, "crop"), (64, "squash"))
     ]
-    given = set()
+    outputs = set()
     for processor in processors:
-        samples = EvaluationDataset(rows, processor, cache=kept(folder)).__getitems__(range(6))
+        samples = EvaluationDataset(rows, processor, cache=open_cache(folder)).__getitems__(range(6))
         pixels = torch.stack([sample["pixel_values"] for sample in samples])
         assert torch.equal(pixels, torch.stack([evaluation_pixels(file, processor) for file in pictures]))
-        given.add(pixels.numpy().tobytes())
-    assert len(given) > 12, "too much alike to tell anything"
+        outputs.add(pixels.numpy().tobytes())
+    assert len(outputs) > 12, "too similar to prove anything"
 
 
-def test_evaluation_read_while_the_settings_are_computed_is_cached_under_them(rows, folder, monkeypatch):
-    view, version = EvaluationDataset(rows, processor_of("resnet-18"), cache=kept(folder)), processor_spec.version
-    between = []
+def test_evaluation_caches_under_the_right_settings_while_another_thread_computes_them(rows, folder, monkeypatch):
+    dataset = EvaluationDataset(rows, load_processor("resnet-18", 64), cache=open_cache(folder))
+    version, between = processor_spec.version, []
 
     def interrupted(library):
         if not between:
             between.append(None)
-            between[0] = view[1]
+            between[0] = dataset[1]
         return version(library)
 
     monkeypatch.setattr(processor_spec, "version", interrupted)
-    view.__getitems__(range(6))
-    assert view.cache.count([view.key(i, "") for i in range(6)]) == 0
-    assert view.is_cached
-    assert_equal([between[0]], [view[1]])
+    dataset.__getitems__(range(6))
+    assert dataset.cache.count([dataset.key(i, "") for i in range(6)]) == 0
+    assert dataset.is_cached
+    assert_samples_equal([between[0]], [dataset[1]])
 
 
 @pytest.mark.parametrize("before", [0, 4, 6])
-def test_the_share_of_photos_that_are_kept_counts_what_was_missing(rows, folder, before):
-    training(rows, folder).__getitems__([(0, index, True) for index in range(before)])
-    view = training(rows, folder)
-    shares = [view.cache_progress()]
+def test_cache_progress_is_the_fraction_of_missing_photos(rows, folder, before):
+    training_dataset(rows, folder).__getitems__([(0, index, True) for index in range(before)])
+    dataset = training_dataset(rows, folder)
+    fractions = [dataset.cache_progress()]
     for index in range(6):
-        view[0, index, True]
-        shares.append(view.cache_progress())
+        dataset[0, index, True]
+        fractions.append(dataset.cache_progress())
     missing = 6 - before
-    assert shares == pytest.approx([max(0, at - before) / missing if missing else 1.0 for at in range(7)])
+    assert fractions == pytest.approx([max(0, count - before) / missing if missing else 1.0 for count in range(7)])
 
 
-def test_evaluation_of_shrunk_photos_uses_those_of_training(rows, folder, decoded):
-    processor = processor_of("resnet-18")
-    training(rows, folder).__getitems__(KEYS)
+def test_evaluation_with_cache_px_uses_the_photos_of_training(rows, folder, decoded):
+    processor = load_processor("resnet-18", 64)
+    training_dataset(rows, folder).__getitems__(KEYS)
     decoded.clear()
-    shown = EvaluationDataset(rows, processor, cache=kept(folder), cache_px=SHORT_PX).__getitems__(range(6))
+    samples = EvaluationDataset(rows, processor, cache=open_cache(folder), cache_px=CACHE_PX).__getitems__(range(6))
     assert not decoded
-    for sample, row in zip(shown, rows, strict=True):
-        shrunk = decoding.load_shrunk(row["image"]["path"], SHORT_PX)
+    for sample, row in zip(samples, rows, strict=True):
+        shrunk = decoding.load_shrunk(row["image"]["path"], CACHE_PX)
         expected = processor(images=shrunk, return_tensors="pt")["pixel_values"][0]
         assert torch.equal(sample["pixel_values"], expected)
 
 
-# How large photos are kept
-
-
-@pytest.mark.parametrize("px", [(224, 224), (288, 192), (160, 160), (384, 256)])
-@pytest.mark.parametrize("plan", ["light", "standard", "heavy"])
-def test_crops_of_kept_photos_are_hardly_enlarged(plan, px):
-    image_px, train_px = px
-    share, draw = PLANS[plan].crop_area, random.Random(f"{plan} {px}")
-    short = recipes.cache_px(image_px, train_px, share[0]).value
-    assert short >= image_px * 8 / 7
-    sizes = []
-    for _ in range(2000):
-        size = (short, round(short * draw.choice([1, 1.1, 4 / 3, 3 / 2, 16 / 9, 3])))
-        sizes.append(size[:: draw.choice([1, -1])])
-    numbers = np.random.default_rng(0).random((len(sizes), random_params.UNIFORMS_PER_IMAGE))
-    boxes = integer_boxes(random_params.crop_boxes(numbers, np.array(sizes), share), np.array(sizes))
-    smallest = min(short, (boxes[:, 2:] - boxes[:, :2]).min())
-    assert smallest >= 0.86 * train_px  # the most elongated: a square of that area has as many px as the crop
-
-
-# What the check decodes
-
-
-@pytest.mark.parametrize("short_px", [384, 352])
-def test_photos_that_the_check_decoded_are_not_decoded_again(tmp_path, folder, decoded, short_px):
+@pytest.mark.parametrize("cache_px", [384, 352])
+def test_caching_thumbnails_saves_training_from_decoding_again(tmp_path, folder, decoded, cache_px):
     files = [str(tmp_path / f"{i}.jpg") for i in range(3)]
     for file, size in zip(files, [(4000, 3000), (3000, 4000), (1600, 1200)], strict=True):
         photo(size[0] // 8, size[1] // 8, 1).resize(size).save(file, quality=80)
-    turned = Image.open(files[1])
-    exif = turned.getexif()
+    rotated = Image.open(files[1])
+    exif = rotated.getexif()
     exif[0x0112] = 6
-    turned.save(files[1], exif=exif, quality=80)
-    task = rows_of([{"path": file, "bytes": None} for file in files])
-    plain = training(task, cache_px=short_px).shrunk_photos(range(3))
+    rotated.save(files[1], exif=exif, quality=80)
+    rows = rows_of(files)
+    plain = training_dataset(rows, cache_px=cache_px).shrunk_photos(range(3))
     decoded.clear()
-    pixels = kept(folder)
+    cache = open_cache(folder)
     audit.run_audit(
         [ImageFile(f, "a") for f in files],
         files,
         files.__getitem__,
         False,
-        seen=image_datasets.caching_thumbnails(pixels, files),
+        seen=caching_thumbnails(cache, files),
     )
-    view = TrainingDataset(
-        task,
-        processor_of("resnet-18"),
-        PLANS["light"],
-        CropSpec(PX, Image.Resampling.BICUBIC, False, short_px),
-        5,
-        cache=pixels,
-    )
-    shrunk = view.shrunk_photos(range(3))
+    dataset = training_dataset(rows, folder, plan=PLANS["light"], cache_px=cache_px)
+    shrunk = dataset.shrunk_photos(range(3))
     assert all(np.array_equal(*pair) for pair in zip(shrunk, plain, strict=True))
-    assert decoded == {"bytes": 3, "2.jpg": 1}  # the check's, and a photo of which an eighth is too small
-    assert [min(photo.shape[:2]) for photo in shrunk] == [min(short_px, 375), min(short_px, 375), short_px]
+    assert decoded == {"bytes": 3, "2.jpg": 1}  # by the check, and a photo of which an eighth is too small
+    assert [min(photo.shape[:2]) for photo in shrunk] == [min(cache_px, 375), min(cache_px, 375), cache_px]
 
 
 @pytest.mark.parametrize(
-    ("decoded_px", "photo_px", "is_kept"),
+    ("decoded_px", "photo_px", "is_cached"),
     [
         ((500, 375), (4000, 3000), True),
         ((500, 375), (3999, 2998), True),  # rounded up
@@ -358,19 +262,19 @@ def test_photos_that_the_check_decoded_are_not_decoded_again(tmp_path, folder, d
         ((1000, 750), (8000, 6000), False),  # too large
     ],
 )
-def test_a_check_keeps_eighths_that_are_of_use(folder, decoded_px, photo_px, is_kept):
-    pixels = PixelCache(folder, 10**7)
-    image_datasets.caching_thumbnails(pixels, ["a"])(0, Image.new("RGB", decoded_px), photo_px)
-    assert pixels.count([cache_key("a", image_datasets.THUMBNAIL_SETTINGS)]) == is_kept
+def test_caching_thumbnails_adds_eighths_of_a_useful_size(folder, decoded_px, photo_px, is_cached):
+    cache = PixelCache(folder, 10**7)
+    caching_thumbnails(cache, ["a"])(0, Image.new("RGB", decoded_px), photo_px)
+    assert cache.count([cache_key("a", THUMBNAIL_SETTINGS)]) == is_cached
 
 
-def test_eighths_leave_room_for_training(folder):
-    pixels = PixelCache(folder, 10 * 500 * 375 * 3)
-    keep = image_datasets.caching_thumbnails(pixels, [str(i) for i in range(8)])
+def test_caching_thumbnails_leaves_room_for_training(folder):
+    cache = PixelCache(folder, 10 * 500 * 375 * 3)
+    add = caching_thumbnails(cache, [str(i) for i in range(8)])
     for i in range(8):
-        keep(i, Image.new("RGB", (500, 375)), (4000, 3000))
-    assert pixels.count(cache_key(str(i), image_datasets.THUMBNAIL_SETTINGS) for i in range(8)) == 3
+        add(i, Image.new("RGB", (500, 375)), (4000, 3000))
+    assert cache.count(cache_key(str(i), THUMBNAIL_SETTINGS) for i in range(8)) == 3
 
 
-def test_nothing_is_kept_of_a_check_without_a_cache():
-    assert image_datasets.caching_thumbnails(PixelCache(), []) is None
+def test_caching_thumbnails_is_none_without_a_cache():
+    assert caching_thumbnails(PixelCache(), []) is None

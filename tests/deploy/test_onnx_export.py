@@ -16,17 +16,15 @@ import torch
 from commands import TESTS, main_of
 from drawings import photo
 from huggingface_hub import constants
-from PIL import Image
 from torch import nn
-from transformers import AutoImageProcessor, BitImageProcessor, pipeline
+from transformers import pipeline
 
 from imgcls.config import parser
 from imgcls.dataloading import preprocessing
-from imgcls.dataloading.processor_spec import ProcessorSpec
 from imgcls.deploy import onnx_export, onnx_model
 from imgcls.errors import ModelError
 from imgcls.evaluation.loaded_model import LoadedModel
-from imgcls.models import classifier, input_size, model_config, source
+from imgcls.models import classifier, source
 from imgcls.storage import run_claim, run_folder
 
 EXPORT = TESTS.parent / "scripts" / "export.py"
@@ -109,60 +107,6 @@ def test_all_architectures_answer_as_pipeline(run_export, tmp_path, name):
         assert dict(zip(CLASSES, row, strict=True)) == pytest.approx(
             {answer["label"]: answer["score"] for answer in answers}, abs=2e-3
         )
-
-
-@pytest.mark.parametrize("name", ["vit-base", "vit-small-msn", "resnet-18", "efficientnet-b0", "mobilenetv3-small"])
-@pytest.mark.parametrize("px", [96, 224, 400])
-def test_steps_make_what_the_processor_makes(name, px):
-    config, processor = model_config.load_config(source.resolve_model(name))
-    resized = input_size.with_input_size(config, processor, px)
-    asked = {aspect: input_size.with_aspect(config, resized, aspect) for aspect in ("crop", "squash")}
-    if name != "efficientnet-b0":  # its processor cannot pad
-        asked["pad"] = input_size.with_aspect(config, resized, "pad")
-    for aspect, changed in {"own": resized, **asked}.items():
-        for picture in (photo(330, 250, 1), photo(250, 331, 2)):
-            steps = preprocessing.preprocessing_steps(ProcessorSpec(changed), picture)
-            assert steps["levels_missed"] < 0.4, aspect
-            assert ("as measured" in steps["in_words"]) == (name == "efficientnet-b0")
-            if aspect != "own":
-                words = ("center crop" in steps["in_words"], "padded" in steps["in_words"])
-                assert words == (aspect == "crop", aspect == "pad")
-            missed = preprocessing.fast_preprocess(ProcessorSpec(changed))(picture).numpy()
-            missed -= ProcessorSpec(changed).pixel_values(picture).numpy()
-            levels = np.abs(missed).mean((1, 2)) * np.array(steps["std"]) * 255
-            assert levels.max() < 0.4, aspect
-            assert (levels.max() == 0) or aspect != "pad", aspect  # the processor itself
-
-
-@pytest.mark.parametrize("name", ["vit-base", "resnet-18", "mobilenetv3-small"])
-def test_photos_are_resized_quickly_without_the_processor(name, monkeypatch):
-    processor = model_config.load_config(source.resolve_model(name))[1]
-    quick = preprocessing.fast_preprocess(ProcessorSpec(processor))
-    monkeypatch.setattr(type(processor), "__call__", None)
-    assert quick(photo(330, 250, 1)).shape == (3, 224, 224)
-
-
-def test_what_is_no_square_is_left_to_the_processor():
-    size = {"size": {"shortest_edge": 256}, "crop_size": {"height": 192, "width": 224}}
-    processor, picture = BitImageProcessor(**size), photo(330, 250, 1)
-    found = preprocessing.fast_preprocess(ProcessorSpec(processor))(picture)
-    assert found.shape == (3, 192, 224)
-    assert np.array_equal(found, ProcessorSpec(processor).pixel_values(picture))
-
-
-def test_a_processor_of_another_way_is_named(folder):
-    class Mirrored(type(AutoImageProcessor.from_pretrained(folder))):
-        def __call__(self, images, **options):
-            return super().__call__(images=images.transpose(Image.Transpose.FLIP_LEFT_RIGHT), **options)
-
-    processor, picture = Mirrored.from_pretrained(folder), photo(300, 200, 0)
-    assert np.array_equal(
-        preprocessing.fast_preprocess(ProcessorSpec(processor))(picture), ProcessorSpec(processor).pixel_values(picture)
-    )
-    steps = preprocessing.preprocessing_steps(ProcessorSpec(processor), picture)
-    assert "a way of its own" in steps["in_words"]
-    assert "resize" not in steps
-    assert steps["mean"] == pytest.approx(tiny.MEAN)
 
 
 def test_a_run_is_proven_on_its_validation_images(run_export, train, shapes, resnet, tmp_path, capsys):

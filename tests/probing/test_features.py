@@ -16,7 +16,6 @@ from imgcls.dataloading.image_datasets import EvaluationDataset, TrainingDataset
 from imgcls.dataloading.processor_spec import ProcessorSpec
 from imgcls.models import classifier, inference, source
 from imgcls.models.input_size import InputFormat
-from imgcls.models.losses import PADDING_LABEL
 from imgcls.probing import backbone, features, input_choice
 
 
@@ -85,14 +84,6 @@ def test_the_whole_photo_is_taken_where_the_edge_tells(resnet, tmp_path, telling
 def test_what_is_fixed_is_not_tried(extractor, monkeypatch):
     monkeypatch.setattr(features.linear_probe, "fit_probe", lambda *a, **k: pytest.fail("nothing is open"))
     assert input_choice.choose_input(extractor, 64, "whole", balanced=False, seed=0) == InputFormat(64, "whole")
-
-
-def test_kept_features_as_samples():
-    view = feature_dataset.FeatureDataset(np.stack([np.eye(3), 2 * np.eye(3)]).astype(np.float32), [2, 0, 1])
-    assert view[1]["labels"] == view[7, 1, True]["labels"] == 0
-    assert view[7, 1, False]["labels"] == PADDING_LABEL
-    assert torch.equal(view[6, 2, True]["pixel_values"], torch.tensor([0.0, 0.0, 1.0]))
-    assert torch.equal(view[7, 2, True]["pixel_values"], torch.tensor([0.0, 0.0, 2.0]))  # epochs take turns
 
 
 def test_views_differ_and_are_the_same_again(extractor):
