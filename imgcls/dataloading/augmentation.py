@@ -84,7 +84,10 @@ class DeviceAugmentation:
         layout: torch.memory_format = torch.contiguous_format,
     ):
         self.plan, self.layout = plan, layout
+        self.is_bgr = spec.is_bgr
         self.shift, self.scale = spec.shift, spec.scale
+        if self.is_bgr:  # pixels are red, green and blue until they are normalised
+            self.shift, self.scale = self.shift.flip(0), self.scale.flip(0)
 
     def __call__(self, pixels: torch.Tensor, params: torch.Tensor) -> torch.Tensor:
         """Returns float32 (B, 3, H, W), normalised.
@@ -102,6 +105,7 @@ class DeviceAugmentation:
                 x = _jitter_colour(x, params[:, PARAM_COLUMNS.colour].to(x.dtype), shift, scale)
             else:
                 x = torch.addcmul(shift, x, scale)
+            x = x.flip(1) if self.is_bgr else x
         if self.plan.erase:
             x = _erase(x, params[:, PARAM_COLUMNS.erased_box])
         return x.to(torch.float32, memory_format=self.layout)

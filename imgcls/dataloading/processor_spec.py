@@ -61,12 +61,17 @@ class ProcessorSpec:
     @cached_property
     def black(self) -> torch.Tensor:
         """The output for black, float32 (3,)."""
-        return self._plain(0)
+        return self._plain((0, 0, 0))
 
     @cached_property
     def white(self) -> torch.Tensor:
         """The output for white, float32 (3,)."""
-        return self._plain(255)
+        return self._plain((255, 255, 255))
+
+    @cached_property
+    def is_bgr(self) -> bool:
+        """Whether the output's channels are blue, green and red, as MobileViT's processor orders them."""
+        return int((self._plain((255, 0, 0)) - self.black).abs().argmax()) == 2
 
     @property
     def shift(self) -> torch.Tensor:
@@ -110,8 +115,9 @@ class ProcessorSpec:
         libraries = ("pillow", "timm", "torch", "torchvision", "transformers")
         return f"{self.processor!r} {[f'{name} {version(name)}' for name in libraries]}"
 
-    def _plain(self, level: int) -> torch.Tensor:
-        output = self.pixel_values(Image.new("RGB", (self.image_px, self.image_px), (level,) * 3))
+    def _plain(self, colour: tuple[int, int, int]) -> torch.Tensor:
+        """The output for an image of one colour, float32 (3,)."""
+        output = self.pixel_values(Image.new("RGB", (self.image_px, self.image_px), colour))
         return output[:, output.shape[1] // 2, output.shape[2] // 2]
 
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 from drawings import photo
 from PIL import Image
+from transformers import MobileViTImageProcessor
 
 from imgcls.config.model_options import AugmentOptions
 from imgcls.dataloading.augmentation import (
@@ -51,6 +52,22 @@ def test_device_augmentation_normalises_as_the_processor(checkpoint):
         expected = built.processor(images=plain, return_tensors="pt")["pixel_values"]
         batch = torch.tensor(colour, dtype=torch.uint8).view(1, 3, 1, 1).expand(expected.shape)
         assert (augmentation(batch, torch.zeros(1, PARAMS_PER_IMAGE)) - expected).abs().max() < 1e-5, name
+
+
+@pytest.mark.parametrize("plan", [{}, {"colour": 0.4}])
+def test_device_augmentation_orders_channels_as_the_processor(plan):
+    mean = [0.4, 0.5, 0.6]
+    processor = MobileViTImageProcessor(size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64})
+    normalising = MobileViTImageProcessor(**processor.to_dict() | {"do_normalize": True, "image_mean": mean})
+    picture = photo(64, 64, 3)
+    batch = torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1)[None]
+    for each in (processor, normalising):
+        spec = ProcessorSpec(each)
+        assert spec.is_bgr
+        params = torch.zeros(1, PARAMS_PER_IMAGE)
+        params[:, PARAM_COLUMNS.colour] = 1.0
+        augmented = DeviceAugmentation(spec, AugmentationPlan(**plan))(batch, params)
+        torch.testing.assert_close(augmented[0], spec.pixel_values(picture), atol=1e-4, rtol=0)
 
 
 def test_device_augmentation_with_neutral_parameters_changes_nothing(batch):
