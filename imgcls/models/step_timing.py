@@ -33,7 +33,7 @@ class StepTime:
     read_s: float = 0.0
     read_evaluated_s: float = 0.0
 
-    def seconds(self, train: int, evaluated: int, read: int = 0, read_evaluated: int = 0) -> float:
+    def seconds(self, train: float, evaluated: float, read: int = 0, read_evaluated: int = 0) -> float:
         """Length of a run that trains on and evaluates so many images, repetitions counted, and reads so many."""
         computed = self.train_s * train + self.evaluation_s * evaluated
         return computed + self.read_s * read + self.read_evaluated_s * read_evaluated

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import shutil
 import time
@@ -69,15 +68,16 @@ def _compare_precisions(trainer: ImageTrainer, first: StepTime) -> tuple[StepTim
 
     first: the first step in float32, which may have been slow because it was the first.
     """
-    float32, bf16 = first, None
-    for completed in itertools.count(1):
+    float32, bf16, rounds = first, None, 0
+    while True:
         trainer.cpu_autocast = torch.bfloat16
         bf16 = _faster(trainer.dry_run.time_step(), bf16)
         trainer.cpu_autocast = None
         float32 = _faster(trainer.dry_run.time_step(), float32)
+        rounds += 1
         speedup = broadcast_from_rank0(float32.train_s / bf16.train_s)
         is_close = CLOSE_SPEEDUPS[0] < speedup < CLOSE_SPEEDUPS[1]
-        if completed == MAX_ROUNDS or (completed >= MIN_ROUNDS and not is_close):
+        if rounds == MAX_ROUNDS or (rounds >= MIN_ROUNDS and not is_close):
             return float32, bf16, speedup
 
 

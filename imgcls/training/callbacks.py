@@ -124,16 +124,16 @@ class ProgressBarCallback(TrainerCallback):
         control.should_log = True  # so that each evaluation's line shows the loss of its own epoch
         return control
 
-    def on_log(self, args, state, control, logs=None, **kwargs):
+    def on_log(self, args, state, control, logs: dict[str, float] | None = None, **kwargs):
         self.last_log_time = time.monotonic()
         self.latest_logs |= logs or {}
-        if self.bar is not None and "loss" in logs:
+        if self.bar is not None and logs and "loss" in logs:
             self.bar.set_postfix_str(
                 f"loss {logs['loss']:.3f}, lr {logs['learning_rate']:.1e}, {logs['images_per_second']:.0f} img/s"
             )
 
-    def on_evaluate(self, args, state, control, metrics=None, **kwargs):
-        if not state.is_world_process_zero:
+    def on_evaluate(self, args, state, control, metrics: dict[str, float] | None = None, **kwargs):
+        if metrics is None or not state.is_world_process_zero:
             return
         line = self._evaluation_line(state.epoch, metrics)
         if self.bar is not None:

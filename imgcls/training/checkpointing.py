@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+from collections.abc import Sized
 from pathlib import Path
 
 import torch
@@ -23,11 +25,16 @@ class CheckpointingTrainer(CapturingTrainer):
     """A Trainer with checkpoints in a run folder, and the averaged weights in them if there is an average."""
 
     run: run_folder.RunFolder
+    eval_dataset: Sized
     ema: EmaCallback | None = None
     _is_saving = False
 
     def _get_dataloader(self, *args, **kwargs):
         return with_own_generator(super()._get_dataloader(*args, **kwargs))
+
+    def evaluated_weights(self) -> contextlib.AbstractContextManager:
+        """Within this context the module has the weights that are evaluated: the average, if there is one."""
+        return self.ema.in_place() if self.ema else contextlib.nullcontext()
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
@@ -36,11 +43,13 @@ class CheckpointingTrainer(CapturingTrainer):
             self.ema.load(Path(resume_from_checkpoint))
 
     def _load_best_model(self) -> None:
+        best = self.state.best_model_checkpoint
+        assert best is not None, "Trainer calls this where there is one"
         with hardware.trimmed_heap():  # two networks are in memory for a moment
             super()._load_best_model()
-            self._load_network(self.state.best_model_checkpoint)
+            self._load_network(best)
         if self.ema:
-            self.ema.load_into_module(Path(self.state.best_model_checkpoint))
+            self.ema.load_into_module(Path(best))
 
     def _load_network(self, folder: str) -> None:
         """Load the weights of a checkpoint, under the names by which transformers saved them.
@@ -80,8 +89,12 @@ class CheckpointingTrainer(CapturingTrainer):
             rotate_checkpoints(str(folder), self.args.save_total_limit, self.state.best_model_checkpoint)
         self.accelerator.wait_for_everyone()
 
+    def parameter_count(self) -> int:
+        """Number of parameters of what is trained, frozen ones included."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
     def _raise_if_disk_is_full(self, error: Exception) -> None:
-        needed, free = 12 * self.model.num_parameters(), shutil.disk_usage(self.run.path).free
+        needed, free = 12 * self.parameter_count(), shutil.disk_usage(self.run.path).free
         if free > 1.1 * needed:
             return
         raise RunError(
@@ -97,13 +110,14 @@ class CheckpointingTrainer(CapturingTrainer):
         photos in five folds (43 to choose by, 71 to test on) the highest gave 0.739, the latest 0.759. The rule of one
         standard error: Breiman et al. 1984, 3.4.3. Metrics that are not fractions (loss) are compared as they are.
         """
-        name = f"eval_{self.args.metric_for_best_model.removeprefix('eval_')}"
         is_best = super()._determine_best_metric(metrics, trial)
-        if not is_best and self.args.greater_is_better:
-            margin = standard_error(self.state.best_metric, len(self.eval_dataset))
-            is_best = metrics[name] >= self.state.best_metric - margin
-            if is_best:
-                self.state.best_global_step = self.state.global_step
+        name, highest = self.args.metric_for_best_model, self.state.best_metric
+        if is_best or not self.args.greater_is_better or name is None or highest is None:
+            return is_best
+        value = metrics[f"eval_{name.removeprefix('eval_')}"]
+        is_best = value >= highest - standard_error(highest, len(self.eval_dataset))
+        if is_best:
+            self.state.best_global_step = self.state.global_step
         return is_best
 
 

@@ -52,6 +52,7 @@ class CapturingTrainer(Trainer):
     clipping and the optimizer stay outside.
     """
 
+    model: torch.nn.Module
     captures = True  # whether it may be tried
     is_compiled = False  # whether torch.compile runs the network, which then has no graph of ours
     _signature: list | None = None  # of the batches that the graph is for
@@ -73,8 +74,9 @@ class CapturingTrainer(Trainer):
             return step() if self._warm_up < WARM_UP_STEPS else self._last_eager_step(step)
         if self._step is None or self._gradients is None:
             self._step, self._gradients = self._capture(model, list(inputs), tensors)
-        if hasattr(self.optimizer, "train"):  # schedule-free optimizers, which evaluation put into eval mode
-            self.optimizer.train()
+        set_train_mode = getattr(self.optimizer, "train", None)  # of schedule-free optimizers; evaluation ended it
+        if set_train_mode is not None:
+            set_train_mode()
         loss = self._step(*tensors)
         for parameter, gradient in self._gradients:  # zero_grad removed them
             parameter.grad = gradient
@@ -150,4 +152,4 @@ def _watch(step: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, str | None]:
 def _host_random_state() -> tuple:
     """The state of the generators of torch, Python and NumPy, comparable by ==."""
     kind, keys, *rest = np.random.get_state()
-    return torch.get_rng_state().tolist(), random.getstate(), (kind, keys.tolist(), *rest)
+    return torch.get_rng_state().tolist(), random.getstate(), (kind, np.asarray(keys).tolist(), *rest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from accelerate import Accelerator
@@ -73,7 +74,8 @@ class DryRun:
             if not should_reduce_batch_size(error):
                 raise
             failure = error
-        failures = self.accelerator.gather(torch.tensor([result is None], device=self.accelerator.device))
+        failed = torch.tensor([result is None], device=self.accelerator.device)
+        failures = cast(torch.Tensor, self.accelerator.gather(failed))
         if result is None or failures.any():
             raise DryRunOutOfMemoryError("The dry run of a training step ran out of memory.") from failure
         return result

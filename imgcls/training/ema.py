@@ -22,7 +22,9 @@ class EmaCallback(TrainerCallback):
     """
 
     def __init__(self, module: nn.Module, decay: float):
-        from timm.utils import ModelEmaV3  # half a second and 20 MB, which a training without an average does not need
+        from timm.utils.model_ema import (
+            ModelEmaV3,  # half a second and 20 MB, which a training without an average does not need
+        )
 
         self.module = module
         self._ema = ModelEmaV3(module, decay=decay, use_warmup=True)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
-from transformers import TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from imgcls.config.training_options import TrainingOptions
@@ -84,22 +84,22 @@ def halve_batch(batch: int, accumulation: int) -> tuple[int, int]:
 
 def _train(trainer: ImageTrainer, run: run_folder.RunFolder, compile: str) -> None:
     checkpoint = run.last_checkpoint()
-    state = None if checkpoint is None else _update_state_file(checkpoint, run)
-    remaining = 1.0 if state is None else 1 - state.global_step / max(state.max_steps, 1)
-    step_time = _accelerate(trainer, run, compile, remaining)
-    if checkpoint is None or state is None:
+    if checkpoint is None:
+        step_time = _accelerate(trainer, run, compile)
         log.info("estimated training time: %s", _in_words(_run_seconds(trainer, step_time)))
         trainer.train()
         return
-    log.info("resuming from step %d of %d", state.global_step, state.max_steps)
-    has_stopped = state.stateful_callbacks.get("TrainerControl", {}).get("args", {}).get("should_training_stop")
-    if has_stopped:  # killed between its last checkpoint and the end: train() would take another step
-        trainer.finish(state)
+    state = _update_state_file(checkpoint / TRAINER_STATE_NAME, run)
+    _accelerate(trainer, run, compile, remaining=1 - state["global_step"] / max(state["max_steps"], 1))
+    log.info("resuming from step %d of %d", state["global_step"], state["max_steps"])
+    control = state["stateful_callbacks"].get("TrainerControl", {}).get("args", {})
+    if control.get("should_training_stop"):  # killed between its last checkpoint and the end: train() adds a step
+        trainer.finish(checkpoint)
     else:
         trainer.train(resume_from_checkpoint=str(checkpoint))
 
 
-def _accelerate(trainer: ImageTrainer, run: run_folder.RunFolder, compile: str, remaining: float) -> StepTime:
+def _accelerate(trainer: ImageTrainer, run: run_folder.RunFolder, compile: str, remaining: float = 1.0) -> StepTime:
     """Try bf16 and torch.compile where the rest of the run is long enough; returns the step time from then on.
 
     remaining: fraction of the run's steps that are left.
@@ -112,24 +112,20 @@ def _accelerate(trainer: ImageTrainer, run: run_folder.RunFolder, compile: str, 
     return acceleration.compile_if_faster(trainer, compile, step_time, remaining * _run_seconds(trainer, step_time))
 
 
-def _update_state_file(checkpoint: Path, run: run_folder.RunFolder) -> TrainerState:
-    """The checkpoint's state, with today's path of the best checkpoint and today's names of callbacks.
+def _update_state_file(file: Path, run: run_folder.RunFolder) -> dict:
+    """The state in a checkpoint, with today's path of the best checkpoint and today's names of callbacks.
 
     The run folder may have been moved, and an earlier version of imgcls may have written the checkpoint.
     """
-    file = checkpoint / "trainer_state.json"
-    state = TrainerState.load_from_json(str(file))
-    former = FORMER_CLASS_NAMES.keys() & state.stateful_callbacks.keys()
-    state.stateful_callbacks = {FORMER_CLASS_NAMES.get(k, k): v for k, v in state.stateful_callbacks.items()}
-    if state.best_global_step:
-        best = run / run_folder.CHECKPOINTS / f"{PREFIX_CHECKPOINT_DIR}-{state.best_global_step}"
-        state.best_model_checkpoint = str(best)
-    if state.best_global_step or former:
-        values = json.loads(file.read_text())
-        values["best_model_checkpoint"] = state.best_model_checkpoint
-        values["stateful_callbacks"] = state.stateful_callbacks
+    stored = json.loads(file.read_text())
+    callbacks = {FORMER_CLASS_NAMES.get(name, name): state for name, state in stored["stateful_callbacks"].items()}
+    state = stored | {"stateful_callbacks": callbacks}
+    if state["best_global_step"]:
+        best = run / run_folder.CHECKPOINTS / f"{PREFIX_CHECKPOINT_DIR}-{state['best_global_step']}"
+        state["best_model_checkpoint"] = str(best)
+    if state != stored:
         with atomic_file.atomic_write(file) as out:
-            out.write(json.dumps(values).encode())
+            out.write(json.dumps(state).encode())
     return state
 
 

@@ -51,11 +51,16 @@ class GpuResident:
             time.monotonic() - started,
         )
 
-    def crops(self, indices: torch.Tensor, boxes: torch.Tensor, params: torch.Tensor) -> torch.Tensor:
-        """Augmented crops, float (B, 3, px, px), once the images are loaded.
+    def augment(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Augmented pixels of a training batch, float (B, 3, px, px).
 
-        indices: (B,). boxes: int (B, 4). params: random parameters of the augmentation (B, PARAMS_PER_IMAGE).
+        batch: random "augmentation_params" (B, PARAMS_PER_IMAGE), with "pixel_values", or with the "indices" (B,) and
+        crop "boxes" int (B, 4) of images in GPU memory; all but the pixels are removed from it.
         """
-        assert self.images is not None, "load() comes first"
+        params = batch.pop("augmentation_params")
+        if "boxes" not in batch:
+            return self.augmentation(batch["pixel_values"], params)
+        assert self.images is not None, "load() comes before the batches with boxes"
+        indices, boxes = batch.pop("indices"), batch.pop("boxes")
         crops = self.images.crops(indices, boxes, params[:, PARAM_COLUMNS.flips], self.dataset.crop)
         return self.augmentation(crops, params)

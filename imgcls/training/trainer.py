@@ -20,20 +20,23 @@ Private methods, which an upgrade of transformers may change (tests/training/tes
 
 from __future__ import annotations
 
-import contextlib
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
 
 import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
-from torch.utils.data import DataLoader, Dataset
-from transformers import TrainerState
+from torch.utils.data import DataLoader
+from transformers import PreTrainedModel, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from imgcls.config.training_options import METRICS, TrainingOptions
 from imgcls.dataloading.augmentation import DeviceAugmentation
+from imgcls.dataloading.feature_dataset import FeatureDataset
 from imgcls.dataloading.image_datasets import EvaluationDataset, TrainingDataset, collate
 from imgcls.dataloading.sampler import EpochSampler
 from imgcls.evaluation import diagnosis
@@ -64,8 +67,8 @@ class TrainingParts:
 
     classifier: Classifier
     module: nn.Module
-    train: Dataset
-    validation: Dataset
+    train: TrainingDataset | FeatureDataset
+    validation: EvaluationDataset | FeatureDataset
     loss: losses.ClassificationLoss
     learning_rates: param_groups.LearningRates
     task: diagnosis.TrainingTask
@@ -78,6 +81,10 @@ class TrainingParts:
 class ImageTrainer(CheckpointingTrainer):
     """Trainer on uint8 batches with augmentation on the device, one loss for all models and whole checkpoints."""
 
+    args: TrainingOptions
+    train_dataset: TrainingDataset | FeatureDataset
+    eval_dataset: EvaluationDataset | FeatureDataset
+
     def __init__(self, parts: TrainingParts, args: TrainingOptions, run: run_folder.RunFolder):
         self.run, self.parts = run, parts
         self.classifier, self.learning_rates = parts.classifier, parts.learning_rates
@@ -87,12 +94,13 @@ class ImageTrainer(CheckpointingTrainer):
         self.throughput = ThroughputCallback()
         self.diagnosis = DiagnosisCallback(parts.task, self.throughput, lambda: self.latest_metrics)
         self.memory_format = torch.contiguous_format
-        self.augmentation = self.resident = cache_progress = None
+        self.resident: GpuResident | None = None
+        cache_progress = None
         train = parts.train
         if isinstance(train, TrainingDataset):
             self.memory_format = memory_layout(parts.classifier.network)
-            self.augmentation = DeviceAugmentation(train.spec, train.plan, self.memory_format)
-            self.resident = GpuResident(train, self.augmentation)
+            augmentation = DeviceAugmentation(train.spec, train.plan, self.memory_format)
+            self.resident = GpuResident(train, augmentation)
             cache_progress = train.cache_progress
         super().__init__(
             model=parts.module.to(memory_format=self.memory_format),
@@ -119,7 +127,7 @@ class ImageTrainer(CheckpointingTrainer):
     @property
     def trains_on_images(self) -> bool:
         """Whether a network is trained on images, not a head on cached features."""
-        return self.augmentation is not None
+        return self.resident is not None
 
     @property
     def can_compile(self) -> bool:
@@ -136,10 +144,6 @@ class ImageTrainer(CheckpointingTrainer):
         """What is trained, without the wrappers of several processes and mixed precision."""
         return self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
 
-    def evaluated_weights(self) -> contextlib.AbstractContextManager:
-        """Within this context the module has the weights that are evaluated: the average, if there is one."""
-        return self.ema.in_place() if self.ema else contextlib.nullcontext()
-
     def train(self, *args, **kwargs):
         """Trainer's training. Where FSDP spread the weights over processes, each has all of them afterwards."""
         whole = copy.deepcopy(self.model) if self.is_fsdp_enabled else None
@@ -150,10 +154,13 @@ class ImageTrainer(CheckpointingTrainer):
             self.classifier.network = self.model = self.model_wrapped = whole.to(self.args.device)
         return output
 
-    def finish(self, state: TrainerState) -> None:
-        """Take over the state of a training that took all its steps, and load its best weights."""
-        self.state = state
-        self._load_best_model()
+    def finish(self, checkpoint: Path) -> None:
+        """Take over the state of a training that took all its steps, and load its best weights, or its last."""
+        self.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+        if self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None:
+            self._load_best_model()
+        else:
+            self._load_from_checkpoint(str(checkpoint))
 
     def reset_to(self, weights: Mapping[str, torch.Tensor]) -> None:
         """Give the module these weights, and start the average of weights from them."""
@@ -164,7 +171,7 @@ class ImageTrainer(CheckpointingTrainer):
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
         """Trainer's optimizer with layer-wise learning rates, and no weight decay of vectors."""
         if self.optimizer is None:
-            optimizer_class, settings = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            optimizer_class, settings = self.get_optimizer_cls_and_kwargs(self.args, cast(PreTrainedModel, self.model))
             groups = param_groups.parameter_groups(
                 self.model, self.learning_rates, self.args.learning_rate, self.args.weight_decay
             )
@@ -198,30 +205,25 @@ class ImageTrainer(CheckpointingTrainer):
     def _resident_batches(self, resident: GpuResident, loader: DataLoader) -> DataLoader:
         """The loader of crops of images in GPU memory, if they are there or fit now; otherwise `loader`."""
         if resident.batches is None:
-            optimizer_bytes = 8 * self.model.num_parameters() if not self.state.global_step else 0
+            optimizer_bytes = 8 * self.parameter_count() if not self.state.global_step else 0
             if not resident.fits(self.args.device, optimizer_bytes):
                 return loader
             sampler = self._get_train_sampler()
             resident.load(self.accelerator, sampler, self._train_batch_size, self.args.dataloader_pin_memory)
             getattr(loader, "base_dataloader", loader)._iterator = None  # ends persistent workers
+        assert resident.batches is not None, "load() sets them"
         batches, self.sampler = resident.batches
         return batches
 
     def _prepare_inputs(self, inputs: dict) -> dict:
         inputs = super()._prepare_inputs(inputs)
-        params = inputs.pop("augmentation_params", None)
-        if params is not None:
-            inputs["pixel_values"] = self._augmented(inputs, params)
+        if self.resident is not None and "augmentation_params" in inputs:
+            inputs["pixel_values"] = self.resident.augment(inputs)
             if self.parts.batch_mixing is not None:
                 soft = losses.soft_labels(inputs["labels"], self.num_classes)
                 inputs["pixel_values"], inputs["labels"] = self.parts.batch_mixing(inputs["pixel_values"], soft)
         inputs["pixel_values"] = inputs["pixel_values"].to(torch.float32, memory_format=self.memory_format)
         return inputs
-
-    def _augmented(self, inputs: dict, params: torch.Tensor) -> torch.Tensor:
-        if "boxes" in inputs:
-            return self.resident.crops(inputs.pop("indices"), inputs.pop("boxes"), params)
-        return self.augmentation(inputs["pixel_values"], params)
 
     def floating_point_ops(self, inputs: dict) -> int:
         """0: skips Trainer's FLOP counting, which walks all parameters each step."""
@@ -270,4 +272,4 @@ class ImageTrainer(CheckpointingTrainer):
         inputs = self._prepare_inputs(collate(samples))
         labels = inputs.pop("labels")
         with torch.autocast(self.args.device.type, dtype, enabled=dtype is not None):
-            return self.compute_loss_func(self.model(**inputs), labels)
+            return self.parts.loss(self.model(**inputs), labels)

@@ -126,6 +126,23 @@ def test_run_epoch_sets_the_epoch_of_the_sampler_in_use(monkeypatch):
     assert with_resident.resident.batches[1].epoch == 3
 
 
+@pytest.mark.parametrize("has_best", [True, False])
+def test_finish_loads_the_best_weights_or_the_last(monkeypatch, tmp_path, has_best):
+    class Killed(ImageTrainer):
+        def __init__(self):
+            self.args = SimpleNamespace(load_best_model_at_end=True)
+
+    loaded = []
+    monkeypatch.setattr(ImageTrainer, "_load_best_model", lambda self: loaded.append("best"))
+    monkeypatch.setattr(ImageTrainer, "_load_from_checkpoint", lambda self, folder: loaded.append(folder))
+    state = transformers.TrainerState(global_step=8, best_model_checkpoint="checkpoint-4" if has_best else None)
+    state.save_to_json(str(tmp_path / "trainer_state.json"))
+    killed = Killed()
+    killed.finish(tmp_path)
+    assert loaded == ["best" if has_best else str(tmp_path)]
+    assert killed.state.global_step == 8
+
+
 def test_train_evaluates_every_n_epochs_and_after_the_last(fit):
     done, run = fit("run", "--epochs", 5, "--eval_every_epochs", 2)
     assert done.returncode == 0, done.stderr
