@@ -50,10 +50,10 @@ class TrainingSetup:
 
         Empty without a probe, and for more images than a probe is fitted on.
         """
-        if self.warm_start.probe is None or self.splits.num_images > features.PROBED_IMAGES:
+        if self.warm_start.probe is None or self.splits.num_images > features.MAX_PROBED_IMAGES:
             return {}
         extractor = make_extractor(self.config, self.source, self.splits, self.cache)
-        logits = extractor.opinions(
+        logits = extractor.out_of_fold_logits(
             input_format(self.config, self.source),
             self.warm_start.probe.strength,
             PROBE_REPETITIONS,

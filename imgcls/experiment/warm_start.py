@@ -38,11 +38,13 @@ def make_extractor(
     return features.FeatureExtractor(
         source,
         splits,
-        device=config.training.device,
-        batch=config.training.per_device_eval_batch_size,
-        kept=cache,
-        short_px=config.performance.cache_px,
-        is_fast=config.reads_photos_once and config.performance.cache_px is None,
+        config.training.device,
+        config.training.per_device_eval_batch_size,
+        features.ImageReading(
+            cache,
+            cache_px=config.performance.cache_px,
+            is_fast=config.reads_photos_once and config.performance.cache_px is None,
+        ),
     )
 
 
@@ -56,9 +58,9 @@ def prepare_warm_start(config: TrainingConfig, extractor: features.FeatureExtrac
     if config.mode == "full":
         return WarmStart()
     format_, seed = input_format(config, extractor.source), config.training.seed
-    probe = extractor.probe(format_, features.PROBED_IMAGES, balanced=config.balances_classes, seed=seed)
+    probe = extractor.probe(format_, features.MAX_PROBED_IMAGES, balanced=config.balances_classes, seed=seed)
     if config.mode != "head":
         return WarmStart(probe)
-    backbone = extractor.build(format_.image_px, format_.aspect)
-    crops = [extractor.features(backbone, "train", view=crop, seed=seed) for crop in range(config.tune.feature_crops)]
+    backbone = extractor.backbone(format_)
+    crops = [extractor.features(backbone, "train", crop=crop, seed=seed) for crop in range(config.tune.feature_crops)]
     return WarmStart(probe, {"train": np.stack(crops), "validation": extractor.features(backbone, "validation")[None]})

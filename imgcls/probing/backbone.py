@@ -1,10 +1,9 @@
-"""A frozen pretrained network, its features, and the precision a CPU computes them in."""
+"""A frozen pretrained network, and whether a CPU computes its features in bf16."""
 
 from __future__ import annotations
 
 import functools
 import logging
-import math
 import time
 
 import torch
@@ -12,71 +11,88 @@ from torch import nn
 
 from imgcls.models import classifier, input_size, model_config
 from imgcls.models.feature_extraction import extract_features
+from imgcls.models.input_size import InputFormat
 from imgcls.models.source import ModelSource
+from imgcls.system import cpu
 
 log = logging.getLogger(__name__)
 
-
-TRIED_IMAGES, FEW_IMAGES, TRIED_S = 8, 2, 0.15
-
-
-CLEARLY, MOST_DIFFERENCE = 1.15, 0.03  # a smaller gain is noise; what other values do to a probe
+TRIAL_IMAGES, WARM_UP_IMAGES, TRIAL_S = 8, 2, 0.15
+# Mean difference of bf16 features from float32's, relative to their mean size. A MobileNetV3-Small's differ by a
+# quarter, and a probe on them lost 0.012 of accuracy (standard error 0.007) and 0.030 of the loss (0.004; five seeds of
+# five folds of 357 photos).
+MAX_BF16_DIFFERENCE = 0.03
 
 
 class Backbone:
-    """A pretrained network with an input (None: the checkpoint's own): its settings now, its weights when wanted."""
+    """A pretrained network with an input format: its configuration at once, its weights when they are first used.
+
+    input_format: None for the checkpoint's own.
+    """
 
     def __init__(
-        self, source: ModelSource, classes: list[str], device: torch.device, image_px: int | None, aspect: str | None
+        self, source: ModelSource, classes: list[str], device: torch.device, input_format: InputFormat | None = None
     ):
+        image_px, aspect = (None, None) if input_format is None else (input_format.image_px, input_format.aspect)
         self.config, self.processor = model_config.load_fitted_config(source, classes, image_px, aspect)
         self.image_px = input_size.input_side(self.config, self.processor)
         self.family = model_config.model_family(self.config)
-        self._wanted = (source, classes, device, {"image_px": image_px, "aspect": aspect})
+        self._device = device
+        self._build = functools.partial(classifier.build_classifier, source, classes, image_px=image_px, aspect=aspect)
 
     @functools.cached_property
     def network(self) -> nn.Module:
-        """In evaluation mode, on the device."""
-        source, classes, device, shown = self._wanted
-        network = classifier.build_classifier(source, classes, **shown).network
-        return network.to(device, memory_format=classifier.memory_layout(network)).eval()
+        """The network in evaluation mode, on the device."""
+        network = self._build().network
+        return network.to(self._device, memory_format=classifier.memory_layout(network)).eval()
 
 
 @torch.inference_mode()
-def bf16_gain(network: nn.Module, pixels: torch.Tensor) -> float:
-    """How many times as fast as in float32 a thread computes features in bf16; 0 where these are others.
+def bf16_speedup(network: nn.Module, pixels: torch.Tensor) -> float:
+    """How many times as fast as in float32 a CPU thread computes features in bf16; 0 if bf16 should not be used.
 
-    Of a MobileNetV3-Small they differ by a quarter, and a probe on them lost 0.012 of accuracy (standard error 0.007)
-    and 0.030 of the loss (0.004; five seeds of five folds of 357 photos).
+    That is where it is not clearly faster, or the features differ too much. pixels: (TRIAL_IMAGES, 3, px, px).
     """
-    threads, spent = torch.get_num_threads(), 0.0
-    found, best = {}, {False: math.inf, True: math.inf}
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as `inference.stream_outputs` does
     try:
-        with extract_features(network) as features:
-
-            def took(some: torch.Tensor) -> dict[bool, float]:
-                seconds = {}
-                for lower in best:
-                    started = time.perf_counter()
-                    found[lower] = features(some, lower).float()
-                    seconds[lower] = time.perf_counter() - started
-                return seconds
-
-            # a first pass sets up what is used from then on for as many images; slow networks are tried with few
-            some = pixels[:FEW_IMAGES]
-            if max(took(some).values()) < TRIED_S:
-                some = pixels
-                took(some)
-            while spent < TRIED_S:
-                seconds = took(some)
-                best = {lower: min(best[lower], seconds[lower]) for lower in best}
-                spent += sum(seconds.values())
+        float32_s, bf16_s, difference = _compare_precisions(network, pixels)
     finally:
         torch.set_num_threads(threads)
-    difference = float((found[True] - found[False]).abs().mean() / found[False].abs().mean())
-    gain = best[False] / best[True]
-    is_taken = gain >= CLEARLY and difference <= MOST_DIFFERENCE
-    chosen = "in bf16," if is_taken else "in float32; bf16 would be"
-    log.info("features: %s %.2f times as fast and %.1f %% off", chosen, gain, 100 * difference)
-    return gain if is_taken else 0.0
+    speedup = float32_s / bf16_s
+    uses_bf16 = speedup >= cpu.BF16_MIN_SPEEDUP and difference <= MAX_BF16_DIFFERENCE
+    log.info(
+        "features: using %s (bf16 is %.2f times as fast on this processor, its features differ by %.1f %%)",
+        "bf16" if uses_bf16 else "float32",
+        speedup,
+        100 * difference,
+    )
+    return speedup if uses_bf16 else 0.0
+
+
+def _compare_precisions(network: nn.Module, pixels: torch.Tensor) -> tuple[float, float, float]:
+    """Seconds of the fastest pass in float32 and in bf16, and the relative mean difference of the features."""
+    with extract_features(network) as extract:
+
+        def timed(batch: torch.Tensor, lower: bool) -> tuple[torch.Tensor, float]:
+            started = time.perf_counter()
+            features = extract(batch, lower).float()
+            return features, time.perf_counter() - started
+
+        # The first pass with a number of images is slower, since it initialises what later ones use. Slow networks are
+        # tried with few images.
+        batch = pixels[:WARM_UP_IMAGES]
+        if max([timed(batch, lower)[1] for lower in (False, True)]) < TRIAL_S:
+            batch = pixels
+            for lower in (False, True):
+                timed(batch, lower)
+        float32_times, bf16_times = [], []
+        while True:
+            float32, seconds = timed(batch, False)
+            float32_times.append(seconds)
+            bf16, seconds = timed(batch, True)
+            bf16_times.append(seconds)
+            if sum(float32_times) + sum(bf16_times) >= TRIAL_S:
+                break
+    difference = (bf16 - float32).abs().mean() / float32.abs().mean()
+    return min(float32_times), min(bf16_times), float(difference)

@@ -1,9 +1,11 @@
-"""A frozen backbone and images -> features, computed once; probes on them, and the input that they like best."""
+"""Features of images from a frozen backbone, computed once, and linear probes on them."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -21,118 +23,135 @@ from imgcls.models.feature_extraction import extract_features
 from imgcls.models.input_size import InputFormat
 from imgcls.models.source import ModelSource
 from imgcls.probing import linear_probe
-from imgcls.probing.backbone import TRIED_IMAGES, Backbone, bf16_gain
+from imgcls.probing.backbone import TRIAL_IMAGES, Backbone, bf16_speedup
+from imgcls.probing.linear_probe import LabelledFeatures, LinearProbe
 from imgcls.storage import array_cache
 from imgcls.storage.pixel_cache import PixelCache
 from imgcls.system import cpu
 
 log = logging.getLogger(__name__)
 
-PROBED_IMAGES = 10_000  # and the head to start from is fitted on so many: it is trained further on all
-VIEWS = AugmentationPlan(
-    crop_area=(0.6, 1.0), flip="horizontal"
-)  # of views beyond the first; heavier ones lose the object
-WORTH_TRYING = 100  # images whose features are computed, from which on bf16 is tried
-_DECIDED: dict[str, bool] = {}  # in this process: settings of a network -> whether in bf16
+MAX_PROBED_IMAGES = 10_000  # also for the head that training starts from, which is then trained on all images
+CROPS = AugmentationPlan(crop_area=(0.6, 1.0), flip="horizontal")  # smaller crops lose the object
+MIN_IMAGES_FOR_BF16 = 100  # whose features are computed, from which on bf16 is tried
+
+
+@dataclass(frozen=True)
+class ImageReading:
+    """How images are read for feature extraction.
+
+    cache: of decoded photos.
+    cache_px: training images are taken from photos shrunk to this shorter side, as in training; None: as evaluation
+    takes them, and all other images.
+    is_fast: training images are decoded at a smaller JPEG scale and resized quickly; best where each is read once.
+    """
+
+    cache: PixelCache | None = None
+    cache_px: int | None = None
+    is_fast: bool = False
 
 
 class FeatureExtractor:
-    """Features of a data set's images from one checkpoint: what is given to the head, float32 (N, D).
+    """Features of a data set's images from one checkpoint: the input of its head, float32 (N, D)."""
 
-    kept: where photos are kept. short_px: those of training images are of photos shrunk to this, as training sees them;
-    None takes them, as those of all others are taken, of what evaluation sees. is_fast: those of training images are
-    taken from JPEGs decoded at a smaller scale, and resized quickly, which is best where no photo is looked at twice.
-    """
+    # Of this process: settings of a network -> whether in bf16. The file cache has them too, but where it cannot be
+    # written, all features of a run are still computed in the same precision.
+    _uses_bf16: ClassVar[dict[str, bool]] = {}
 
     def __init__(
         self,
         source: ModelSource,
         splits: DatasetSplits,
-        *,
         device: torch.device,
-        batch: int,
-        kept: PixelCache | None = None,
-        short_px: int | None = None,
-        is_fast: bool = False,
+        batch_size: int,
+        reading: ImageReading | None = None,
     ):
-        self.source, self.splits, self.kept, self.short_px, self.is_fast = source, splits, kept, short_px, is_fast
-        self.probes: dict[tuple, linear_probe.LinearProbe] = {}
-        self.how = {"batch": batch, "device": device}
+        self.source, self.splits, self.reading = source, splits, reading or ImageReading()
+        self.device, self.batch_size = device, batch_size
+        self.probes: dict[tuple, LinearProbe] = {}
 
-    def build(self, image_px: int | None = None, aspect: str | None = None) -> Backbone:
-        """The pretrained network with this input, which is loaded only if features have to be computed."""
-        return Backbone(self.source, self.splits.classes, self.how["device"], image_px, aspect)
+    def backbone(self, input_format: InputFormat | None = None) -> Backbone:
+        """The pretrained network with this input format (default: the checkpoint's own)."""
+        return Backbone(self.source, self.splits.classes, self.device, input_format)
 
     def features(
-        self, built: Backbone, split: str, at: Sequence[int] | None = None, *, view: int = 0, seed: int = 0
+        self, backbone: Backbone, split: str, indices: Sequence[int] | None = None, *, crop: int = 0, seed: int = 0
     ) -> np.ndarray:
-        """Features of a split's images, or of those at some positions; kept in the cache.
+        """Features of a split's images, or of those at some positions, from the cache if they are in it.
 
-        view: 0 for the images as they are evaluated; every other number for random crops and mirror images of its own.
+        crop: 0 for the images as they are evaluated; any other number for a random crop and flip of each image.
         """
-        rows, keys = self.splits[split].rows, self.splits[split].keys
-        if at is not None:
-            rows, keys = rows.select(at), [keys[i] for i in at]
-        weights = sorted(str(array_cache.file_state(f)) for f in self.source.folder.glob("*.safetensors"))
-        spec = ProcessorSpec(built.processor)
-        settings = [weights, built.config.to_json_string(), spec.settings]
-        lower = self._takes_bf16(built, settings)
-        cache = {"cache_keys": keys, "cache": self.kept}
-        cache_px = self.short_px if split == "train" else None
-        is_fast = self.is_fast and split == "train"
+        images = self.splits[split] if indices is None else self.splits[split].select(indices)
+        assert self.source.folder is not None, "the files of the checkpoint are fetched"
+        weights = sorted(str(array_cache.file_state(str(f))) for f in self.source.folder.glob("*.safetensors"))
+        spec = ProcessorSpec(backbone.processor)
+        settings = [weights, backbone.config.to_json_string(), spec.settings]
+        bf16 = self._decide_bf16(backbone, settings)
+        cache = {"cache_keys": images.keys, "cache": self.reading.cache}
+        cache_px = self.reading.cache_px if split == "train" else None
+        is_fast = self.reading.is_fast and split == "train"
         if cache_px is not None:
             settings.append(shrunk_settings(cache_px))
-        if view:
-            settings += [view, seed, repr(VIEWS)]
-            crop = CropSpec(built.image_px, spec.resample, cache_px=cache_px)
-            shown = AugmentedImageDataset(TrainingDataset(rows, built.processor, VIEWS, crop, seed, **cache), view)
+        if crop:
+            settings += [crop, seed, repr(CROPS)]
+            spec = CropSpec(backbone.image_px, spec.resample, cache_px=cache_px)
+            training = TrainingDataset(images.rows, backbone.processor, CROPS, spec, seed, **cache)
+            dataset = AugmentedImageDataset(training, crop)
         else:
-            shown = EvaluationDataset(rows, built.processor, cache_px=cache_px, is_fast=is_fast, **cache)
-        settings += ["fast, resized by torch"] * is_fast + ["bf16"] * lower
-        key = [settings, [array_cache.file_state(k) for k in keys]]
-        return array_cache.cached_array("features", key, lambda: self._compute(built, shown, lower))
+            dataset = EvaluationDataset(images.rows, backbone.processor, cache_px=cache_px, is_fast=is_fast, **cache)
+        settings += ["fast, resized by torch"] * is_fast + ["bf16"] * bf16
+        key = [settings, [array_cache.file_state(k) for k in images.keys]]
+        return array_cache.cached_array("features", key, lambda: self._compute(backbone, dataset, bf16))
 
-    def _takes_bf16(self, built: Backbone, settings: list) -> bool:
-        """Whether a CPU computes this network in bf16: where that is clearly faster, as tried once on each machine."""
-        images = self.splits.num_images
-        if self.how["device"].type != "cpu" or not cpu.has_bf16() or images < WORTH_TRYING:
+    def _decide_bf16(self, backbone: Backbone, settings: list) -> bool:
+        """Whether a CPU computes this network in bf16: where that is clearly faster, as measured once per machine."""
+        if self.device.type != "cpu" or not cpu.has_bf16() or self.splits.num_images < MIN_IMAGES_FOR_BF16:
             return False
 
-        def gain() -> np.ndarray:
-            view = EvaluationDataset(self.splits.train.rows, built.processor, is_fast=True)
-            few = [view[i]["pixel_values"] for i in range(min(len(view), TRIED_IMAGES))]
-            return np.array(bf16_gain(built.network, torch.stack(few)))
+        def measure() -> np.ndarray:
+            images = EvaluationDataset(self.splits.train.rows, backbone.processor, is_fast=True)
+            pixels = [images[i]["pixel_values"] for i in range(min(len(images), TRIAL_IMAGES))]
+            return np.array(bf16_speedup(backbone.network, torch.stack(pixels)))
 
         key = [*settings, cpu.cpu_name(), torch.get_num_threads()]
-        if str(key) not in _DECIDED:  # also where the cache cannot be written: all features of a run are of one kind
-            _DECIDED[str(key)] = bool(array_cache.cached_array("precision", key, gain))
-        return _DECIDED[str(key)]
+        if str(key) not in self._uses_bf16:
+            self._uses_bf16[str(key)] = bool(array_cache.cached_array("precision", key, measure))
+        return self._uses_bf16[str(key)]
 
-    def probe(self, shown: InputFormat, most: int, *, balanced: bool, seed: int) -> linear_probe.LinearProbe:
-        """The probe on a sample of the training images, all of them if they are not more than `most`; fitted once."""
+    def probe(self, input_format: InputFormat, max_images: int, *, balanced: bool, seed: int) -> LinearProbe:
+        """The probe on at most `max_images` training images, a stratified sample of them; fitted once."""
         labels = np.asarray(self.splits.train.labels)
-        at = stratified_split.stratified_sample([str(label) for label in labels], most, seed)
-        asked = (shown, len(at), balanced, seed)
-        if asked not in self.probes:
-            seen = self.features(self.build(shown.image_px, shown.aspect), "train", at)
-            found = linear_probe.fit_probe(seen, labels[at], len(self.splits.classes), balanced=balanced, seed=seed)
+        sample = stratified_split.stratified_sample([str(label) for label in labels], max_images, seed)
+        key = (input_format, len(sample), balanced, seed)
+        if key not in self.probes:
+            features = self.features(self.backbone(input_format), "train", sample)
+            data = LabelledFeatures(features, labels[sample], len(self.splits.classes))
+            probe = linear_probe.fit_probe(data, balanced=balanced, seed=seed)
             log.info(
-                "probe: %s: accuracy %.3f, loss %.3f, cross-validated on %d training images",
-                shown, found.correct.mean(), found.losses.mean(), len(found.losses),
-            )  # fmt: skip
-            self.probes[asked] = found
-        return self.probes[asked]
+                "probe: %s: accuracy %.3f, loss %.3f (cross-validated on %d training images)",
+                input_format,
+                probe.correct.mean(),
+                probe.losses.mean(),
+                len(probe.losses),
+            )
+            self.probes[key] = probe
+        return self.probes[key]
 
-    def opinions(
-        self, shown: InputFormat, strength: float, count: int, *, balanced: bool, seed: int
+    def out_of_fold_logits(
+        self, input_format: InputFormat, strength: float, repetitions: int, *, balanced: bool, seed: int
     ) -> list[np.ndarray]:
-        """Logits of every image, split after split, by `count` sets of probes that did not see it; each (N, K)."""
-        built = self.build(shown.image_px, shown.aspect)
-        seen = np.concatenate([self.features(built, split) for split, _ in self.splits.items()])
+        """Logits of every image, split after split, by probes fitted without it: (N, K) for each repetition."""
+        backbone = self.backbone(input_format)
+        features = np.concatenate([self.features(backbone, split) for split, _ in self.splits.items()])
         images = self.splits.merged()
-        given = (seen, np.array(images.labels), len(self.splits.classes), strength, images.groups)
-        return [linear_probe.out_of_fold_logits(*given, balanced=balanced, seed=seed + k) for k in range(count)]
+        data = LabelledFeatures(features, np.array(images.labels), len(self.splits.classes))
+        return [
+            linear_probe.out_of_fold_logits(data, strength, images.groups, balanced=balanced, seed=seed + k)
+            for k in range(repetitions)
+        ]
 
-    def _compute(self, built: Backbone, shown: Dataset, lower: bool) -> np.ndarray:
-        with extract_features(built.network) as features:
-            return inference.compute_outputs(lambda pixels: features(pixels, lower), shown, **self.how)
+    def _compute(self, backbone: Backbone, dataset: Dataset, bf16: bool) -> np.ndarray:
+        with extract_features(backbone.network) as extract:
+            return inference.compute_outputs(
+                lambda pixels: extract(pixels, bf16), dataset, batch=self.batch_size, device=self.device
+            )

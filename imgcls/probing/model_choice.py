@@ -1,4 +1,4 @@
-"""Which model for these images, this priority and this machine: by the guide's rules, or measured on the images."""
+"""Recommend a model for these images, a priority and this machine: by rules, or measured on the images."""
 
 from __future__ import annotations
 
@@ -11,9 +11,14 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 import torch
 
+from imgcls.audit import screening
 from imgcls.config import recipes
+from imgcls.config.data_options import DataOptions
+from imgcls.config.inference_options import RecommendOptions
 from imgcls.config.model_options import AugmentOptions
-from imgcls.data.splits import DatasetSplits
+from imgcls.data import dataset
+from imgcls.data.location import resolve_location
+from imgcls.data.splits import DatasetSplits, make_splits
 from imgcls.dataloading.augmentation import DeviceAugmentation, make_augmentation_plan
 from imgcls.dataloading.crops import CropSpec
 from imgcls.dataloading.image_datasets import EvaluationDataset, TrainingDataset, collate
@@ -25,26 +30,48 @@ from imgcls.models.latency import median_latencies_ms
 from imgcls.models.losses import ClassificationLoss
 from imgcls.models.registry import CHECKPOINTS
 from imgcls.probing import backbone, features, input_choice
-from imgcls.probing.model_rules import Recommendation
+from imgcls.probing.model_rules import ModelRequest, Recommendation, recommend_by_rules
 from imgcls.storage import run_folder
+from imgcls.system import hardware
 
 log = logging.getLogger(__name__)
 
 LATENCY_IMAGES = 10
-BATCH = 16
-COST = {  # what decides between models of like accuracy, the lower the better
+BATCH_SIZE = 16
+MAX_BY_RULES = 3  # models recommended by rules: few rules speak for any other
+COST = {  # decides between models of similar accuracy, the lower the better
     "accuracy": lambda m: m.latency_ms,
     "training_speed": lambda m: -m.train_images_per_second,
     "size": lambda m: m.megabytes,
     "edge": lambda m: m.latency_ms,
 }
-GIVEN_UP = 0.05  # accuracy that training speed, size and edge may cost at most
+MAX_ACCURACY_LOSS = 0.05  # that training speed, size and edge may cost
 
 
-def recommendation_text(advice: Recommendation, splits: DatasetSplits, device: torch.device) -> dict:
-    """The advice with the recipe, the size, and the minutes that training takes on this machine."""
-    origin = source.resolve_model(advice.model)
-    built = classifier.build_classifier(origin, splits.classes, from_scratch=True, image_px=advice.image_px)
+def recommend(data: DataOptions, options: RecommendOptions) -> dict:
+    """{"pick": model, "models": [{column: value}]}: by rules, or measured with --measure.
+
+    Checks and splits the images first. Raises ImgclsError for images that cannot be split, and when no model can be
+    measured.
+    """
+    device = torch.device(hardware.accelerator() or "cpu")
+    images = dataset.open_images(resolve_location(data.data), data.image_column, data.label_column)
+    screened = screening.screen_images(images, data, show_progress=True)
+    splits = make_splits(images, screened.excluded, data, options.seed, screened.groups)
+    if options.measure is not None:
+        measured = measure_models(options.measure or list(CHECKPOINTS), splits, device, options.seed)
+        return measurement_results(measured, options.priority)
+    target = options.device if options.device != "auto" else "cpu" if device.type == "cpu" else "gpu"
+    request = ModelRequest(options.priority, options.use_case, target)
+    recommendations = recommend_by_rules(request, len(splits.train))[:MAX_BY_RULES]
+    rows = [training_plan(recommendation, splits, device) for recommendation in recommendations]
+    return {"pick": rows[0]["model"], "models": rows}
+
+
+def training_plan(recommendation: Recommendation, splits: DatasetSplits, device: torch.device) -> dict:
+    """A recommended model with its recipe, its size, and the minutes that training takes on this machine."""
+    origin = source.resolve_model(recommendation.model)
+    built = classifier.build_classifier(origin, splits.classes, from_scratch=True, image_px=recommendation.image_px)
     facts = recipes.Facts(
         images=len(splits.train),
         classes=len(splits.classes),
@@ -56,36 +83,35 @@ def recommendation_text(advice: Recommendation, splits: DatasetSplits, device: t
     recipe = {choice.option: choice.value for choice in recipes.choose_options(facts)}
     epochs, images = recipe["num_train_epochs"], facts.images
     built.network.to(device)
-    pace = _pace(built, splits, device)
-    seconds = pace.seconds(images * epochs, images + len(splits.validation) * epochs)
+    step_time = _time_step(built, splits, device)
+    seconds = step_time.seconds(images * epochs, images + len(splits.validation) * epochs)
     return {
-        "model": advice.model,
-        "image_px": advice.image_px,
+        "model": recommendation.model,
+        "image_px": recommendation.image_px,
         "batch": recipe["per_device_train_batch_size"],
         "lr": recipe["learning_rate"],
         "epochs": epochs,
         "augment": recipe["augment"],
-        "megabytes": origin.checkpoint.megabytes,
+        "megabytes": CHECKPOINTS[recommendation.model].megabytes,
         "training_minutes": round(seconds / 60, 1),
-        "reasons": advice.reasons,
+        "reasons": recommendation.reasons,
     }
 
 
-def measurement_table(found: dict) -> str:
-    """Models as rows, then the pick. found: {"pick", "models": [{column: value}]}; reasons stand below their row."""
-    columns = [name for name in found["models"][0] if name != "reasons"]
-    cells = [columns, *([_cell(row[name]) for name in columns] for row in found["models"])]
+def format_table(results: dict) -> str:
+    """A row per model with its reasons below, then the pick. results: see `recommend`."""
+    columns = [name for name in results["models"][0] if name != "reasons"]
+    cells = [columns, *([_format_cell(row[name]) for name in columns] for row in results["models"])]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
     lines = []
-    for line, row in zip(cells, [{}, *found["models"]], strict=True):
+    for line, row in zip(cells, [{}, *results["models"]], strict=True):
         lines.append("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
         lines += [f"    {reason}" for reason in row.get("reasons", [])]
-    return "\n".join(
-        [*lines, "", f"take {found['pick']}:  python scripts/train.py --model {found['pick']} --data FOLDER"]
-    )
+    pick = results["pick"]
+    return "\n".join([*lines, "", f"take {pick}:  python scripts/train.py --model {pick} --data FOLDER"])
 
 
-def _cell(value) -> str:
+def _format_cell(value: object) -> str:
     if isinstance(value, tuple):
         return " to ".join(f"{part:.3f}" for part in value)
     return f"{value:g}" if isinstance(value, float) else str(value)
@@ -93,7 +119,10 @@ def _cell(value) -> str:
 
 @dataclass
 class MeasuredModel:
-    """A model on the owner's own images and machine. correct: bool (N,), from cross-validated probes."""
+    """Measurements of a model on the user's images and machine.
+
+    correct: bool (N,), whether the cross-validated probe predicted each image correctly.
+    """
 
     model: str
     accuracy: float
@@ -104,86 +133,96 @@ class MeasuredModel:
     latency_ms: float
     training_memory_mb: float
     seconds: float
-    correct: np.ndarray = field(repr=False, default=None)
+    correct: np.ndarray = field(repr=False)
 
     def row(self) -> dict:
-        """All but the single images."""
+        """All measurements but those of single images."""
         return {name: value for name, value in asdict(self).items() if name != "correct"}
 
 
 def measure_models(names: Sequence[str], splits: DatasetSplits, device: torch.device, seed: int) -> list[MeasuredModel]:
-    """Each model on a sample of the training images; those that cannot be had are said and left out."""
-    found = []
+    """Measure each model on a sample of the training images; unavailable models are logged and skipped.
+
+    Raises ModelError when none is left.
+    """
+    measured = []
     for name in names:
-        start = time.perf_counter()
         try:
-            origin = source.fetch_model(source.resolve_model(name))
-            extractor = features.FeatureExtractor(origin, splits, device=device, batch=BATCH)
-            shown = input_choice.choose_input(extractor, None, None, balanced=False, seed=seed)
-            fitted = extractor.probe(shown, input_choice.COMPARED_IMAGES, balanced=False, seed=seed)
+            measured.append(_measure_model(name, splits, device, seed))
         except ImgclsError as error:
-            log.warning("%s is left out: %s", name, error)
+            log.warning("%s is skipped: %s", name, error)
             continue
-        built = extractor.build(shown.image_px, shown.aspect)
-        pace = _pace(built, splits, device)
-        right, compared = int(fitted.correct.sum()), len(fitted.correct)
-        found.append(
-            MeasuredModel(
-                name,
-                round(right / compared, 4),
-                tuple(round(v, 4) for v in wilson_interval(right, compared)),
-                round(4 * built.network.num_parameters() / 1e6, 1),
-                round(1 / pace.train_s, 1),
-                round(1 / pace.evaluation_s, 1),
-                round(_latency_ms(built, splits, device), 1),
-                round(_memory_mb(built), 0),
-                round(time.perf_counter() - start, 1),
-                fitted.correct,
-            )
-        )
-        log.info("%s: probe %.3f, %.0f s", name, found[-1].accuracy, found[-1].seconds)
-    if not found:
+        log.info("%s: probe accuracy %.3f (%.0f s)", name, measured[-1].accuracy, measured[-1].seconds)
+    if not measured:
         raise ModelError(f"Expected at least one of {shorten(names)}, got none of them. Name models that are here.")
-    return found
+    return measured
+
+
+def _measure_model(name: str, splits: DatasetSplits, device: torch.device, seed: int) -> MeasuredModel:
+    started = time.perf_counter()
+    origin = source.fetch_model(source.resolve_model(name))
+    extractor = features.FeatureExtractor(origin, splits, device, BATCH_SIZE)
+    input_format = input_choice.choose_input(extractor, None, None, balanced=False, seed=seed)
+    probe = extractor.probe(input_format, input_choice.MAX_COMPARED_IMAGES, balanced=False, seed=seed)
+    built = extractor.backbone(input_format)
+    step_time = _time_step(built, splits, device)
+    correct, compared = int(probe.correct.sum()), len(probe.correct)
+    low, high = wilson_interval(correct, compared)
+    return MeasuredModel(
+        model=name,
+        accuracy=round(correct / compared, 4),
+        accuracy_ci95=(round(low, 4), round(high, 4)),
+        megabytes=round(4 * built.network.num_parameters() / 1e6, 1),
+        train_images_per_second=round(1 / step_time.train_s, 1),
+        predict_images_per_second=round(1 / step_time.evaluation_s, 1),
+        latency_ms=round(_latency_ms(built, splits, device), 1),
+        training_memory_mb=round(_training_memory_mb(built), 0),
+        seconds=round(time.perf_counter() - started, 1),
+        correct=probe.correct,
+    )
+
+
+def measurement_results(measured: Sequence[MeasuredModel], priority: str) -> dict:
+    """{"pick": model, "models": [{column: value}]}."""
+    return {"pick": pick_model(measured, priority).model, "models": [model.row() for model in measured]}
 
 
 def pick_model(measured: Sequence[MeasuredModel], priority: str) -> MeasuredModel:
     """The model to take.
 
-    For accuracy: the cheapest to run of those that no other clearly beats and that are within a point of the best.
-    Else: the cheapest in the priority's own sense of those that give up at most GIVEN_UP of accuracy.
+    For accuracy: the fastest of those that are not significantly worse than the best and within 0.01 of it.
+    Otherwise: the cheapest by the priority's own measure of those within MAX_ACCURACY_LOSS of the best.
     """
     best = max(measured, key=lambda m: m.accuracy)
     if priority == "accuracy":
-        able = [
+        candidates = [
             m
             for m in measured
             if not significant_margin(best.correct, m.correct) and m.accuracy >= best.accuracy - 0.01
         ]
     else:
-        able = [m for m in measured if m.accuracy >= best.accuracy - GIVEN_UP]
-    return min(able, key=COST[priority])
+        candidates = [m for m in measured if m.accuracy >= best.accuracy - MAX_ACCURACY_LOSS]
+    return min(candidates, key=COST[priority])
 
 
 def best_model(
     splits: DatasetSplits, run: run_folder.RunFolder, device: torch.device, seed: int, *, fresh: bool
 ) -> str:
-    """The one of the eight that does best on the images, or what an earlier command chose on them for this run."""
+    """The known model that does best on the images, or the one that an earlier command chose on them for this run."""
     images = sorted(splits.merged().paths)
-    before = None if fresh else run.read_json(run_folder.RECOMMENDATION)
-    if before and before["images"] == images:
-        return before["pick"]
-    measured = measure_models(list(CHECKPOINTS), splits, device, seed)
-    found = {"pick": pick_model(measured, "accuracy").model, "models": [m.row() for m in measured]}
-    log.info(measurement_table(found))
-    run.write_json(run_folder.RECOMMENDATION, {**found, "images": images})
-    return found["pick"]
+    stored = None if fresh else run.read_json(run_folder.RECOMMENDATION)
+    if stored and stored["images"] == images:
+        return stored["pick"]
+    results = measurement_results(measure_models(list(CHECKPOINTS), splits, device, seed), "accuracy")
+    log.info(format_table(results))
+    run.write_json(run_folder.RECOMMENDATION, {**results, "images": images})
+    return results["pick"]
 
 
-def _pace(
+def _time_step(
     built: classifier.Classifier | backbone.Backbone, splits: DatasetSplits, device: torch.device
 ) -> step_timing.StepTime:
-    """Seconds an image takes in training and in evaluation."""
+    """Seconds per image in training and in evaluation."""
     plan = make_augmentation_plan(AugmentOptions(augment="standard", flip="horizontal"))
     spec = ProcessorSpec(built.processor)
     half, loss = DeviceAugmentation(spec, plan), ClassificationLoss()
@@ -195,8 +234,8 @@ def _pace(
 
     train = TrainingDataset(splits.train.rows, built.processor, plan, CropSpec(built.image_px, spec.resample), seed=0)
     evaluation = EvaluationDataset(splits.train.rows, built.processor)
-    pace = step_timing.time_step(built.network, step, train, evaluation, BATCH, device)
-    return step_timing.time_full_batch(pace, built.network, step, train, BATCH, device)
+    step_time = step_timing.time_step(built.network, step, train, evaluation, BATCH_SIZE, device)
+    return step_timing.time_full_batch(step_time, built.network, step, train, BATCH_SIZE, device)
 
 
 def _latency_ms(built: backbone.Backbone, splits: DatasetSplits, device: torch.device) -> float:
@@ -214,19 +253,20 @@ def _latency_ms(built: backbone.Backbone, splits: DatasetSplits, device: torch.d
         return median_latencies_ms({"network": predict_next}, repeats=repeats, warm_up=1)["network"]
 
 
-def _memory_mb(built: backbone.Backbone) -> float:
-    """Memory of a training step of BATCH images: weights, gradients, AdamW's two moments, and what backward needs."""
-    kept: dict[int, int] = {}
+def _training_memory_mb(built: backbone.Backbone) -> float:
+    """Memory of a training step of BATCH_SIZE images: weights, gradients, AdamW's two moments, saved activations."""
+    saved: dict[int, int] = {}  # address -> bytes
 
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        kept[tensor.data_ptr()] = tensor.nbytes
+    def record(tensor: torch.Tensor) -> torch.Tensor:
+        saved[tensor.data_ptr()] = tensor.nbytes
         return tensor
 
-    device = next(built.network.parameters()).device
+    parameters = list(built.network.parameters())
+    pixels = torch.zeros(2, 3, built.image_px, built.image_px, device=parameters[0].device)
     built.network.train()
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        built.network(pixel_values=torch.zeros(2, 3, built.image_px, built.image_px, device=device)).logits.sum()
-    weights = sum(parameter.nbytes for parameter in built.network.parameters())
-    parameters = {parameter.data_ptr() for parameter in built.network.parameters()}
-    activations = sum(size for pointer, size in kept.items() if pointer not in parameters)
-    return (4 * weights + activations / 2 * BATCH) / 1e6
+    with torch.autograd.graph.saved_tensors_hooks(record, lambda tensor: tensor):
+        built.network(pixel_values=pixels).logits.sum()
+    addresses = {parameter.data_ptr() for parameter in parameters}
+    weights = sum(parameter.nbytes for parameter in parameters)
+    activations = sum(size for address, size in saved.items() if address not in addresses)
+    return (4 * weights + activations / len(pixels) * BATCH_SIZE) / 1e6
