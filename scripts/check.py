@@ -17,15 +17,13 @@ exit codes: 0 no problems found, 1 error you can fix, 2 wrong usage, 3 problems 
 
 
 def main() -> int:
-    kinds = (SourceOptions, CheckOptions)
-    given = parser.parse(kinds, description=__doc__, examples=EXAMPLES)
+    """Parse the options, check the images, print the issues."""
+    parsed = parser.parse((SourceOptions, CheckOptions), description=__doc__, examples=EXAMPLES)
     parser.configure_logging()
 
-    from imgcls.audit import audit, issues, screening
-    from imgcls.data.location import resolve_location
-    from imgcls.report import audit_page
-    from imgcls.storage import run_claim, run_folder
+    from imgcls.report.data_check import check_data
 
+<<<<<<< HEAD
     source, options = (given.make(kind) for kind in kinds)
     location = resolve_location(source.data)
     out = run_folder.RunFolder(options.output_dir or f"runs/{location.name}-check")
@@ -47,6 +45,12 @@ def main() -> int:
     print(issues.verdict(listing, audited, issues_found))
     print(f"see {out / run_folder.CHECK_PAGE}")
     return parser.EXIT_PROBLEMS if any(issue.severity != "info" for issue in issues_found) else parser.EXIT_OK
+=======
+    result = check_data(parsed.make(SourceOptions), parsed.make(CheckOptions))
+    print(result.text)
+    print(f"see {result.page}")
+    return parser.EXIT_PROBLEMS if result.has_problems else parser.EXIT_OK
+>>>>>>> ea9d515 (Python API: imgcls.train, imgcls.check, imgcls.TrainedModel; the check is a function)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ FLOORS = [
     {"evaluation"},
     {"probing", "training", "report", "hub"},
     {"experiment", "deploy"},
+    {"api"},
 ]
 FLOOR = {package: number for number, packages in enumerate(FLOORS) for package in packages}
 MODULES = {

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import errno
+import io
 import json
 import logging
 import os
 import sys
 from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, cast
 
 import yaml
 from transformers import HfArgumentParser
@@ -48,7 +49,7 @@ class _HelpFormatter(argparse.HelpFormatter):
         spellings = [s for s in spellings if s.removeprefix("--") not in RENAMED_OPTIONS]
         if action.nargs == 0 or (action.nargs == "?" and action.const is True):
             return ", ".join(spellings)
-        value = self._format_args(action, action.metavar or action.dest.split("_")[-1].upper())
+        value = self._format_args(action, str(action.metavar or action.dest.split("_")[-1].upper()))
         return f"{', '.join(spellings)} {value}"
 
 
@@ -73,7 +74,7 @@ class ParsedOptions:
 
         Raises OptionError for values that the dataclass refuses.
         """
-        names = {f.name for f in dataclasses.fields(option_class) if f.init}
+        names = {f.name for f in dataclasses.fields(cast(Any, option_class)) if f.init}
         values = {k: v for k, v in {**defaults, **self.values}.items() if k in names}
         try:
             return option_class(**values)
@@ -82,7 +83,7 @@ class ParsedOptions:
 
 
 def parse(
-    options: Sequence[type],
+    options: Sequence[Any],
     argv: Sequence[str] | None = None,
     *,
     description: str,
@@ -126,7 +127,7 @@ def parse(
 
 
 def _shorten_help(
-    parser: _Parser, options: Sequence[type], short_help: Mapping[str, str], rare: Container[str], everything: bool
+    parser: _Parser, options: Sequence[Any], short_help: Mapping[str, str], rare: Container[str], everything: bool
 ) -> None:
     """Set the texts of `short_help`; unless `everything`, hide rare options and other TrainingArguments."""
     listed = {"help", "help_all", *short_help} | {
@@ -185,7 +186,7 @@ class _KeywordParser(_Parser):
         raise OptionError(f"{message[:1].upper()}{message[1:]}. python scripts/train.py --help_all lists all options.")
 
 
-def parse_keywords(options: Sequence[type], entries: Mapping[str, Any]) -> ParsedOptions:
+def parse_keywords(options: Sequence[Any], entries: Mapping[str, Any]) -> ParsedOptions:
     """Return options given as keyword arguments, under the names and aliases of the command line.
 
     None counts as not given. Raises OptionError for an unknown name or a value of the wrong type.
@@ -201,7 +202,7 @@ def configure_logging() -> None:
     from transformers.utils import logging as transformers_logging
 
     for stream in (sys.stdout, sys.stderr):  # file names may hold characters that a terminal cannot show
-        if hasattr(stream, "reconfigure"):
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))

@@ -47,12 +47,16 @@ class TrainingRequest:
 
         Raises OptionError for values that a dataclass refuses.
         """
-        data, model, tune, augment, performance, command = (
-            parsed.make(kind) for kind in OPTION_CLASSES if kind is not TrainingOptions
+        return cls(
+            data=parsed.make(DataOptions),
+            model=parsed.make(ModelOptions),
+            tune=parsed.make(TuneOptions),
+            augment=parsed.make(AugmentOptions),
+            performance=parsed.make(PerformanceOptions),
+            training=parsed.make(TrainingOptions, **training_defaults),
+            command=parsed.make(CommandOptions),
+            given=frozenset(parsed.values),
         )
-        training = parsed.make(TrainingOptions, **training_defaults)
-        given = frozenset(parsed.values)
-        return cls(data, model, tune, augment, performance, training, command, given)
 
     def with_options(self, **values: Any) -> Self:
         """Return a copy with other values of some options, whichever dataclass holds them."""

@@ -8,8 +8,7 @@ from typing import Any, Literal
 
 import torch
 from transformers import TrainingArguments
-from transformers.integrations import get_available_reporting_integrations
-from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 from transformers.trainer_utils import HubStrategy
 
 from imgcls.config.fields import option
@@ -125,7 +124,7 @@ class TrainingOptions(TrainingArguments):
         if self.metric_for_best_model is not None and self.greater_is_better is None:
             self.greater_is_better = METRICS[self.metric_for_best_model]
         self.tries_bf16 = self.bf16 is None
-        self.bf16 = bool(self.bf16)
+        self.bf16 = bool(self.bf16)  # pyright: ignore[reportIncompatibleVariableOverride]
         if self.accelerator_config is None and torch.cuda.is_available():
             # Copies overlap with computation. On MPS, torch before 2.13 might copy memory that was freed meanwhile.
             self.accelerator_config = {"non_blocking": True}
@@ -135,7 +134,7 @@ class TrainingOptions(TrainingArguments):
 
     def _check_report_to(self) -> None:
         """Raises OptionError for a service of --report_to whose package is not installed."""
-        for name in self.report_to:
+        for name in self.report_to or ():
             if name not in INTEGRATION_TO_CALLBACK:
                 close = ", ".join(nearest(name, INTEGRATION_TO_CALLBACK))
                 raise OptionError(
@@ -153,8 +152,8 @@ class TrainingOptions(TrainingArguments):
         """Raises OptionError for a way to push that is not supported."""
         if self.hub_strategy not in (HubStrategy.END, HubStrategy.EVERY_SAVE):
             raise OptionError(
-                f"Expected --hub_strategy end or every_save, got {self.hub_strategy.value}: checkpoints, with the "
-                "state of the optimizer, are not pushed."
+                f"Expected --hub_strategy end or every_save, got {HubStrategy(self.hub_strategy).value}: "
+                "checkpoints, with the state of the optimizer, are not pushed."
             )
         if self.hub_revision or self.hub_always_push:
             raise OptionError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -59,13 +60,15 @@ def run_search(setup: TrainingSetup) -> TrainingSetup:
     options.yaml then holds what was found and no --search: given as --config, it trains just this.
     """
     import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
 
-    config, trials = setup.config, setup.config.tune.search
+    config, trials = setup.config, setup.config.value("search")
     searched = _searched(config.mode, config.given)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     file = setup.run / run_folder.STUDY
     file.parent.mkdir(exist_ok=True)
-    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(file)))
+    storage = JournalStorage(JournalFileBackend(str(file)))
     study = optuna.create_study(storage=storage, study_name="search", direction="minimize", load_if_exists=True)
     states = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)  # not those that were stopped
     ended = len(study.get_trials(states=states))
@@ -98,7 +101,7 @@ def run_search(setup: TrainingSetup) -> TrainingSetup:
 
 def _run_trials(setup: TrainingSetup, searched: list[str], ended: int, options: dict[str, Any]) -> None:
     """Run trials `ended` + 1 to --search, each from the same initial weights, in a temporary folder."""
-    config, trials = setup.config, setup.config.tune.search
+    config, trials = setup.config, setup.config.value("search")
     with tempfile.TemporaryDirectory() as folder:
         trial_config = config.with_options(
             save_strategy="no", load_best_model_at_end=False, early_stopping_patience=None
@@ -122,7 +125,7 @@ def _run_trials(setup: TrainingSetup, searched: list[str], ended: int, options: 
             ) from error
 
 
-def _restorer(trainer: ImageTrainer):
+def _restorer(trainer: ImageTrainer) -> Callable[[], nn.Module]:
     """Return a `model_init` that puts the trainer's module back into its initial state."""
     module = trainer.model
     initial = {name: value.detach().cpu().clone() for name, value in module.state_dict().items()}

@@ -84,7 +84,7 @@ def train(request: TrainingRequest) -> FinishedTraining:
         name = f"{images.location.name}-{source.short_name if source else 'auto'}"
         request = request.with_options(output_dir=f"runs/{name}")
     training = request.training
-    run = RunFolder(training.output_dir)
+    run = RunFolder(request.value("output_dir"))
     destination = hub_push.prepare_push(training, run.path.resolve().name)
     request = request.with_options(push_to_hub=False)  # Trainer's own pushes swallow their errors
     run_claim.check_writable(run, needed_bytes=needed_disk_bytes(source, training.save_total_limit) if source else 0)

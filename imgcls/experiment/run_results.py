@@ -123,7 +123,7 @@ def _prediction_rows(logits: Mapping[str, np.ndarray], splits: DatasetSplits) ->
 
 
 def _training_record(trainer: ImageTrainer) -> dict[str, Any]:
-    state, images, waiting = trainer.state, len(trainer.train_dataset), trainer.throughput.waiting_fraction
+    state, images, waiting = trainer.state, len(trainer.parts.train), trainer.throughput.waiting_fraction
     seconds = trainer.training_seconds
     best = next((e for e in state.log_history if e["step"] == state.best_global_step and "eval_loss" in e), {})
     return {

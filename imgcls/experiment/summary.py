@@ -1,72 +1,86 @@
-"""What a person reads at the end of a run."""
+"""What is printed at the end of a training."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 from imgcls.evaluation import diagnosis
 from imgcls.evaluation.scores import most_confused, weakest
 from imgcls.hub import publish
 from imgcls.storage import run_folder
+from imgcls.storage.run_folder import RunFolder
 
 
-def summary_text(run: run_folder.RunFolder) -> str:
-    """A table of the splits, the weakest classes, the most confused pairs, findings, and what to do next."""
-    numbers = run.read_json(run_folder.METRICS)
-    train = numbers["train"]
-    stopped = ", stopped early" if train["stopped_early"] else ""
+def summary_text(run: RunFolder) -> str:
+    """Return the metrics of each split, weakest classes, most confused pairs, findings, and what to do next.
+
+    run: the folder of a finished run.
+    """
+    metrics = run.read_json(run_folder.METRICS)
+    folds = metrics.get("cross_validation")
     lines = [
-        f"{numbers['model']}, from {numbers['initialised']} weights, {len(numbers['classes'])} classes",
-        f"{train['images']} images x {train['epochs']:g} epochs in {_duration(train['seconds'])}"
-        f" ({train['images_per_second']:.0f} img/s), best epoch {train['best_epoch']:g}{stopped}",
-        *([f"limit: {diagnosis.bottleneck(train['waiting'])}"] if "waiting" in train else []),
-        *_kept(numbers.get("selection")),
+        *_training_lines(metrics),
         "",
         f"{'':12}{'images':>8}{'accuracy':>10}  {'95 % interval':15}{'macro F1':>9}{'loss':>8}",
+        *(_split_line(split, metrics[split]) for split in ("validation", "test") if metrics[split]),
+        *([_split_line(f"{folds['folds']} folds", folds)] if folds else []),
+        *_class_lines(folds or metrics["test"] or metrics["validation"], metrics["classes"]),
+        *(diagnosis.finding_text(finding) for finding in run.read_json(run_folder.DIAGNOSIS) or []),
+        "",
+        *_next_steps(run),
     ]
-    for split in ("validation", "test"):
-        if numbers[split]:
-            lines.append(_row(split, numbers[split]))
-    folds = numbers.get("cross_validation")
-    if folds:
-        lines.append(_row(f"{folds['folds']} folds", folds))
-    judged = folds or numbers["test"] or numbers["validation"]
-    weak = weakest(judged["per_class"])
-    lines += ["", "weakest classes"] if weak else []
-    for name in weak:
-        of = judged["per_class"][name]
-        lines.append(
-            f"  {name}: F1 {of['f1']:.2f}, precision {of['precision'] or 0:.2f}, recall {of['recall']:.2f}"
-            f", support {of['support']}"
-        )
-    confused = most_confused(judged["confusion_matrix"], numbers["classes"])
-    if confused:
-        lines.append("most confused")
-        for true, predicted, count in confused:
-            lines.append(f"  {true} taken for {predicted}: {count} of {judged['per_class'][true]['support']}")
-    for entry in run.read_json(run_folder.DIAGNOSIS) or []:
-        lines.append(diagnosis.finding_text(entry))
-    return "\n".join([*lines, "", *_next(run)])
+    return "\n".join(lines)
 
 
-def _kept(selection: dict | None) -> list[str]:
-    """The line on what was chosen among probe, fine-tuned model and their average."""
-    if selection is None:
-        return []
-    others = ", ".join(f"{name} {share:.3f}" for name, share in selection["accuracy"].items())
-    kept, accuracy = selection["kept"], selection["accuracy"]
-    below = ", below the probe by no more than chance explains" if accuracy[kept] < accuracy["probe"] else ""
-    return [f"kept: {kept} (validation accuracy: {others}){below}"]
+def _training_lines(metrics: Mapping[str, Any]) -> list[str]:
+    train, selection = metrics["train"], metrics.get("selection")
+    stopped = ", stopped early" if train["stopped_early"] else ""
+    lines = [
+        f"{metrics['model']}, from {metrics['initialised']} weights, {len(metrics['classes'])} classes",
+        f"{train['images']} images x {train['epochs']:g} epochs in {_duration(train['seconds'])}"
+        f" ({train['images_per_second']:.0f} img/s), best epoch {train['best_epoch']:g}{stopped}",
+    ]
+    if "waiting" in train:
+        lines.append(f"bottleneck: {diagnosis.bottleneck(train['waiting'])}")
+    if selection:
+        accuracy, selected = selection["accuracy"], selection["kept"]
+        listed = ", ".join(f"{name} {value:.3f}" for name, value in accuracy.items())
+        below = ", within chance of the probe" if accuracy[selected] < accuracy["probe"] else ""
+        lines.append(f"weights: {selected} (validation accuracy: {listed}){below}")
+    return lines
 
 
-def _row(split: str, part: dict) -> str:
-    low, high = part["accuracy_ci95"]
-    interval = f"{low:.3f} to {high:.3f}"
+def _split_line(name: str, metrics: Mapping[str, Any]) -> str:
+    low, high = metrics["accuracy_ci95"]
+    loss = float("inf") if metrics["loss"] is None else metrics["loss"]
     return (
-        f"{split:12}{part['images']:>8}{part['accuracy']:>10.3f}  {interval:15}"
-        f"{part['macro_f1']:>9.3f}{float('inf') if part['loss'] is None else part['loss']:>8.3f}"
+        f"{name:12}{metrics['images']:>8}{metrics['accuracy']:>10.3f}  {f'{low:.3f} to {high:.3f}':15}"
+        f"{metrics['macro_f1']:>9.3f}{loss:>8.3f}"
     )
 
 
-def _next(run: run_folder.RunFolder) -> list[str]:
+def _class_lines(metrics: Mapping[str, Any], classes: list[str]) -> list[str]:
+    """The weakest classes and the most confused pairs."""
+    per_class, lines = metrics["per_class"], [""]
+    weak = weakest(per_class)
+    if weak:
+        lines.append("weakest classes")
+    for name in weak:
+        row = per_class[name]
+        lines.append(
+            f"  {name}: F1 {row['f1']:.2f}, precision {row['precision'] or 0:.2f}, recall {row['recall']:.2f}, "
+            f"support {row['support']}"
+        )
+    confused = most_confused(metrics["confusion_matrix"], classes)
+    if confused:
+        lines.append("most confused")
+    for true, predicted, count in confused:
+        lines.append(f"  {true} predicted as {predicted}: {count} of {per_class[true]['support']}")
+    return lines if weak or confused else []
+
+
+def _next_steps(run: RunFolder) -> list[str]:
     files = (
         run_folder.WEIGHTS,
         run_folder.METRICS,
@@ -74,14 +88,15 @@ def _next(run: run_folder.RunFolder) -> list[str]:
         run_folder.HISTORY,
         run_folder.OPTIONS,
     )
+    report = run / run_folder.REPORT
     return [
-        f"written to {run.path}: {', '.join(f for f in files if (run / f).exists())}",
-        *([f"look at it:  {run / run_folder.REPORT}"] if (run / run_folder.REPORT).exists() else []),
-        f"use it:  python scripts/predict.py --run {run.path} FOLDER",
+        f"written to {run.path}: {', '.join(name for name in files if (run / name).exists())}",
+        *([f"report:  {report}"] if report.exists() else []),
+        f"predict:  python scripts/predict.py --run {run.path} FOLDER",
         'or:  python -c "from transformers import pipeline; '
         f"print(pipeline('image-classification', model='{run.path}')('photo.jpg'))\"",
-        f"share it:  {publish.push_command(run, private=publish.is_private(run))}",
-        f"go on with more images:  python scripts/train.py --model {run.path} --data FOLDER --output_dir NEW",
+        f"share:  {publish.push_command(run, private=publish.is_private(run))}",
+        f"train on more images:  python scripts/train.py --model {run.path} --data FOLDER --output_dir NEW",
     ]
 
 

@@ -53,7 +53,9 @@ def make_trainer(setup: TrainingSetup, batch: int, accumulation: int) -> ImageTr
         train=train,
         validation=validation,
         loss=_make_loss(setup),
-        learning_rates=param_groups.LearningRates(head, config.tune.layer_decay, config.tune.head_lr_multiplier),
+        learning_rates=param_groups.LearningRates(
+            head, config.value("layer_decay"), config.value("head_lr_multiplier")
+        ),
         task=_describe_task(setup),
         batch_mixing=make_batch_mixing(config.augment.mixup, config.augment.cutmix),
         probe_state=probe_state,
@@ -118,7 +120,7 @@ def _make_datasets(setup: TrainingSetup, classifier: Classifier) -> tuple[Datase
         )
     spec = ProcessorSpec(classifier.processor)
     crop = CropSpec(
-        config.augment.train_px,
+        config.value("train_px"),
         spec.resample,
         padded=spec.aspect == "pad",
         cache_px=config.performance.cache_px,

@@ -57,7 +57,7 @@ def command(resnet, shapes, tmp_path):
     return make
 
 
-def test_a_pushed_model_says_what_the_run_said(server, env, staged, command, shapes, tmp_path):
+def test_push_finished_run_gives_the_model_of_the_run(server, env, staged, command, shapes, tmp_path):
     done = staged(command("mine"), env=env)
     assert done.returncode == 0, done.stderr
     assert f"pushed to {server.url}/tester/mine" in done.stdout
@@ -80,7 +80,7 @@ def test_a_pushed_model_says_what_the_run_said(server, env, staged, command, sha
     assert list(said["labels"].values()) == ["circle", "cross", "square"]
 
 
-def test_no_right_no_training(server, env, launch, command, tmp_path):
+def test_prepare_push_without_permission_stops_before_training(server, env, launch, command, tmp_path):
     arguments = command("refused")["arguments"]
     done = launch(*arguments, env=env | {"HF_TOKEN": "hf_wrong"})
     assert done.returncode == 1
@@ -89,14 +89,14 @@ def test_no_right_no_training(server, env, launch, command, tmp_path):
     assert not (tmp_path / "refused").exists()
 
 
-def test_of_two_processes_none_waits_for_the_other(server, env, launch, command, tmp_path):
+def test_prepare_push_fails_in_both_processes(server, env, launch, command, tmp_path):
     done = launch(*command("two")["arguments"], env=env | {"HF_TOKEN": "hf_wrong"}, launcher=TWO_PROCESSES)
     assert done.returncode == 1
     assert "[rank" not in done.stderr  # how a process begins its traceback
     assert done.stderr.count("Invalid token") == 2
 
 
-def test_a_training_that_cannot_be_pushed_is_whole_and_pushed_later(server, env, staged, command, launch, tmp_path):
+def test_push_finished_run_can_be_repeated_after_a_fault(server, env, staged, command, launch, tmp_path):
     server.fault(".*", ".*", 503)
     done = staged(command("later", "--hub_check", "off"), env=env)
     assert done.returncode == 1
@@ -114,7 +114,7 @@ def test_a_training_that_cannot_be_pushed_is_whole_and_pushed_later(server, env,
     assert server.read("tester/later", "model.safetensors") == (tmp_path / "later/model.safetensors").read_bytes()
 
 
-def test_each_saved_model_is_pushed_while_training_goes_on(server, env, staged, command, tmp_path):
+def test_push_every_save_pushes_during_training(server, env, staged, command, tmp_path):
     every = ("--hub_strategy", "every_save", "--epochs", 4, "--hub_private_repo", "true")
     broken = command("broken", *every)
     done = staged(command("every", *every), env=env)
@@ -133,7 +133,7 @@ def test_each_saved_model_is_pushed_while_training_goes_on(server, env, staged, 
     assert (tmp_path / "broken/metrics.json").is_file()
 
 
-def test_a_model_that_cannot_be_written_beside_stops_no_training(caplog):
+def test_push_every_save_survives_a_full_disk(caplog):
     def full(folder):
         raise RuntimeError("No space left on device")
 
@@ -143,7 +143,7 @@ def test_a_model_that_cannot_be_written_beside_stops_no_training(caplog):
     assert "step 3 of 9 is left out: No space left on device. Training goes on" in caplog.text
 
 
-def test_where_a_training_goes_without_a_name(resnet, shapes, train, monkeypatch, tmp_path):
+def test_prepare_push_takes_the_name_of_the_run(resnet, shapes, train, monkeypatch, tmp_path):
     asked = []
 
     def refused(name, **options):
@@ -162,6 +162,6 @@ def test_where_a_training_goes_without_a_name(resnet, shapes, train, monkeypatch
     {"hub_strategy": "checkpoint"}, {"hub_strategy": "all_checkpoints"}, {"hub_revision": "x"},
     {"hub_always_push": True}, {"hub_check": "off", "hub_strategy": "every_save"},
 ])  # fmt: skip
-def test_other_ways_to_push_are_refused(options, tmp_path):
+def test_training_options_refuse_other_ways_to_push(options, tmp_path):
     with pytest.raises(OptionError):
         TrainingOptions(output_dir=str(tmp_path), push_to_hub=True, **options)

@@ -21,7 +21,7 @@ def command(resnet, shapes, tmp_path):
     return ["--model", resnet, "--data", shapes, "--output_dir", tmp_path / "run", "--tune", "full", "--epochs", 2]
 
 
-def test_folds_judge_every_image_by_a_run_that_never_saw_it(train, command, shapes, tmp_path):
+def test_cross_validate_evaluates_every_image_by_a_run_that_held_it_out(train, command, shapes, tmp_path):
     done = train(*command, "--folds", 3)
     assert done.returncode == 0, done.stderr
     run = RunFolder(tmp_path / "run")
@@ -42,7 +42,7 @@ def test_folds_judge_every_image_by_a_run_that_never_saw_it(train, command, shap
     assert "finished" in train(*command, "--folds", 3).stderr
 
 
-def test_a_stopped_cross_validation_goes_on(train, command, monkeypatch):
+def test_cross_validate_resumes(train, command, monkeypatch):
     kept = run.weight_selection.select_weights
 
     def stop_in_the_second(trainer, *wanted):
@@ -60,7 +60,7 @@ def test_a_stopped_cross_validation_goes_on(train, command, monkeypatch):
     assert again.stderr.count("is finished: nothing to train") == 1
 
 
-def test_a_search_trains_what_it_found_and_goes_on_where_it_was_stopped(train, command, tmp_path, monkeypatch):
+def test_run_search_resumes_and_trains_with_the_best(train, command, tmp_path, monkeypatch):
     arguments = [*command, "--weight_decay", 0.03, "--search", 4]
     objective, asked = ImageTrainer._report_to_hp_search, []
 
@@ -95,7 +95,7 @@ def test_a_search_trains_what_it_found_and_goes_on_where_it_was_stopped(train, c
     assert again.returncode == 0, again.stderr
 
 
-def test_folders_that_are_no_run_s_are_left_alone(train, command, tmp_path):
+def test_train_leaves_other_folders_alone(train, command, tmp_path):
     mine = tmp_path / "run/folds/fold1.csv"
     mine.parent.mkdir(parents=True)
     mine.write_text("mine")
@@ -117,13 +117,13 @@ def test_folders_that_are_no_run_s_are_left_alone(train, command, tmp_path):
         (["--model", "auto", "--from_scratch"], "auto"),
     ],
 )
-def test_what_makes_no_sense_is_refused(train, command, options, words):
+def test_check_options_refuses_contradictions(train, command, options, words):
     done = train(*command, *options)
     assert done.returncode == 1
     assert words in done.stderr
 
 
-def test_the_model_is_chosen_by_measuring(train, shapes, resnet, tmp_path, monkeypatch):
+def test_train_measures_models_for_auto(train, shapes, resnet, tmp_path, monkeypatch):
     run = RunFolder(tmp_path / "run")
     arguments = ["--model", "auto", "--data", shapes, "--tune", "head", "--epochs", 2, "--output_dir", run.path]
     monkeypatch.setattr("imgcls.probing.model_choice.CHECKPOINTS", {str(resnet): None})

@@ -24,23 +24,23 @@ def right(share, n=100):
         (0.95, 0.70, 0.90, "probe"),
     ],
 )
-def test_the_average_unless_another_is_clearly_better(probe, average, tuned, kept):
+def test_choose_weights_takes_the_average_unless_another_is_clearly_better(probe, average, tuned, kept):
     correct = {"probe": right(probe), "average": right(average), "fine-tuned": right(tuned)}
     assert weight_selection.choose_weights(correct) == kept
 
 
-def test_one_image_decides_nothing():
+def test_choose_weights_ignores_a_difference_of_one_image():
     one = {"probe": np.array([True]), "average": np.array([False]), "fine-tuned": np.array([True])}
     assert weight_selection.choose_weights(one) == "average"
 
 
-def test_the_fine_tuned_model_when_it_did_not_start_from_the_probe():
+def test_choose_weights_defaults_to_fine_tuned_after_a_fresh_head():
     correct = {"probe": right(0.83), "fine-tuned": right(0.82)}
     assert weight_selection.choose_weights(correct, "fine-tuned") == "fine-tuned"
     assert weight_selection.choose_weights(correct | {"probe": right(0.9)}, "fine-tuned") == "probe"
 
 
-def test_halfway():
+def test_interpolate_weights_halfway():
     start = {"w": torch.zeros(2), "steps": torch.tensor(0)}
     end = {"w": torch.tensor([2.0, 4.0]), "steps": torch.tensor(7)}
     found = weight_selection.interpolate_weights(start, end, 0.5)

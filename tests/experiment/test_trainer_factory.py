@@ -39,14 +39,14 @@ def numbers(run):
     return json.loads((run / "metrics.json").read_text())
 
 
-def test_head_leaves_the_backbone_alone_statistics_too(fit, resnet):
+def test_head_leaves_the_backbone_and_its_statistics_unchanged(fit, resnet):
     run = fit("head", "--epochs", 3)
     assert changed(run, resnet) == set()
     assert numbers(run)["validation"]["accuracy"] > 0.6
     assert set(numbers(run)["selection"]["accuracy"]) == {"probe", "average", "fine-tuned"}
 
 
-def test_probe_then_full_holds_the_statistics_and_moves_the_rest(fit, resnet):
+def test_probe_then_full_holds_statistics_and_trains_the_rest(fit, resnet):
     run = fit("probe_then_full", "--epochs", 2)
     moved = changed(run, resnet)
     statistics = {n for n in load_file(resnet / "model.safetensors") if "running_" in n or "num_batches" in n}
@@ -56,7 +56,7 @@ def test_probe_then_full_holds_the_statistics_and_moves_the_rest(fit, resnet):
 
 
 @pytest.mark.parametrize(("lr", "kept"), [(1e-3, "fine-tuned"), (1e-9, "probe")])
-def test_auto_on_a_large_set_starts_afresh_and_must_beat_the_probe(fit, monkeypatch, lr, kept):
+def test_auto_on_a_large_set_starts_from_a_fresh_head_and_must_beat_the_probe(fit, monkeypatch, lr, kept):
     monkeypatch.setattr(recipes, "SMALL_DATASET", 10)
     found = numbers(fit("auto", "--epochs", 20, "--lr", lr))["selection"]
     assert found["kept"] == kept
@@ -64,11 +64,11 @@ def test_auto_on_a_large_set_starts_afresh_and_must_beat_the_probe(fit, monkeypa
     assert (found["accuracy"]["fine-tuned"] < 0.7) == (kept == "probe")  # an untrained head knows nothing
 
 
-def test_full_has_no_probe_to_choose_from(fit):
+def test_full_has_no_probe_to_select(fit):
     assert numbers(fit("full", "--epochs", 1))["selection"] is None
 
 
-def test_lora_leaves_an_ordinary_model_and_its_adapter(fit, resnet, shapes, tmp_path):
+def test_lora_saves_a_merged_model_and_its_adapter(fit, resnet, shapes, tmp_path):
     run = fit("lora", "--epochs", 2, "--lr", 5e-3)
     torch.manual_seed(0)
     base = classifier.build_classifier(source.resolve_model(str(resnet)), numbers(run)["classes"], image_px=288).network
@@ -83,7 +83,7 @@ def test_lora_leaves_an_ordinary_model_and_its_adapter(fit, resnet, shapes, tmp_
     assert not [n for n in load_file(run / "model.safetensors") if "lora" in n]
 
 
-def test_auto_says_what_it_tried_and_its_model_answers_as_reported(fit, shapes):
+def test_auto_logs_its_trials_and_its_model_predicts_as_reported(fit, shapes):
     run = fit("auto", "--epochs", 1)
     found = numbers(run)
     options = (run / "options.yaml").read_text()
@@ -109,19 +109,19 @@ def test_auto_says_what_it_tried_and_its_model_answers_as_reported(fit, shapes):
         (("--drop_path", 0.1), "drop residual branches"),
     ],
 )
-def test_what_makes_no_sense_is_refused_with_a_reason(train, resnet, shapes, tmp_path, options, said):
+def test_resolve_mode_refuses_impossible_modes(train, resnet, shapes, tmp_path, options, said):
     done = train("--model", resnet, "--data", shapes, "--output_dir", tmp_path / "run", *options)
     assert done.returncode == 1
     assert said in done.stderr
     assert not (tmp_path / "run" / "model.safetensors").exists()
 
 
-def test_mixing_focus_and_balanced_draws_compose(fit):
+def test_mixing_focal_loss_and_balanced_sampler_compose(fit):
     options = ("--mixup", 0.2, "--cutmix", 1, "--focal", 2, "--sampler", "balanced", "--label_smoothing_factor", 0.1)
     assert numbers(fit("full", "--epochs", 2, *options))["train"]["epochs"] == 2
 
 
-def test_the_average_of_weights_is_what_is_evaluated_and_kept(fit):
+def test_ema_is_what_is_evaluated_and_saved(fit):
     options = ("--max_steps", 6, "--eval_strategy", "steps", "--eval_steps", 3, "--save_strategy", "steps")
     plain, averaged = (fit("full", *options, "--save_steps", 3, *ema, name=f"run{len(ema)}") for ema in ((), EMA))
     raw, kept = (load_file(run / "model.safetensors") for run in (plain, averaged))
@@ -132,7 +132,7 @@ def test_the_average_of_weights_is_what_is_evaluated_and_kept(fit):
 
 
 @pytest.mark.parametrize("options", [("--tune", "head"), ("--tune", "lora"), ("--tune", "full", *EMA)])
-def test_a_killed_run_goes_on_to_the_same_weights(staged, launch, resnet, shapes, tmp_path, options):
+def test_a_killed_run_resumes_to_the_same_weights(staged, launch, resnet, shapes, tmp_path, options):
     def command(name):
         arguments = ["--model", resnet, "--data", shapes, *options, "--epochs", 3, "--batch_size", 8]
         return [*arguments, "--seed", 3, "--output_dir", tmp_path / name]
