@@ -1,4 +1,4 @@
-"""A finished run -> a repository on the Hub: the model with a card worth reading, and at will a page to try it."""
+"""Push a finished run to the Hub, with a model card and, optionally, a demo Space."""
 
 from __future__ import annotations
 
@@ -15,29 +15,21 @@ examples:
   python scripts/push.py --run runs/photos-resnet-50 --repo lab/photos --private --include export report
   python scripts/push.py --run runs/photos-resnet-50 --space YOU/try-photos
 
-A push that failed goes on when the command is given again. A card (README.md) that you edit is pushed as it is.
-exit codes: 0 done, 1 an error that you can mend, 2 wrong usage"""
+A push that failed resumes when the command is given again. A card (README.md) that you edit is pushed as it is.
+exit codes: 0 done, 1 an error you can fix, 2 wrong usage"""
 
 
 def main() -> int:
-    given = parser.parse((PushOptions,), description=__doc__, examples=EXAMPLES)
+    """Push as the command line says; returns the exit code."""
+    options = parser.parse((PushOptions,), description=__doc__, examples=EXAMPLES).make(PushOptions)
     parser.configure_logging()
-    asked = given.make(PushOptions)
 
-    from imgcls.hub import publish, repository
-    from imgcls.storage import run_folder
+    from imgcls.hub import publish
 
-    run = run_folder.RunFolder(asked.run)
-    include = asked.include or []
-    publish.check_pushable(run, include)
-    again = shlex.join(["python", *sys.argv])
-    private = asked.private or publish.is_private(run)
-    repo = repository.claim_repository(asked.repo or run.path.resolve().name, private=private, again=again)
-    space = asked.space and repository.claim_repository(asked.space, private=repo.private, kind="space", again=again)
-    page = space.repo_id if space else None
-    print(f"model  {publish.push_run(run, repo, again=again, license=asked.license, include=include, space=page)}")
+    model, space = publish.push(options, command=shlex.join(["python", *sys.argv]))
+    print(f"model  {model}")
     if space:
-        print(f"page   {publish.push_space(space, repo.repo_id, private=repo.private, again=again)}")
+        print(f"page   {space}")
     return parser.EXIT_OK
 
 

@@ -29,7 +29,7 @@ from typing import NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from loopback_cards import card_problems
-from loopback_repos import PREFIXES, Refused, Repo, User, kept_in_lfs, new_repo, read_repo
+from loopback_repos import PREFIXES, Refused, Repo, User, new_repo, read_repo, stored_in_lfs
 
 _REPO = r"/api/(models|datasets|spaces)/([^/]+/[^/]+)"
 _PAGE = r"/(datasets/|spaces/)?([^/]+/[^/]+)"
@@ -196,16 +196,16 @@ class _Handler(BaseHTTPRequestHandler):
         self._json(self._signed_in("Invalid user token.").about())
 
     def _create(self) -> None:
-        hub, user, asked = self.server.hub, self._signed_in(), json.load(self.body)
-        one = asked.get("type") or "model"
-        owner = asked.get("organization") or user.name
-        kind, repo_id, sdk = f"{one}s", f"{owner}/{asked['name']}", asked.get("sdk")
+        hub, user, body = self.server.hub, self._signed_in(), json.load(self.body)
+        one = body.get("type") or "model"
+        owner = body.get("organization") or user.name
+        kind, repo_id, sdk = f"{one}s", f"{owner}/{body['name']}", body.get("sdk")
         if not user.may_create(owner):
             raise Refused(403, f'You don\'t have the rights to create a {one} under the namespace "{owner}"')
         if kind not in PREFIXES or (kind == "spaces") != (sdk is not None):
             raise Refused(400, f"Expected a model, a dataset or a space with its sdk, got {one} with sdk {sdk}")
         url = f"{hub.url}/{PREFIXES[kind]}{repo_id}"
-        private = asked.get("private") or asked.get("visibility", "public") != "public"
+        private = body.get("private") or body.get("visibility", "public") != "public"
         with hub._lock:
             if (kind, repo_id) in hub._repos:
                 raise Refused(409, f"You already created this {one} repo", url=url)
@@ -214,8 +214,8 @@ class _Handler(BaseHTTPRequestHandler):
         self._json({"url": url, "name": repo_id, "id": repo_id, "private": private})
 
     def _validate(self) -> None:
-        asked = json.load(self.body)
-        errors, warnings = card_problems(asked["content"], asked.get("repoType") or "model")
+        body = json.load(self.body)
+        errors, warnings = card_problems(body["content"], body.get("repoType") or "model")
         status = 400 if errors else 200
         if "text/plain" in self.headers.get("Accept", ""):
             self._answer(status, "\n".join(f"- Error: {error}" for error in errors).encode(), "text/plain")
@@ -230,19 +230,19 @@ class _Handler(BaseHTTPRequestHandler):
     def _preupload(self, kind: str, repo_id: str, revision: str) -> None:
         commit = self._writable(kind, repo_id).at(revision)
         files = []
-        for asked in json.load(self.body)["files"]:
-            mode = "lfs" if kept_in_lfs(asked["path"], asked["size"]) else "regular"
-            files.append({"path": asked["path"], "uploadMode": mode, "shouldIgnore": False})
-            if there := commit.files.get(asked["path"]):
-                files[-1]["oid"] = there.etag
+        for file in json.load(self.body)["files"]:
+            mode = "lfs" if stored_in_lfs(file["path"], file["size"]) else "regular"
+            files.append({"path": file["path"], "uploadMode": mode, "shouldIgnore": False})
+            if current := commit.files.get(file["path"]):
+                files[-1]["oid"] = current.etag
         self._json({"commitOid": commit.oid, "files": files})
 
     def _batch(self, prefix: str, repo_id: str) -> None:
         kind = _KINDS[prefix]
         repo = self._writable(kind, repo_id)
         objects = []
-        for asked in json.load(self.body)["objects"]:
-            oid, size = asked["oid"], asked["size"]
+        for entry in json.load(self.body)["objects"]:
+            oid, size = entry["oid"], entry["size"]
             objects.append({"oid": oid, "size": size, "authenticated": True})
             if oid not in repo.objects:
                 repo.awaited[oid] = size
@@ -252,7 +252,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(200, json.dumps(answer).encode(), "application/vnd.git-lfs+json")
 
     def _object(self, kind: str, repo_id: str, oid: str) -> None:
-        # As with a signed address, whoever was told it may write there.
+        # As with a signed address, whoever knows it may write there.
         hub = self.server.hub
         repo = hub._repos.get((kind, repo_id))
         if repo is None or oid not in repo.awaited:
@@ -290,8 +290,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _paths_info(self, kind: str, repo_id: str, revision: str) -> None:
         commit = self._readable(kind, repo_id).at(revision)
         form = parse_qs(self.body.read().decode())
-        found = (commit.entry(path.strip("/")) for path in form.get("paths", []))
-        self._json([entry for entry in found if entry is not None])
+        entries = (commit.entry(path.strip("/")) for path in form.get("paths", []))
+        self._json([entry for entry in entries if entry is not None])
 
     def _refs(self, kind: str, repo_id: str) -> None:
         branch = {"name": "main", "ref": "refs/heads/main", "targetCommit": self._readable(kind, repo_id).head.oid}
@@ -339,7 +339,7 @@ _KINDS = {prefix: kind for kind, prefix in PREFIXES.items()}
 class LoopbackHub:
     """The server, running inside its `with` block on a port of its own.
 
-    `requests` lists what was asked, in order; `uploaded` the LFS objects that arrived whole. With `stall` (settable at
+    `requests` lists them in order; `uploaded` the LFS objects that arrived whole. With `stall` (settable at
     any time) it accepts connections, reads requests and never answers until the block ends; `fault` does so, and worse,
     to some requests.
     """

@@ -62,9 +62,9 @@ def card_problems(content: str, kind: str) -> tuple[list[str], list[str]]:
 def _problems(value, spec, where: str) -> Iterator[str]:
     """Where `value` is not as `spec` demands; `where` names it, "" the whole."""
     if isinstance(spec, tuple):
-        found = [list(_problems(value, choice, where)) for choice in spec]
-        # The fault within an array tells more than that it is no string.
-        yield from () if [] in found else found[isinstance(value, list)]
+        problems = [list(_problems(value, choice, where)) for choice in spec]
+        # The fault within an array is more precise than that it is not a string.
+        yield from () if [] in problems else problems[isinstance(value, list)]
     elif isinstance(spec, dict):
         if not isinstance(value, dict):
             yield f'"{where or "metadata"}" must be of type object'

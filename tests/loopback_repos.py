@@ -76,7 +76,7 @@ class File:
     source: Path
     size: int
     blob: str  # git's object id
-    sha256: str | None  # of files kept in LFS
+    sha256: str | None  # of files in LFS
 
     @property
     def etag(self) -> str:
@@ -196,10 +196,10 @@ class Repo:
                 files[value["path"]] = self._object(value["oid"])
             elif key in ("deletedFile", "deletedFolder"):
                 path = value["path"].rstrip("/")
-                gone = [n for n in files if n == path or (key == "deletedFolder" and n.startswith(path + "/"))]
-                if not gone:
+                removed = [n for n in files if n == path or (key == "deletedFolder" and n.startswith(path + "/"))]
+                if not removed:
                     raise Refused(404, f"A file with this name doesn't exist: {path}", "EntryNotFound")
-                for name in gone:
+                for name in removed:
                     del files[name]
             else:
                 raise Refused(400, f"Unknown operation: {key}")
@@ -212,7 +212,7 @@ class Repo:
             errors, _ = card_problems(content.decode("utf-8", "replace"), self.kind[:-1])
             if errors:
                 raise Refused(400, "\n".join(errors))
-        return _kept(content, blobs)
+        return _store(content, blobs)
 
     def _object(self, oid: str) -> File:
         if oid not in self.objects:
@@ -220,7 +220,7 @@ class Repo:
         return read_file(self.objects[oid], lfs=True)
 
 
-def kept_in_lfs(name: str, size: int) -> bool:
+def stored_in_lfs(name: str, size: int) -> bool:
     return size > 0 and (name.lower().endswith(LFS_SUFFIXES) or size > LFS_BYTES)
 
 
@@ -234,8 +234,8 @@ def read_file(source: Path, lfs: bool) -> File:
     return File(source, size, git.hexdigest(), sha.hexdigest() if lfs else None)
 
 
-def _kept(content: bytes, blobs: Path) -> File:
-    """Of content that came within a commit."""
+def _store(content: bytes, blobs: Path) -> File:
+    """A file whose content came within a commit."""
     path = blobs / hashlib.sha1(content).hexdigest()
     path.write_bytes(content)
     return read_file(path, lfs=False)
@@ -245,7 +245,7 @@ def new_repo(kind: str, repo_id: str, blobs: Path, **more) -> Repo:
     """A repository as the Hub makes it: with .gitattributes alone."""
     repo = Repo(kind, repo_id, **more)
     lines = "".join(f"*{suffix} filter=lfs diff=lfs merge=lfs -text\n" for suffix in LFS_SUFFIXES)
-    repo.add("initial commit", {".gitattributes": _kept(lines.encode(), blobs)})
+    repo.add("initial commit", {".gitattributes": _store(lines.encode(), blobs)})
     return repo
 
 
@@ -255,5 +255,5 @@ def read_repo(kind: str, repo_id: str, folder: Path) -> Repo:
     if not sources:
         raise ValueError(f"Expected files below {folder}, found none.")
     repo = Repo(kind, repo_id)
-    repo.add("Upload", {n: read_file(p, kept_in_lfs(n, p.stat().st_size)) for n, p in sources.items()})
+    repo.add("Upload", {n: read_file(p, stored_in_lfs(n, p.stat().st_size)) for n, p in sources.items()})
     return repo

@@ -81,7 +81,7 @@ print(json.dumps(result))
 """
 
 
-def test_all_eight_load_by_hub_id_as_their_repositories_do(hub, tmp_path):
+def test_loopback_hub_serves_all_eight_checkpoints_as_their_repositories(hub, tmp_path):
     photos = []
     for seed in (1, 2):
         photos.append(str(tmp_path / f"{seed}.png"))
@@ -150,7 +150,7 @@ print(json.dumps(result))
 """
 
 
-def test_hub_calls_and_their_errors(hub, tmp_path):
+def test_loopback_hub_answers_calls_and_raises_the_errors_of_the_hub(hub, tmp_path):
     got = client(hub, tmp_path / "home", HUB_CALLS)
     assert got["snapshot"] == ["config.json", "preprocessor_config.json"]
     assert got["files"] == ["config.json", "model.safetensors", "preprocessor_config.json"]
@@ -177,7 +177,7 @@ print(json.dumps(result))
 """
 
 
-def test_data_sets_load_from_parquet_and_from_image_folders(hub, tmp_path):
+def test_loopback_hub_serves_data_sets_as_parquet_and_image_folders(hub, tmp_path):
     names = ["circle", "cross", "square"]
     assert client(hub, tmp_path / "home", LOAD_SETS) == {
         "tester/shapes:train": [6, names, [80, 60], 0],
@@ -186,7 +186,7 @@ def test_data_sets_load_from_parquet_and_from_image_folders(hub, tmp_path):
     }
 
 
-def test_ranges_and_unknown_pages(hub):
+def test_loopback_hub_answers_ranges_and_unknown_pages(hub):
     url = f"{hub.url}/microsoft/resnet-18/resolve/main/config.json"
     with urllib.request.urlopen(url) as answer:
         whole = answer.read()
@@ -201,7 +201,7 @@ def test_ranges_and_unknown_pages(hub):
         error.value.close()
 
 
-def test_a_stalled_hub_accepts_and_never_answers():
+def test_loopback_hub_with_stall_accepts_and_never_answers():
     began = time.monotonic()
     with LoopbackHub(stall=True) as hub, pytest.raises(TimeoutError):
         urllib.request.urlopen(f"{hub.url}/api/models/tester/any", timeout=0.5)
@@ -276,7 +276,7 @@ print(json.dumps(result))
 """
 
 
-def test_a_push_comes_back_and_a_second_one_sends_nothing(own_hub, folder, tmp_path):
+def test_loopback_hub_returns_a_push_and_receives_nothing_twice(own_hub, folder, tmp_path):
     got = client(own_hub, tmp_path / "home", PUSH, str(folder), str(tmp_path / "back"), HF_TOKEN="hf_chief")
     files = [".gitattributes", "README.md", "config.json", "model.safetensors", "more.onnx"]
     for kind, page in (("model", ""), ("dataset", "datasets/"), ("space", "spaces/")):
@@ -356,7 +356,7 @@ print(json.dumps(result))
 """
 
 
-def test_rights_and_refusals(own_hub, tmp_path):
+def test_loopback_hub_checks_rights(own_hub, tmp_path):
     got = client(own_hub, tmp_path / "home", RIGHTS)
     orgs = {org["name"]: org["roleInOrg"] for org in got["whoami"]["orgs"]}
     assert (got["whoami"]["name"], orgs) == ("tester", {"lab": "contributor", "club": "read"})
@@ -429,7 +429,7 @@ model-index:
 """
 
 
-def test_broken_cards_are_refused(own_hub, tmp_path):
+def test_loopback_hub_refuses_broken_cards(own_hub, tmp_path):
     broken = {
         "---\nlicense: [mit\n---\n": "Invalid YAML",
         "---\n- mit\n---\n": '"metadata" must be of type object',
@@ -468,7 +468,7 @@ def post(url: str, body: bytes, method: str = "POST") -> int:
             return error.code
 
 
-def test_what_no_sound_client_sends_is_refused(own_hub):
+def test_loopback_hub_refuses_malformed_requests(own_hub):
     """Bytes that are not those announced, objects that never came, a broken card without validate-yaml."""
     assert post(f"{own_hub.url}/api/repos/create", json.dumps({"name": "raw", "private": True}).encode()) == 200
     assert own_hub.is_private("tester/raw")
@@ -518,7 +518,7 @@ os._exit(0)
 """
 
 
-def test_faults_strike_and_heal(own_hub, tmp_path):
+def test_fault_strikes_until_healed(own_hub, tmp_path):
     def run(*calls, **settings):
         return client(own_hub, tmp_path / "home", FAULTS, json.dumps(calls), HF_TOKEN="hf_write", **settings)
 
@@ -569,7 +569,7 @@ except ConnectionError as error:
 """
 
 
-def test_there_is_no_xet_storage(own_hub, folder, tmp_path):
+def test_loopback_hub_has_no_xet_storage(own_hub, folder, tmp_path):
     pytest.importorskip("hf_xet")
     got = client(own_hub, tmp_path / "home", XET, str(folder), HF_TOKEN="hf_write", HF_HUB_DISABLE_XET="0")
     assert "404" in got
@@ -578,7 +578,7 @@ def test_there_is_no_xet_storage(own_hub, folder, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["resnet-18", "efficientnet-b0", "mobilenetv3-small"])
-def test_real_sizes_have_the_hub_files_parameters(name, tmp_path):
+def test_write_has_the_parameters_of_the_hub_files(name, tmp_path):
     write(name, tmp_path, tiny=False)
     with safe_open(tmp_path / "model.safetensors", "pt") as file:
         buffers = ("running_mean", "running_var", "num_batches_tracked")
@@ -593,7 +593,7 @@ def test_write_is_repeatable_and_seeded(tmp_path):
     assert weights[0] == weights[1] != weights[2]
 
 
-def test_pictures_are_repeatable_and_of_the_asked_size(tmp_path):
+def test_photo_is_repeatable_and_of_the_given_size(tmp_path):
     one = class_folders(tmp_path / "a", SHAPES, per_class=2, size=(50, 40), suffix=".png")
     two = class_folders(tmp_path / "b", SHAPES, per_class=2, size=(50, 40), suffix=".png")
     files = sorted(p.relative_to(one) for p in one.rglob("*.png"))

@@ -18,7 +18,7 @@ from imgcls.dataloading.image_datasets import EvaluationDataset
 from imgcls.evaluation import calibration, diagnosis, held_out
 from imgcls.evaluation.metrics import compute_metrics
 from imgcls.experiment.setup import TrainingSetup
-from imgcls.hub import publish
+from imgcls.hub import card_file
 from imgcls.models import inference
 from imgcls.report import report_data
 from imgcls.storage import run_claim, run_folder
@@ -87,7 +87,7 @@ def write_results(
     run_claim.remove_checkpoints(run)
     if page:
         _write_report(run, splits, network, processor)
-        publish.write_model_card(run)
+        card_file.write_model_card(run)
 
 
 def complete_pages(run: RunFolder, splits: DatasetSplits, device: torch.device) -> None:
@@ -98,7 +98,7 @@ def complete_pages(run: RunFolder, splits: DatasetSplits, device: torch.device) 
         log.info("%s lacks %s: writing it", run.path, run_folder.REPORT)
         _write_report(run, splits, *inference.load_model(run.path, device))
     if not (run / run_folder.CARD).exists():
-        publish.write_model_card(run)
+        card_file.write_model_card(run)
 
 
 def _write_report(run: RunFolder, splits: DatasetSplits, network: nn.Module, processor: BaseImageProcessor) -> None:

@@ -1,4 +1,4 @@
-"""A finished run -> its model card: what the model is, what it is worth, where it fails, and how to use it.
+"""The model card of a finished run: metadata that the Hub reads, and text (templates/model_card.md).
 
 The sections are those of the Hub's guidebook for model cards (https://huggingface.co/docs/hub/model-card-guidebook).
 """
@@ -7,244 +7,174 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from imgcls.hub import card_sections
-from imgcls.hub.markdown import bullet_list, code, escape
+from imgcls.evaluation.intervals import wilson_interval
+from imgcls.evaluation.scores import most_confused
+from imgcls.hub import markdown
 from imgcls.hub.run_profile import RunProfile
-from imgcls.storage import atomic_file, run_folder
+from imgcls.storage import run_folder
 
 LIBRARIES = {"timm_wrapper": "timm"}  # by model type; all others are transformers' own
-CURED = ("unreadable", "exact_duplicate", "near_duplicate", "label_conflict", "leak")  # left out, or kept together
-NAMED_CLASSES = 20  # in a sentence
-METRICS = {  # of metrics.json, by the names that the Hub gives them
+HANDLED_ISSUES = ("unreadable", "exact_duplicate", "near_duplicate", "label_conflict", "leak")  # by training itself
+MAX_CLASSES = 200  # rows of a table
+METRICS = {  # name on the Hub -> key in metrics.json, title
     "accuracy": ("accuracy", "Accuracy"),
     "f1": ("macro_f1", "Macro F1"),
     "balanced_accuracy": ("balanced_accuracy", "Balanced accuracy"),
     "cross_entropy": ("loss", "Cross-entropy"),
     "expected_calibration_error": ("ece", "Expected calibration error"),
 }
-_STAMP = re.compile(r"\n<!-- imgcls [0-9a-f]{16}: .*? -->\n\Z")
+SETTINGS = (
+    "tune", "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate",
+    "lr_scheduler_type", "warmup_steps", "weight_decay", "label_smoothing_factor", "focal", "class_weights", "sampler",
+    "augment", "mixup", "cutmix", "batch_norm", "ema", "bf16", "fp16", "seed",
+)  # fmt: skip
+SKIPPED = {  # start of a reason in exclude.csv -> its words for one photo, for several
+    "the same file under": ("photo filed under two classes", "photos filed under two classes"),
+    "the same file as": ("duplicate", "duplicates"),
+    "a copy of": ("copy of a photo in another split", "copies of photos in another split"),
+}
+_STAMP = re.compile(r"\n<!-- imgcls ([0-9a-f]{16}): .*? -->\n\Z")
 
 
-def render_model_card(of: RunProfile) -> str:
-    """The whole card: metadata and text."""
-    sections = {
-        "How to use it": _use(of),
-        "Model details": _details(of),
-        "Uses": _uses(of),
-        "Bias, risks and limitations": _limits(of),
-        "Training data": card_sections.data_section(of),
-        "Training procedure": card_sections.procedure_section(of),
-        "Evaluation": card_sections.evaluation_section(of),
-        "How far to trust its confidence": card_sections.confidence_section(of),
-        "Environmental impact": _impact(of),
-        "Technical specifications": _technical(of),
-        "Glossary": _GLOSSARY,
-        "Citation, authors, contact": _contact(of),
-    }
-    parts = [
-        f"---\n{card_metadata(of).to_yaml()}\n---",
-        _headline(of),
-        *(f"## {k}\n\n{v}" for k, v in sections.items()),
-    ]
-    return "\n\n".join(parts) + "\n"
+def render_model_card(profile: RunProfile) -> str:
+    """The whole card: metadata and text.
+
+    Raises KeyError, TypeError, AttributeError, jinja2.UndefinedError and what `RunProfile.network` does for a damaged
+    run.
+    """
+    split, results = profile.main_evaluation
+    counts = profile.image_counts()
+    splits = [name for name in ("train", "validation", "test") if any(count[name] for count in counts.values())]
+    calibration = profile.run.read_json(run_folder.CALIBRATION)
+    options = profile.options
+    return markdown.render(
+        "model_card.md",
+        profile=profile,
+        metadata=card_metadata(profile),
+        classes=profile.classes,
+        sources=profile.sources,
+        network=profile.network,
+        provenance=profile.provenance,
+        options=options,
+        settings=[(name, options[name]) for name in SETTINGS if options.get(name) not in (None, 0, False)],
+        has_adapter=_has_adapter(profile),
+        augmented=not (options.get("tune") == "head" or options.get("augment") == "none"),
+        training=profile.metrics["train"],
+        selection=profile.metrics.get("selection"),
+        evaluations=profile.evaluations,
+        split=split,
+        results=results,
+        class_results=_class_results(results)[:MAX_CLASSES],
+        weak_classes=[name for name, row in _class_results(results, sort=False) if _may_miss_half(row)],
+        confusions=most_confused(results["confusion_matrix"], profile.classes, 5),
+        findings=profile.run.read_json(run_folder.DIAGNOSIS) or [],
+        data_issues=list(_data_issues(profile.run)),
+        skipped=_skipped_photos(profile),
+        counted_splits=splits,
+        image_counts=list(counts.items())[:MAX_CLASSES],
+        total_counts={name: sum(count[name] for count in counts.values()) for name in splits},
+        calibration=calibration if calibration and calibration["ece_before"] is not None else None,
+    )
 
 
-def is_edited(text: str) -> bool:
-    """Whether somebody changed a card since it was written, or wrote it without us."""
-    return stamped(_STAMP.sub("", text)) != text
+def render_adapter_card(profile: RunProfile, rank: object) -> str:
+    """The card of a LoRA run's adapter: its base model, its rank, and how to load it."""
+    metadata = ModelCardData(
+        library_name="peft",
+        base_model=profile.sources.base_model,
+        license=profile.license,
+        pipeline_tag="image-classification",
+    )
+    return markdown.render("adapter_card.md", profile=profile, metadata=metadata, rank=rank)
 
 
-def stamped(text: str) -> str:
-    """A card with a line at its end by which `is_edited` knows it again."""
-    digest = hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()[:16]
-    return f"{text}\n<!-- imgcls {digest}: once this card is edited by hand, it is kept and pushed as it is -->\n"
-
-
-def card_metadata(of: RunProfile) -> ModelCardData:
-    """What the Hub reads: licence, origin, task, library and what was measured."""
-    name, numbers = of.judged
+def card_metadata(profile: RunProfile) -> ModelCardData:
+    """What the Hub reads: license, origin, task, library, and the results as a model index."""
+    split, numbers = profile.main_evaluation
+    sources = profile.sources
     results = [
         EvalResult(
             task_type="image-classification",
             task_name="Image Classification",
-            dataset_type=of.dataset or "imagefolder",
-            dataset_name=of.dataset or ("digits of scikit-learn" if of.is_demo else "images of the author"),
-            dataset_split=name,
-            metric_type=kind,
-            metric_name=shown,
+            dataset_type=sources.dataset or "imagefolder",
+            dataset_name=sources.dataset or ("digits of scikit-learn" if sources.is_demo else "images of the author"),
+            dataset_split=split,
+            metric_type=metric,
+            metric_name=title,
             metric_value=round(numbers[key], 4),
         )
-        for kind, (key, shown) in METRICS.items()
+        for metric, (key, title) in METRICS.items()
         if numbers[key] is not None
     ]
     return ModelCardData(
         pipeline_tag="image-classification",
-        library_name=LIBRARIES.get(of.config.model_type, "transformers"),
-        license=of.license,
-        base_model=of.base_model,
-        base_model_relation="finetune" if of.base_model else None,
-        datasets=[name for name in (of.dataset, *of.earlier) if name] or None,
+        library_name=LIBRARIES.get(profile.network.model_type, "transformers"),
+        license=profile.license,
+        base_model=sources.base_model,
+        base_model_relation="finetune" if sources.base_model else None,
+        datasets=[name for name in (sources.dataset, *sources.earlier_datasets) if name] or None,
         metrics=["accuracy", "f1"],
-        tags=["image-classification", "imgcls", *(["lora"] if _has(of, run_folder.ADAPTER) else [])],
-        model_name=of.title,
+        tags=["image-classification", "imgcls", *(["lora"] if _has_adapter(profile) else [])],
+        model_name=profile.title,
         eval_results=results,
     )
 
 
-def _has(of: RunProfile, folder: str) -> bool:
-    return any(name.startswith(f"{folder}/") for name in of.files)
+def stamp(text: str) -> str:
+    """A card with a last line by which `is_edited` recognizes it."""
+    return f"{text}\n<!-- imgcls {_digest(text)}: a card that was edited by hand is kept and pushed as it is -->\n"
 
 
-def _headline(of: RunProfile) -> str:
-    name, numbers = of.judged
-    low, high = numbers["accuracy_ci95"]
-    demo = f" Try it in the browser: https://huggingface.co/spaces/{of.space}" if of.space else ""
-    return (
-        f"# {escape(of.title)}\n\nSorts photos into {len(of.classes)} classes: {_named(of.classes)}. "
-        f"Trained from {_origin(of)}.\n\n**Accuracy {numbers['accuracy']:.3f}** (95 % interval {low:.3f} to "
-        f"{high:.3f}) on {numbers['images']:,} {card_sections.JUDGED_ON[name]}.{demo}"
-    )
+def is_edited(text: str) -> bool:
+    """Whether a card was changed after it was stamped, or was never stamped."""
+    match = _STAMP.search(text)
+    return match is None or match[1] != _digest(text[: match.start()])
 
 
-def _named(classes: list[str]) -> str:
-    more = f" and {len(classes) - NAMED_CLASSES} more" if len(classes) > NAMED_CLASSES else ""
-    return ", ".join(map(escape, classes[:NAMED_CLASSES])) + more
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()[:16]
 
 
-def _origin(of: RunProfile) -> str:
-    if of.base_model:
-        return f"[{of.base_model}](https://huggingface.co/{of.base_model})"
-    return "random weights" if of.metrics["initialised"] == "random" else "weights that are not on the Hub"
+def _has_adapter(profile: RunProfile) -> bool:
+    return any(name.startswith(f"{run_folder.ADAPTER}/") for name in profile.files)
 
 
-def _use(of: RunProfile) -> str:
-    pipeline = f"""
-from transformers import pipeline
-
-classify = pipeline("image-classification", model="{of.repo_id}")
-classify("photo.jpg")"""
-    onnx = f"""
-import onnxruntime
-from huggingface_hub import hf_hub_download
-from PIL import Image
-from transformers import AutoImageProcessor
-
-photo = Image.open("photo.jpg").convert("RGB")
-pixels = AutoImageProcessor.from_pretrained("{of.repo_id}")(images=photo, return_tensors="pt")["pixel_values"]
-session = onnxruntime.InferenceSession(hf_hub_download("{of.repo_id}", "export/model.onnx"))
-(logits,) = session.run(["logits"], {{"pixel_values": pixels.numpy()}})  # (1, {len(of.classes)})"""
-    needs = "pip install transformers torch torchvision"
-    if "export/model.onnx.data" in of.files:  # the weights of a large network
-        fetch = f'hf_hub_download("{of.repo_id}", "export/model.onnx.data")'
-        onnx = onnx.replace("session =", f"{fetch}  # the weights, beside it\nsession =")
-    parts = [code("bash", needs + " timm" * (of.config.model_type in LIBRARIES)), code("python", pipeline)]
-    parts += [
-        "Whole folders, with calibrated confidence and the unsure answers marked (the scripts that made it):",
-        code("bash", f"python scripts/predict.py --run {of.repo_id} photos --out answers.csv"),
-    ]
-    if "export/model.onnx" in of.files:
-        parts += ["With ONNX Runtime (`export/export.json` tells how equal it is):", code("python", onnx)]
-    if _has(of, run_folder.ADAPTER):
-        parts.append("The LoRA adapter alone lies in `adapter/`; in the model here it is merged.")
-    return "\n\n".join(parts)
+def _class_results(results: Mapping[str, Any], sort: bool = True) -> list[tuple[str, dict[str, Any]]]:
+    """Classes with their results and the 95 % interval of their recall; `sort`: the lowest recall first."""
+    rows = [(name, row | {"recall_ci95": _recall_interval(row)}) for name, row in results["per_class"].items()]
+    return sorted(rows, key=lambda item: item[1]["recall"] or 0) if sort else rows
 
 
-def _details(of: RunProfile) -> str:
-    kind = (of.config.architectures or [of.config.model_type])[0]
-    version = of.made.get("versions", {}).get("imgcls")
-    made = f"{of.made['date']}, with imgcls {version}" if version else "on a day that was not recorded"
-    return bullet_list({
-        "Developed and shared by": of.owner or "not stated",
-        "Model type": f"image classifier ({kind})",
-        "Trained from": _origin(of),
-        "Input": of.view,
-        "Output": f"logits of {len(of.classes)} classes, named in `config.json`",
-        "Size": f"{of.parameters / 1e6:.1f} M parameters, {atomic_file.format_bytes(of.weight_bytes)}",
-        "License": of.license or "not stated",
-        "Language": "none; classes are called as their folders were",
-        "Made": made,
-    })  # fmt: skip
+def _recall_interval(row: Mapping[str, Any]) -> tuple[float, float] | None:
+    return wilson_interval(round(row["recall"] * row["support"]), row["support"]) if row["support"] else None
 
 
-def _uses(of: RunProfile) -> str:
-    return (
-        "**Direct use.** Photos like those it was trained on (see Training data), each of one of its classes.\n\n"
-        f"**Downstream use.** A start for other classes of similar photos: `train.py --model {of.repo_id}`.\n\n"
-        "**Out of scope.** Photos of none of these classes: it names one of them all the same. Several things in one "
-        "photo: it gives one answer. Decisions about people, health or safety without a person who looks at the photo."
-    )
+def _may_miss_half(row: Mapping[str, Any]) -> bool:
+    return bool(row["support"]) and row["recall_ci95"][0] < 0.5
 
 
-def _limits(of: RunProfile) -> str:
-    name, numbers = of.judged
-    findings = of.run.read_json(run_folder.DIAGNOSIS) or []
-    lines = [f"{escape(found['evidence'])}. {escape(found['advice'])}" for found in findings]
-    seen = of.run.read_json(run_folder.CHECK) or []
-    problems = [p for p in seen if p["severity"] != "info" and p["code"] not in CURED]
-    lines += [f"In its data: {escape(_without_files(problem))}." for problem in problems]
-    missed = [c for c, k in numbers["per_class"].items() if k["support"] and card_sections.recall_interval(k)[0] < 0.5]
-    if missed:
-        lines.append(f"It may miss more than half of the photos of (95 % interval of recall): {_named(missed)}.")
-    low, high = numbers["accuracy_ci95"]
-    if high - low > 0.1:
-        few = f"It was judged on {numbers['images']:,} images only"
-        lines.append(f"{few}: by chance alone its true accuracy may be {low:.2f} or {high:.2f}.")
-    if name == "validation":
-        lines.append("The images it was judged on chose the epoch as well: expect a little less on others.")
-    lines.append(
-        "It learned from one collection of photos. On those of another camera, place, light or group of people it may "
-        "do worse, and nothing here tells by how much."
-    )
-    judge = f"python scripts/validate.py --run {of.repo_id} --data your_photos"
-    advice = "**Recommendation.** Before you rely on it, judge it on labelled photos of your own:"
-    return "\n".join(f"- {line}" for line in lines) + f"\n\n{advice}\n\n{code('bash', judge)}"
+def _data_issues(run: run_folder.RunFolder) -> Iterator[str]:
+    """Messages about the data that training did not handle, without names of files, which are private."""
+    for issue in run.read_json(run_folder.CHECK) or []:
+        if issue["severity"] != "info" and issue["code"] not in HANDLED_ISSUES:
+            names_classes = all(str(name).endswith("/") for name in issue["files"])
+            yield issue["message"] if names_classes else issue["message"].split(": ")[0]
 
 
-def _without_files(problem: Mapping) -> str:
-    """A problem's message without the names of files, which are nobody else's business; classes end in a slash."""
-    of_classes = all(str(name).endswith("/") for name in problem["files"])
-    return problem["message"] if of_classes else problem["message"].split(": ")[0]
-
-
-def _impact(of: RunProfile) -> str:
-    return bullet_list({
-        "Hardware": escape(of.made.get("machine", "not recorded")),
-        "Hours of this training": f"{of.metrics['train']['seconds'] / 3600:.3f}",
-        "Cloud provider, region": "not recorded",
-        "Energy, carbon": "not measured",
-    })  # fmt: skip
-
-
-def _technical(of: RunProfile) -> str:
-    loss = "focal loss" if of.options.get("focal") else "cross-entropy"
-    versions = ", ".join(f"{name} {version}" for name, version in of.made.get("versions", {}).items())
-    return bullet_list({
-        "Architecture and objective": f"`{of.config.model_type}`, {loss} over {len(of.classes)} classes",
-        "Compute": escape(of.made.get("machine", "not recorded")),
-        "Software": versions or "not recorded",
-    })  # fmt: skip
-
-
-_GLOSSARY = bullet_list({
-    "Accuracy": "share of photos whose class is named rightly",
-    "Recall, precision": "that share among the photos of a class; the share that is right among those called so",
-    "F1": "the harmonic mean of recall and precision; macro F1 is its mean over classes",
-    "Balanced accuracy": "mean recall: rare classes count as much as frequent ones",
-    "Loss": "cross-entropy: 0 when all are named rightly and surely",
-    "95 % interval": "where the true value lies, as far as so many images can tell",
-    "ECE": "how far confidence is from accuracy, on average",
-})  # fmt: skip
-
-
-def _contact(of: RunProfile) -> str:
-    written = "This card was written by imgcls from what it measured."
-    if not of.owner:
-        return written
-    return (
-        f"[{of.owner}](https://huggingface.co/{of.owner}) made this model and answers in its discussions. To cite it, "
-        f"name this repository{f' and {of.base_model}' if of.base_model else ''}. {written}"
-    )
+def _skipped_photos(profile: RunProfile) -> list[tuple[str, int]]:
+    """Why photos were skipped, and how many, most frequent first; without names of files and the author's notes."""
+    issues = profile.run.read_json(run_folder.CHECK) or []
+    unreadable = {f for issue in issues if issue["code"] in ("unreadable", "huge_image") for f in issue["files"]}
+    counts: Counter[tuple[str, str]] = Counter()
+    for row in profile.run.read_csv(run_folder.EXCLUDE):
+        words = next((words for start, words in SKIPPED.items() if row["reason"].startswith(start)), None)
+        by_author = profile.options.get("exclude") and row["path"] not in unreadable
+        other = "excluded by the author" if by_author else "unreadable"
+        counts[words or (other, other)] += 1
+    return [(one if number == 1 else several, number) for (one, several), number in counts.most_common()]

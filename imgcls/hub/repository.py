@@ -1,45 +1,48 @@
-"""Repositories of the Hub: may we write there, and files sent there; every fault in one line, within a minute."""
+"""Repositories of the Hub: check write access before hours of training, upload files after it.
+
+Every fault is a HubError of one line. The client limits neither a question nor an upload in time; here both are.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import re
 import subprocess
 import sys
-import threading
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO, TypeVar
+from typing import Any, TextIO, TypeVar
 
-import psutil
 from huggingface_hub import HfApi, constants, get_token
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from imgcls.errors import HubError, shorten
-from imgcls.hub import upload_process
+from imgcls.hub.hub_errors import Fault, fault_of, hub_error, then
 from imgcls.storage import atomic_file
 from imgcls.system import network
 
 log = logging.getLogger(__name__)
 
-WAIT_S = 10  # for each of the questions asked before anything is sent
-SAY_S = 20  # an upload that goes on is spoken of so often
-STALLED_S = 90  # an upload is given up when nothing has left this machine for so long,
-SLOWEST = 50_000  # bytes a second, or when it takes longer than this speed and STALLED_S would
-LEAST_BYTES = 20_000  # what other programs chatter meanwhile is no upload
-TEXTS = (".json", ".html", ".md", ".txt", ".py")
-WRITERS = ("admin", "write", "contributor")  # roles in an organisation
+QUESTION_TIMEOUT_S = 10  # for each question asked before anything is uploaded
+UPLOAD_MIN_S = 120  # an upload is ended after this time,
+UPLOAD_BYTES_PER_S = 50_000  # plus the time that its files take at this speed
+XET_FAULTS = ("ConnectionError", "TimeoutError")  # with a server or firewall without xet; the client does not fall back
+PROGRESS_S = 20  # between two messages about an upload that is still running
+TEXT_SUFFIXES = (".json", ".html", ".md", ".txt", ".py")
+WRITE_ROLES = ("admin", "write", "contributor")  # in an organisation
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Repo:
-    """A repository that we may write to. kind: "model" or "space"."""
+    """A repository with write access. kind: "model" or "space"."""
 
     repo_id: str
     kind: str = "model"
@@ -48,227 +51,178 @@ class Repo:
 
     @property
     def url(self) -> str:
+        """Address of its page."""
         return f"{constants.ENDPOINT}/{'spaces/' if self.kind == 'space' else ''}{self.repo_id}"
 
 
 def claim_repository(
-    name: str, *, token: str | None = None, private: bool = False, kind: str = "model", again: str = ""
+    name: str, *, token: str | None = None, private: bool = False, kind: str = "model", command: str = ""
 ) -> Repo:
-    """Find or make the repository `name` ("owner/name", or "name" of one's own), and make sure that it can be written.
+    """Find or create the repository `name` ("owner/name", or "name" in one's own account) and check write access.
 
-    token: instead of the saved login. again: the command that goes on once the cause is mended. Each question to the
-    Hub waits WAIT_S seconds at most. Raises HubError, whose one line says what to do.
+    token: used instead of the saved login. command: the command to give once the cause of an error is removed. Each
+    question to the Hub waits at most QUESTION_TIMEOUT_S seconds. Raises HubError.
     """
-    check_name(name, again)
-    token = _token(token, again)
-    log.info("push: asking %s about %s", constants.ENDPOINT, name)
+    check_name(name, command)
+    token = _find_token(token, command)
+    log.info("push: checking %s at %s", name, constants.ENDPOINT)
     api = HfApi(token=token)
 
-    def asked(question: Callable[[], T], what: str) -> T:
+    def ask(question: Callable[[], T], action: str) -> T:
         try:
-            return network.call_with_timeout(WAIT_S, question)
+            return network.call_with_timeout(QUESTION_TIMEOUT_S, question)
         except Exception as error:  # the client's errors have no common class
-            raise HubError(in_words(upload_process.fault(error), f"to {what}", again)) from error
+            raise hub_error(fault_of(error), f"to {action}", command) from error
 
-    me = asked(api.whoami, "log in to the Hub")
-    owner = _spelled(name.split("/")[0] if "/" in name else me["name"], me)
+    account = ask(api.whoami, "log in to the Hub")
+    owner = _spell_owner(name.split("/")[0] if "/" in name else account["name"], account)
     repo_id = f"{owner}/{name.split('/')[-1]}"
-    _check_right(me, owner, repo_id, again)
-    made = {"space_sdk": "gradio"} if kind == "space" else {}
-    asked(
-        lambda: api.create_repo(repo_id, repo_type=kind, exist_ok=True, private=private or None, **made),
+    _check_account(account, owner, repo_id, command)
+    sdk = "gradio" if kind == "space" else None
+    ask(
+        lambda: api.create_repo(repo_id, repo_type=kind, exist_ok=True, private=private or None, space_sdk=sdk),
         f"create {repo_id}",
     )
-    asked(lambda: _check_write(api, repo_id, kind), f"write to {repo_id}")
-    hidden = bool(asked(lambda: api.repo_info(repo_id, repo_type=kind), f"look at {repo_id}").private)
-    if private and not hidden:
+    ask(lambda: _check_write_access(api, repo_id, kind), f"write to {repo_id}")
+    is_private = bool(ask(lambda: api.repo_info(repo_id, repo_type=kind), f"look at {repo_id}").private)
+    if private and not is_private:
         raise HubError(
             f"Expected a private repository for --private, got {repo_id}, which exists and is public. Make it private "
-            f"in its settings, or give another name.{_then(again)}"
+            f"in its settings, or give another name.{then(command)}"
         )
-    return Repo(repo_id, kind, token, hidden)
+    return Repo(repo_id, kind, token, is_private)
 
 
-def check_name(name: str, again: str = "") -> None:
-    """Raises HubError for what cannot be the name of a repository. No request is made."""
+def check_name(name: str, command: str = "") -> None:
+    """Raises HubError for a name that no repository can have. Makes no request."""
     try:
         validate_repo_id(name)
     except HFValidationError as error:
         raise HubError(
             f"Expected a name like owner/model of letters, digits, '-', '_' and '.' (96 at most), got {name!r}. Give "
-            f"one with --repo (push.py) or --hub_model_id (train.py).{_then(again)}"
+            f"one with --repo (push.py) or --hub_model_id (train.py).{then(command)}"
         ) from error
 
 
-def upload_files(repo: Repo, files: Mapping[str, Path], message: str, again: str, own: Sequence[str] = ()) -> str:
-    """Commit the files that the repository lacks, all or none; returns the commit's id.
+def upload_files(repo: Repo, files: Mapping[str, Path], message: str, command: str, own: Sequence[str] = ()) -> str:
+    """Commit the files that the repository lacks, all or none; returns the id of the commit.
 
-    files: path in the repository -> file. again: the command that goes on; what arrived is not sent again. own: names
-    of files, and of folders with a slash at their end, that go from the repository when they are not among the files.
-    Says how far it is every SAY_S seconds. Raises HubError, also for a file that holds the token.
+    files: path in the repository -> file. command: the command that resumes a failed upload; files that arrived are not
+    sent again. own: prefixes of paths; files of the repository below them that are not among `files` are deleted.
+    Raises HubError, also for a text that contains the token, and for an upload that takes longer than UPLOAD_MIN_S plus
+    the time of its bytes at UPLOAD_BYTES_PER_S.
     """
     for name, file in files.items():
-        if Path(file).suffix in TEXTS and repo.token.encode() in Path(file).read_bytes():
-            raise HubError(f"Expected {name} without the Hub token, got it in {file}. Take it out and push again.")
-    size = sum(Path(file).stat().st_size for file in files.values())
-    log.info("push: %d files, %s, to %s", len(files), atomic_file.format_bytes(size), repo.url)
+        if file.suffix in TEXT_SUFFIXES and repo.token.encode() in file.read_bytes():
+            raise HubError(f"Expected {name} without the Hub token, got it in {file}. Remove it and push again.")
+    size = sum(file.stat().st_size for file in files.values())
+    log.info("push: uploading %d files (%s) to %s", len(files), atomic_file.format_bytes(size), repo.url)
     order = {
-        "repo_id": repo.repo_id, "kind": repo.kind, "token": repo.token, "message": message,
-        "files": {name: str(file) for name, file in files.items()}, "own": list(own),
-    }  # fmt: skip
-    answer = _uploaded(order, plain=constants.HF_HUB_DISABLE_XET)
-    if answer.get("fault") in ("ConnectionError", "Stalled") and not constants.HF_HUB_DISABLE_XET:
-        # the client's way to its newer storage fails so on servers (and behind firewalls) that do not have it
-        log.info("push: no way to the Hub's xet storage (%s); sending the files the plain way", answer["text"][:80])
-        answer = _uploaded(order, plain=True)
-    if "fault" in answer:
-        raise HubError(in_words(answer, f"to push to {repo.repo_id}", again))
-    return answer["commit"]
+        "repo_id": repo.repo_id,
+        "kind": repo.kind,
+        "token": repo.token,
+        "message": message,
+        "files": {name: str(file) for name, file in files.items()},
+        "own": list(own),
+    }
+    limit_s = UPLOAD_MIN_S + size / UPLOAD_BYTES_PER_S
+    result = _run_upload(order, limit_s, use_xet=not constants.HF_HUB_DISABLE_XET)
+    if not constants.HF_HUB_DISABLE_XET and isinstance(result, Fault) and result.kind in XET_FAULTS:
+        log.info("push: the Hub's xet storage cannot be reached (%s); uploading without it", result.text[:80])
+        result = _run_upload(order, limit_s, use_xet=False)
+    if isinstance(result, Fault):
+        raise hub_error(result, f"to push to {repo.repo_id}", command)
+    return result
 
 
-def _token(given: str | None, again: str) -> str:
-    """The token to use. Raises HubError when there is none, or none that can be one."""
-    token = given or get_token()
+def _find_token(token: str | None, command: str) -> str:
+    """The token to use. Raises HubError when there is none, or it cannot be one."""
+    token = token or get_token()
     if not token:
         raise HubError(
             f"Expected a Hub token, got none. Make one with write access at {constants.ENDPOINT}/settings/tokens and "
-            f"log in with `hf auth login`, or set HF_TOKEN.{_then(again)}"
+            f"log in with `hf auth login`, or set HF_TOKEN.{then(command)}"
         )
-    if not re.fullmatch(r"[!-~]+", token):  # else the client stops with a UnicodeEncodeError
+    if not re.fullmatch(r"[!-~]+", token):  # else the client raises UnicodeEncodeError
         raise HubError(
-            f"Expected a Hub token of plain letters and digits, got others in it. Copy it again.{_then(again)}"
+            f"Expected a Hub token of plain letters and digits, got others in it. Copy it again.{then(command)}"
         )
     return token
 
 
-def _spelled(owner: str, me: Mapping) -> str:
-    """An owner as the Hub spells it: it takes any case, and answers by the true one."""
-    names = {name.casefold(): name for name in (me["name"], *(org["name"] for org in me.get("orgs", [])))}
+def _spell_owner(owner: str, account: Mapping[str, Any]) -> str:
+    """An owner as the Hub spells it: it accepts any case and answers with the true one."""
+    names = {name.casefold(): name for name in (account["name"], *(org["name"] for org in account.get("orgs", [])))}
     return names.get(owner.casefold(), owner)
 
 
-def _check_right(me: Mapping, owner: str, repo_id: str, again: str) -> None:
-    """Raises HubError when the token reads only, or the owner is somebody else. me: what whoami says."""
-    if me.get("auth", {}).get("accessToken", {}).get("role") == "read":
+def _check_account(account: Mapping[str, Any], owner: str, repo_id: str, command: str) -> None:
+    """Raises HubError when the token is read-only, or may not write for this owner. account: the answer of whoami."""
+    if account.get("auth", {}).get("accessToken", {}).get("role") == "read":
         raise HubError(
-            f"Expected a token with write access, got one of {me['name']} that may only read. Make another at "
-            f"{constants.ENDPOINT}/settings/tokens and log in with `hf auth login`.{_then(again)}"
+            f"Expected a token with write access, got a read-only one of {account['name']}. Make another at "
+            f"{constants.ENDPOINT}/settings/tokens and log in with `hf auth login`.{then(command)}"
         )
-    roles = {org["name"]: org.get("roleInOrg", "write") for org in me.get("orgs", [])}
-    mine = [me["name"], *(name for name, role in roles.items() if role in WRITERS)]
-    if owner not in mine:
+    roles = {org["name"]: org.get("roleInOrg", "write") for org in account.get("orgs", [])}
+    writable = [account["name"], *(name for name, role in roles.items() if role in WRITE_ROLES)]
+    if owner not in writable:
         raise HubError(
-            f"Expected a repository of {shorten(mine)}, to which this token's owner may write, got {repo_id}."
-            f"{_then(again)}"
+            f"Expected a repository of {shorten(writable)}, to which this token's owner may write, got {repo_id}."
+            f"{then(command)}"
         )
 
 
-def _check_write(api: HfApi, repo_id: str, kind: str) -> None:
-    """Raises what the client raises when a repository that exists may only be read."""
+def _check_write_access(api: HfApi, repo_id: str, kind: str) -> None:
+    """Raises what the client raises when an existing repository may only be read."""
     try:
         api.auth_check(repo_id, repo_type=kind, write=True)
     except Exception as error:
-        if upload_process.fault(error)["status"] != 404:  # a server of another make, which does not know the question
+        if fault_of(error).status != 404:  # a server that does not know this question
             raise
 
 
-def in_words(fault: Mapping, what: str, again: str) -> str:
-    """A fault as one line. fault: see `upload_process.fault`. what: what was tried, "to ..."."""
-    name, status, text = fault["fault"], fault["status"], fault["text"]
-    login = f"Make a token with write access at {constants.ENDPOINT}/settings/tokens and log in with `hf auth login`."
-    if status == 401:
-        got, cure = "'Invalid token' as the Hub's answer", login
-    elif status == 403:
-        got, cure = "a refusal by the Hub (403)", f"The token may not do this. {login}"
-    elif status == 404:
-        got, cure = "'not found' as the Hub's answer", "Look whether the repository is still there."
-    elif status == 429:
-        got, cure = "'too many requests' (429)", "Wait some minutes."
-    elif status is not None and status >= 500:
-        got, cure = f"a Hub in trouble ({status})", "Wait a little."
-    elif name == "OfflineModeIsEnabled":
-        got, cure = "offline mode", "Unset HF_HUB_OFFLINE."
-    elif name in ("TimeoutError", "Stalled"):
-        got, cure = f"no answer from {constants.ENDPOINT}: {text}", "Look at the network."
-    elif name in ("ConnectionError", "ConnectError", "ReadError", "RemoteProtocolError", "RuntimeError"):
-        got, cure = f"no connection to {constants.ENDPOINT} ({text[:200]})", "Look at the network."
-    else:
-        got, cure = f"{name}: {text[:300]}", ""
-    return f"Expected {what}, got {got}. {cure}".rstrip() + _then(again)
-
-
-def _then(again: str) -> str:
-    return f" Then: {again}" if again else ""
-
-
-def _uploaded(order: Mapping, *, plain: bool) -> dict:
-    """Run `upload_process` and watch it: its answer, or a fault called "Stalled" once nothing leaves this machine any
-    more."""
-    settings = {"HF_HUB_DISABLE_PROGRESS_BARS": "1"} | ({"HF_HUB_DISABLE_XET": "1"} if plain else {})
-    child = subprocess.Popen(
-        [sys.executable, "-P", "-m", "imgcls.hub.upload_process"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True, env=os.environ | settings,
-    )  # fmt: skip
-    answer, errors = _Lines(child.stdout), _Lines(child.stderr)
-    try:
-        child.stdin.write(json.dumps(order) + "\n")
-        child.stdin.flush()  # and stays open: when it closes, nobody waits for the child any more
-        stalled = _watch(child, sum(Path(file).stat().st_size for file in order["files"].values()))
-    finally:
-        child.kill()
-        child.wait()
-    if stalled:
-        return {"fault": "Stalled", "status": None, "text": stalled}
-    try:
-        return json.loads(answer.all()[-1])
-    except (IndexError, ValueError):  # something killed it
-        last = "".join(errors.all()[-1:]).strip()
-        return {"fault": "Ended", "status": None, "text": f"exit code {child.returncode} {last}".rstrip()}
-
-
-def _watch(child: subprocess.Popen, size: int) -> str | None:
-    """Wait for the child's end, saying how it goes; what is wrong when it stands still. size: bytes to send.
-
-    The bytes that leave are counted for the whole machine, since the system does not tell a process's own: when there
-    are none the upload surely stands still; that it moves, they do not prove.
-    """
-    start = last = said = time.monotonic()
-    began = before = psutil.net_io_counters().bytes_sent
-    while True:
+def _run_upload(order: Mapping[str, Any], limit_s: float, *, use_xet: bool) -> str | Fault:
+    """Run `upload_process`: the id of its commit, or what went wrong. It is killed after `limit_s` seconds."""
+    settings = {"HF_HUB_DISABLE_PROGRESS_BARS": "1"} | ({} if use_xet else {"HF_HUB_DISABLE_XET": "1"})
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+", errors="replace") as errors:
+        child = subprocess.Popen(
+            [sys.executable, "-P", "-m", "imgcls.hub.upload_process"],
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=errors,
+            text=True,
+            env=os.environ | settings,
+        )
         try:
-            child.wait(0.2)
-            return None
-        except subprocess.TimeoutExpired:
-            now, sent = time.monotonic(), psutil.net_io_counters().bytes_sent
-        if sent - before >= LEAST_BYTES:
-            before, last = sent, now
-        if now - last > STALLED_S:
-            return f"nothing was sent for {now - last:.0f} s"
-        if now - start > STALLED_S + size / SLOWEST:
-            return f"{atomic_file.format_bytes(size)} are not there after {now - start:.0f} s"
-        if now - said > SAY_S:
-            log.info("push: %.0f s, %s left this machine", now - start, atomic_file.format_bytes(sent - began))
-            said = now
+            is_done = _wait(child, json.dumps(order), limit_s)
+        finally:
+            child.kill()
+            child.wait()
+        if not is_done:
+            return Fault("TimeoutError", None, f"the upload did not finish within {limit_s:.0f} s")
+        try:
+            answer = json.loads(_last_line(output))
+        except ValueError:  # something killed it
+            return Fault("UploadProcess", None, f"exit code {child.returncode} {_last_line(errors)}".rstrip())
+    return answer["commit"] if "commit" in answer else Fault(**answer)
 
 
-class _Lines(threading.Thread):
-    """What a child writes, read as it comes; where it says that it tries again, that is passed on."""
+def _wait(child: subprocess.Popen[str], order: str, limit_s: float) -> bool:
+    """Send the order and wait for the process; whether it ended in time. Logs a message every PROGRESS_S seconds."""
+    assert child.stdin is not None
+    with contextlib.suppress(BrokenPipeError), child.stdin:  # open until the end: the process stops when it is closed
+        child.stdin.write(order + "\n")
+        child.stdin.flush()
+        start = time.monotonic()
+        while (seconds := time.monotonic() - start) < limit_s:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(min(PROGRESS_S, limit_s - seconds))
+                return True
+            log.info("push: uploading for %.0f s (at most %.0f s)", time.monotonic() - start, limit_s)
+        return False
+    return True  # it ended before it read its order
 
-    def __init__(self, stream: TextIO):
-        super().__init__(daemon=True)
-        self._stream, self._lines = stream, []
-        self.start()
 
-    def run(self) -> None:
-        said = 0.0
-        for line in self._stream:
-            self._lines.append(line)
-            again = re.search(r"Retrying in (\w+)", line)
-            if again and time.monotonic() - said > 1:  # files that go side by side meet the same trouble
-                log.warning("push: no good answer from the Hub; trying again in %s", again[1])
-                said = time.monotonic()
-
-    def all(self) -> list[str]:
-        """All lines, once the stream has ended."""
-        self.join()
-        return self._lines
+def _last_line(file: TextIO) -> str:
+    file.seek(0)
+    return file.read().strip().split("\n")[-1]

@@ -1,4 +1,4 @@
-"""What there is to tell of a finished run that is shared: its numbers, its network, where it comes from."""
+"""A finished run as its model card tells it: results, network, sources of images and weights, provenance."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 from safetensors import safe_open
 from transformers import AutoConfig, AutoImageProcessor
@@ -16,16 +18,73 @@ from imgcls.models import input_size
 from imgcls.storage import run_folder
 from imgcls.system import redaction
 
-WAYS = {"crop": "the middle of the photo", "pad": "the whole photo, padded to a square",
-        "squash": "the whole photo, squashed to a square"}  # fmt: skip
+ASPECTS = {
+    "crop": "the center of the photo",
+    "pad": "the whole photo, padded to a square",
+    "squash": "the whole photo, stretched to a square",
+}
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Hub ids of what a run was made from; None for what is not public.
+
+    earlier_datasets: of the trainings that its initial weights came from.
+    """
+
+    base_model: str | None
+    random_weights: bool
+    dataset: str | None
+    is_demo: bool
+    earlier_datasets: Sequence[str | None]
+
+    @classmethod
+    def from_metrics(cls, metrics: Mapping[str, Any]) -> Sources:
+        """From metrics.json; nothing is public for versions that did not record it."""
+        sources = metrics.get("sources", {})
+        return cls(
+            sources.get("base_model"),
+            metrics["initialised"] == "random",
+            sources.get("dataset"),
+            bool(sources.get("demo")),
+            sources.get("earlier", []),
+        )
+
+
+@dataclass(frozen=True)
+class NetworkFacts:
+    """A network. input_format: size and aspect in words. parameters: count. weight_bytes: size of its files."""
+
+    model_type: str
+    architecture: str
+    input_format: str
+    parameters: int
+    weight_bytes: int
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> NetworkFacts:
+        """From a model folder, without loading the weights. Raises OSError, ValueError, SafetensorError."""
+        config, processor = AutoConfig.from_pretrained(folder), AutoImageProcessor.from_pretrained(folder)
+        image_px = input_size.input_side(config, processor)
+        aspect = input_size.detect_aspect(processor, image_px)
+        view = ASPECTS.get(aspect, "resized by its image processor") if aspect else "resized by its image processor"
+        weights = list(folder.glob("*.safetensors"))
+        return cls(
+            config.model_type,
+            (config.architectures or [config.model_type])[0],
+            f"{image_px} x {image_px} px, {view}",
+            sum(map(_parameters, weights)),
+            sum(file.stat().st_size for file in weights),
+        )
 
 
 @dataclass
 class RunProfile:
-    """A run as it is known under `repo_id`.
+    """A run as it is called on the Hub.
 
-    repo_id: "owner/name", or the run's own name as long as it has none. license: None leaves it open. files: names of
-    what else lies in the repository. space: of a page to try it. Raises RunError for a folder without finished results.
+    repo_id: "owner/name", or a name of its own before it has a repository. license: None leaves it open. files: paths
+    in the repository of what is pushed with the card. space: id of a page to try it. Raises RunError for a folder
+    without a finished run.
     """
 
     run: run_folder.RunFolder
@@ -33,101 +92,75 @@ class RunProfile:
     license: str | None = None
     files: Sequence[str] = ()
     space: str | None = None
-    metrics: Mapping = field(init=False)
-    options: Mapping = field(init=False)
+    metrics: Mapping[str, Any] = field(init=False)
+    options: Mapping[str, Any] = field(init=False)
 
     def __post_init__(self):
-        self.metrics = self.run.read_json(run_folder.METRICS)
-        if not self.metrics or "train" not in self.metrics:
+        metrics = self.run.read_json(run_folder.METRICS)
+        if not metrics or "train" not in metrics:
             raise RunError(f"Expected a finished run in {self.run.path}, got none. Give a run folder of train.py.")
-        self.options = self.run.read_options() or {}
+        self.metrics, self.options = metrics, self.run.read_options() or {}
 
     @property
     def owner(self) -> str | None:
+        """User or organisation of the repository."""
         return self.repo_id.split("/")[0] if "/" in self.repo_id else None
 
     @property
     def title(self) -> str:
+        """Name of the repository without its owner."""
         return self.repo_id.split("/")[-1]
 
     @property
     def classes(self) -> list[str]:
+        """Names of the classes, in the order of the logits."""
         return self.metrics["classes"]
 
+    @cached_property
+    def sources(self) -> Sources:
+        """What it was trained from."""
+        return Sources.from_metrics(self.metrics)
+
+    @cached_property
+    def network(self) -> NetworkFacts:
+        """The trained network. Raises OSError, ValueError, SafetensorError for damaged files."""
+        return NetworkFacts.from_folder(self.run.path)
+
     @property
-    def made(self) -> Mapping:
-        """As of `provenance.collect_provenance`; empty for runs of versions that kept none."""
+    def provenance(self) -> Mapping[str, Any]:
+        """See `provenance.collect_provenance`; empty for runs of versions that did not record it."""
         return self.metrics.get("made", {})
 
     @property
     def command(self) -> str | None:
-        """The one that trained it, without what tells of a machine; None for runs of versions that kept none."""
-        return redaction.redact_command(self.made["command"]) if "command" in self.made else None
+        """The command that trained it, without tokens and paths; None for versions that did not record it."""
+        return redaction.redact_command(self.provenance["command"]) if "command" in self.provenance else None
 
     @property
-    def base_model(self) -> str | None:
-        return self.metrics.get("sources", {}).get("base_model")
-
-    @property
-    def dataset(self) -> str | None:
-        return self.metrics.get("sources", {}).get("dataset")
-
-    @property
-    def earlier(self) -> list[str | None]:
-        """Data sets of the trainings that its first weights came from; None for one that is not public."""
-        return self.metrics.get("sources", {}).get("earlier", [])
-
-    @property
-    def is_demo(self) -> bool:
-        return bool(self.metrics.get("sources", {}).get("demo"))
-
-    @property
-    def judged(self) -> tuple[str, Mapping]:
-        """The images that tell most, "test", "validation" or "cross_validation", and the numbers on them."""
-        name = next(n for n in ("cross_validation", "test", "validation") if self.metrics.get(n))
-        return name, self.metrics[name]
-
-    @property
-    def parts(self) -> dict[str, Mapping]:
-        """All images that were judged: name -> numbers."""
+    def evaluations(self) -> dict[str, Mapping[str, Any]]:
+        """Results of all evaluations: "validation", "test", "cross_validation"."""
         return {n: self.metrics[n] for n in ("validation", "test", "cross_validation") if self.metrics.get(n)}
 
     @property
-    def counts(self) -> dict[str, Counter]:
-        """Class -> split -> images."""
-        counts: defaultdict[str, Counter] = defaultdict(Counter)
+    def main_evaluation(self) -> tuple[str, Mapping[str, Any]]:
+        """Name and results of the most informative one: cross-validation, else test, else validation.
+
+        Raises RunError when there is none.
+        """
+        for name in ("cross_validation", "test", "validation"):
+            if name in self.evaluations:
+                return name, self.evaluations[name]
+        raise RunError(f"Expected results in {self.run / run_folder.METRICS}, got none. Train again.")
+
+    def image_counts(self) -> dict[str, Counter[str]]:
+        """Class -> split -> number of images."""
+        counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
         for row in self.run.read_csv(run_folder.SPLIT):
             counts[row["label"]][row["split"]] += 1
         return dict(sorted(counts.items()))
 
-    @cached_property
-    def config(self):
-        """The network's configuration."""
-        return AutoConfig.from_pretrained(self.run.path)
 
-    @cached_property
-    def image_px(self) -> int:
-        return input_size.input_side(self.config, self._processor)
-
-    @property
-    def view(self) -> str:
-        """What the network sees of a photo."""
-        way = WAYS.get(input_size.detect_aspect(self._processor, self.image_px), "as the image processor does it")
-        return f"{self.image_px} x {self.image_px} px, {way}"
-
-    @cached_property
-    def parameters(self) -> int:
-        """Numbers in the weights."""
-        total = 0
-        for file in self.run.path.glob("*.safetensors"):
-            with safe_open(file, "np") as weights:
-                total += sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
-        return total
-
-    @property
-    def weight_bytes(self) -> int:
-        return sum(file.stat().st_size for file in self.run.path.glob("*.safetensors"))
-
-    @cached_property
-    def _processor(self):
-        return AutoImageProcessor.from_pretrained(self.run.path)
+def _parameters(file: Path) -> int:
+    """Number of values in a weight file."""
+    with safe_open(file, "np") as weights:
+        return sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118

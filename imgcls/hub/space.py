@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from huggingface_hub import SpaceCardData
 from packaging.requirements import Requirement
 
 import imgcls
 from imgcls.errors import HubError
+from imgcls.hub import markdown
 
 PACKAGE = Path(imgcls.__file__).parent
 # imgcls is not on PyPI, so the Space gets a copy of the package next to its app.
@@ -22,21 +23,6 @@ from imgcls.deploy import demo_app
 
 demo_app.build_app("{model}").launch()
 '''
-_README = """---
-title: {title}
-sdk: gradio
-python_version: "3.12"
-app_file: app.py
-models:
-- {model}
-license: apache-2.0
----
-
-A page to try [{model}](https://huggingface.co/{model}). Pictures are not stored.
-{secret}"""
-_SECRET = (
-    "\nThe model is private: give the Space a secret HF_TOKEN with read access (Settings, Variables and secrets).\n"
-)
 
 
 @contextlib.contextmanager
@@ -45,12 +31,18 @@ def stage_space(model: str, *, private: bool) -> Iterator[dict[str, Path]]:
 
     Raises HubError when imgcls is not installed as a distribution, so that its dependencies are unknown.
     """
+    metadata = SpaceCardData(
+        title=model.split("/")[1],
+        sdk="gradio",
+        python_version="3.12",
+        app_file="app.py",
+        models=[model],
+        license="apache-2.0",
+    )
     texts = {
         "app.py": _APP.format(model=model),
         "requirements.txt": "\n".join(space_requirements()) + "\n",
-        "README.md": _README.format(
-            title=json.dumps(model.split("/")[1]), model=model, secret=_SECRET if private else ""
-        ),
+        "README.md": markdown.render("space_card.md", metadata=metadata, model=model, private=private),
     }
     with tempfile.TemporaryDirectory(prefix="imgcls-space-") as folder:
         files = {f"imgcls/{file.relative_to(PACKAGE).as_posix()}": file for file in _package_files()}

@@ -15,7 +15,7 @@ from imgcls.errors import HubError, OptionError
 from imgcls.experiment import hub_push
 from imgcls.hub import repository
 
-# What a stranger does with the name of a pushed model, from a cache of his own.
+# Use of a pushed model by its name, from an empty cache.
 USE = """
 import json, sys
 import torch
@@ -23,12 +23,13 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification, pi
 from PIL import Image
 name, *files = sys.argv[1:]
 classify = pipeline("image-classification", model=name, top_k=None)
-said = [{one["label"]: one["score"] for one in answer} for answer in classify(files)]
+predictions = [{one["label"]: one["score"] for one in answer} for answer in classify(files)]
 network, processor = AutoModelForImageClassification.from_pretrained(name), AutoImageProcessor.from_pretrained(name)
+inputs = processor([Image.open(f).convert("RGB") for f in files], return_tensors="pt")
 with torch.no_grad():
-    shares = network(**processor([Image.open(f).convert("RGB") for f in files], return_tensors="pt")).logits.softmax(1)
-both = [[answer[network.config.id2label[k]] for k in range(shares.shape[1])] for answer in said]
-print(json.dumps({"pipeline": both, "model": shares.tolist(), "labels": network.config.id2label}))
+    probabilities = network(**inputs).logits.softmax(1)
+both = [[answer[network.config.id2label[k]] for k in range(probabilities.shape[1])] for answer in predictions]
+print(json.dumps({"pipeline": both, "model": probabilities.tolist(), "labels": network.config.id2label}))
 """
 
 
@@ -57,7 +58,7 @@ def command(resnet, shapes, tmp_path):
     return make
 
 
-def test_push_finished_run_gives_the_model_of_the_run(server, env, staged, command, shapes, tmp_path):
+def test_push_finished_run_uploads_the_model_that_was_evaluated(server, env, staged, command, shapes, tmp_path):
     done = staged(command("mine"), env=env)
     assert done.returncode == 0, done.stderr
     assert f"pushed to {server.url}/tester/mine" in done.stdout
@@ -73,14 +74,14 @@ def test_push_finished_run_gives_the_model_of_the_run(server, env, staged, comma
     fresh.pop("HF_TOKEN")
     done = subprocess.run(use, env=fresh, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout)
-    wanted = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    np.testing.assert_allclose(said["pipeline"], wanted, atol=1e-4)
-    np.testing.assert_allclose(said["model"], wanted, atol=1e-4)
-    assert list(said["labels"].values()) == ["circle", "cross", "square"]
+    result = json.loads(done.stdout)
+    expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    np.testing.assert_allclose(result["pipeline"], expected, atol=1e-4)
+    np.testing.assert_allclose(result["model"], expected, atol=1e-4)
+    assert list(result["labels"].values()) == ["circle", "cross", "square"]
 
 
-def test_prepare_push_without_permission_stops_before_training(server, env, launch, command, tmp_path):
+def test_prepare_push_without_write_access_refuses_before_training(server, env, launch, command, tmp_path):
     arguments = command("refused")["arguments"]
     done = launch(*arguments, env=env | {"HF_TOKEN": "hf_wrong"})
     assert done.returncode == 1
@@ -89,14 +90,14 @@ def test_prepare_push_without_permission_stops_before_training(server, env, laun
     assert not (tmp_path / "refused").exists()
 
 
-def test_prepare_push_fails_in_both_processes(server, env, launch, command, tmp_path):
+def test_prepare_push_refuses_on_all_ranks(server, env, launch, command, tmp_path):
     done = launch(*command("two")["arguments"], env=env | {"HF_TOKEN": "hf_wrong"}, launcher=TWO_PROCESSES)
     assert done.returncode == 1
     assert "[rank" not in done.stderr  # how a process begins its traceback
     assert done.stderr.count("Invalid token") == 2
 
 
-def test_push_finished_run_can_be_repeated_after_a_fault(server, env, staged, command, launch, tmp_path):
+def test_push_finished_run_that_fails_leaves_a_whole_run_to_push_later(server, env, staged, command, launch, tmp_path):
     server.fault(".*", ".*", 503)
     done = staged(command("later", "--hub_check", "off"), env=env)
     assert done.returncode == 1
@@ -114,7 +115,7 @@ def test_push_finished_run_can_be_repeated_after_a_fault(server, env, staged, co
     assert server.read("tester/later", "model.safetensors") == (tmp_path / "later/model.safetensors").read_bytes()
 
 
-def test_push_every_save_pushes_during_training(server, env, staged, command, tmp_path):
+def test_push_every_save_callback_uploads_during_training(server, env, staged, command, tmp_path):
     every = ("--hub_strategy", "every_save", "--epochs", 4, "--hub_private_repo", "true")
     broken = command("broken", *every)
     done = staged(command("every", *every), env=env)
@@ -128,33 +129,33 @@ def test_push_every_save_pushes_during_training(server, env, staged, command, tm
 
     server.fault("POST", "tester/broken/preupload", 403)
     done = staged(broken, env=env)
-    assert "warning: push: Expected to push to tester/broken" in done.stderr  # told while it trained
+    assert "warning: push: Expected to push to tester/broken" in done.stderr  # logged during training
     assert done.returncode == 1  # and at the end
     assert (tmp_path / "broken/metrics.json").is_file()
 
 
-def test_push_every_save_survives_a_full_disk(caplog):
+def test_push_every_save_callback_continues_when_the_model_cannot_be_written(caplog):
     def full(folder):
         raise RuntimeError("No space left on device")
 
-    push = hub_push.PushEverySave(repository.Repo("tester/x"), full)
+    push = hub_push.PushEverySaveCallback(repository.Repo("tester/x"), full)
     push.on_save(SimpleNamespace(should_save=True), SimpleNamespace(global_step=3, max_steps=9), None)
     push.on_train_end(None, None, None)
-    assert "step 3 of 9 is left out: No space left on device. Training goes on" in caplog.text
+    assert "skipping step 3 of 9: No space left on device. Training continues" in caplog.text
 
 
-def test_prepare_push_takes_the_name_of_the_run(resnet, shapes, train, monkeypatch, tmp_path):
-    asked = []
+def test_prepare_push_names_the_repository_after_the_run(resnet, shapes, train, monkeypatch, tmp_path):
+    claims = []
 
     def refused(name, **options):
-        asked.append((name, options["private"]))
+        claims.append((name, options["private"]))
         raise HubError("no")
 
     monkeypatch.setattr(repository, "claim_repository", refused)
     monkeypatch.chdir(tmp_path)
     assert train("--data", shapes, "--model", resnet, "--push_to_hub", "--hub_private_repo", "true").returncode == 1
     assert train("--data", shapes, "--model", resnet, "--push_to_hub", "--output_dir", "mine").returncode == 1
-    assert asked == [(f"{shapes.name}-{resnet.name}", True), ("mine", False)]
+    assert claims == [(f"{shapes.name}-{resnet.name}", True), ("mine", False)]
     assert not (tmp_path / "mine").exists()
 
 

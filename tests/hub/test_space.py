@@ -5,16 +5,12 @@ import re
 import shutil
 import subprocess
 import sys
-import tomllib
-from pathlib import Path
 
 import pytest
 from loopback_cards import card_problems
 
 from imgcls.errors import HubError
 from imgcls.hub import space
-
-PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 
 
 @pytest.fixture
@@ -56,12 +52,15 @@ def test_stage_space_asks_for_a_secret_when_the_model_is_private():
         assert "HF_TOKEN" in files["README.md"].read_text()
 
 
-def test_space_requirements_are_the_dependencies_and_the_demo_extra():
-    project = tomllib.loads(PYPROJECT.read_text())["project"]
-    declared = [*project["dependencies"], *project["optional-dependencies"]["demo"]]
+def test_space_requirements_are_the_dependencies_and_the_demo_extra(monkeypatch):
+    lines = ["torch<3,>=2", "pillow", 'gradio>=6; extra == "demo"', 'onnx; extra == "export"']
+    monkeypatch.setattr(importlib.metadata, "requires", lambda name: lines)
+    assert space.space_requirements() == ["torch<3,>=2", "pillow", "gradio>=6"]
+
+
+def test_space_requirements_of_the_installed_package_are_complete():
     names = {re.split("[<>=]", line)[0] for line in space.space_requirements()}
-    assert names == {re.split("[<>=]", line)[0] for line in declared}
-    assert "pillow<13,>=12" in space.space_requirements()
+    assert {"torch", "transformers", "pillow", "gradio"} <= names
 
 
 def test_space_requirements_names_the_installation_when_there_is_no_distribution(monkeypatch):
