@@ -1,9 +1,9 @@
-"""A data folder with every fault that `scripts/check.py` knows, and which files each must be named for.
+"""A data folder with every fault that `scripts/check.py` knows, and the files that each is to be reported for.
 
     python tests/faults.py FOLDER
 
 Draws FOLDER/pictures (class folders with faults among a hundred sound images), FOLDER/splits (train, validation and
-test with leaks), FOLDER/shortcuts/0 ... (a class told by its files) and FOLDER/sound/0 ... (none is).
+test with leaks), FOLDER/shortcuts/0 ... (file properties predict a class) and FOLDER/sound/0 ... (they do not).
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ def bomb(side: int = 50_000) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(side // 8 + 1))) + chunk(b"IEND", b"")
 
 
-def cropped(picture: Image.Image, rng: random.Random, share: float = 0.06) -> Image.Image:
-    """Without up to `share` of each side."""
+def cropped(picture: Image.Image, rng: random.Random, fraction: float = 0.06) -> Image.Image:
+    """Cropped by up to this fraction at each side."""
     width, height = picture.size
-    left, top, right, bottom = (rng.uniform(0.2, 1) * share for _ in range(4))
+    left, top, right, bottom = (rng.uniform(0.2, 1) * fraction for _ in range(4))
     return picture.crop((int(left * width), int(top * height), int((1 - right) * width), int((1 - bottom) * height)))
 
 
@@ -70,13 +70,13 @@ COPY: dict[str, Callable[[Image.Image, random.Random], bytes]] = {
 
 
 class _Folder:
-    """Files written below a root, noted under the codes that they must be named for."""
+    """Files written below a root, with the issue codes that they are to be reported under."""
 
     def __init__(self, root: Path):
         self.root, self.expected, self.count = root, defaultdict(set), 0
 
     def picture(self, **size) -> Image.Image:
-        """A picture that was not used yet."""
+        """A new picture."""
         self.count += 1
         return photo(*size.get("size", SIZES[self.count % len(SIZES)]), seed=self.count)
 
@@ -182,11 +182,11 @@ def _poor(put: _Folder) -> None:
 
 def _copies(put: _Folder, rng: random.Random) -> dict[str, list[tuple[str, str]]]:
     pairs = defaultdict(list)
-    for kind, made in COPY.items():
+    for kind, make_copy in COPY.items():
         for i in range(COPIES):
             picture, label = put.picture(), CLASSES[i % len(CLASSES)]
             first = put.put(f"{label}/{kind}{i}.jpg", _jpeg(picture), "near_duplicate")
-            second = put.put(f"{label}/{kind}{i} copy.jpg", made(picture, rng), "near_duplicate")
+            second = put.put(f"{label}/{kind}{i} copy.jpg", make_copy(picture, rng), "near_duplicate")
             pairs[kind].append((first, second))
     for i in range(3):
         encoded = _jpeg(put.picture())
@@ -201,7 +201,7 @@ def _copies(put: _Folder, rng: random.Random) -> dict[str, list[tuple[str, str]]
 
 
 def splits(root: Path) -> Expected:
-    """Splits with leaks, and a class that only one side has."""
+    """Splits with leaks, and a class that only one of them has."""
     put = _Folder(root)
     put.count = 10_000
     for split, count in (("train", 30), ("validation", 12), ("test", 12)):
@@ -220,43 +220,43 @@ def splits(root: Path) -> Expected:
 
 
 def shortcuts(root: Path) -> list[tuple[Path, set[str]]]:
-    """Five folders in each of which files tell "circle" apart from other shapes; the classes to be named."""
-    made = {
-        "size": lambda picture, mine: _jpeg(picture.resize((200, 150)) if mine else picture),
-        "aspect": lambda picture, mine: _jpeg(picture.resize((60, 80)) if mine else picture),
-        "mode": lambda picture, mine: _jpeg(picture.convert("L") if mine else picture),
-        "type": lambda picture, mine: _png(picture) if mine else _jpeg(picture),
+    """Five folders in which file properties predict the class "circle", and the classes to be reported."""
+    variants = {
+        "size": lambda picture, is_circle: _jpeg(picture.resize((200, 150)) if is_circle else picture),
+        "aspect": lambda picture, is_circle: _jpeg(picture.resize((60, 80)) if is_circle else picture),
+        "mode": lambda picture, is_circle: _jpeg(picture.convert("L") if is_circle else picture),
+        "type": lambda picture, is_circle: _png(picture) if is_circle else _jpeg(picture),
         "mostly": None,
     }
-    found = []
-    for k, (kind, how) in enumerate(made.items()):
+    folders = []
+    for k, (kind, how) in enumerate(variants.items()):
         rng = random.Random(k)
         folder = root / str(k)
-        for at, name in enumerate(SHAPES[:4]):
+        for label, name in enumerate(SHAPES[:4]):
             for i in range(25):
-                picture, mine = shape(name, at, 1_000 * k + i), name == "circle"
+                picture, is_circle = shape(name, label, 1_000 * k + i), name == "circle"
                 if how is None:  # nine of ten are larger, with some noise in all sizes
-                    side = 150 if mine and i % 10 else 90
+                    side = 150 if is_circle and i % 10 else 90
                     content = _jpeg(picture.resize((side + rng.randint(-20, 20), 80)))
                 else:
-                    content = how(picture, mine)
-                suffix = ".png" if kind == "type" and mine else ".jpg"
+                    content = how(picture, is_circle)
+                suffix = ".png" if kind == "type" and is_circle else ".jpg"
                 target = folder / name / f"{i}{suffix}"
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(content)
-        found.append((folder, {"circle/"}))
-    return found
+        folders.append((folder, {"circle/"}))
+    return folders
 
 
 def sound_sets(root: Path) -> list[Path]:
-    """Ten folders in which files tell nothing: one size, any size, two cameras, mixed types and modes."""
-    found = []
+    """Ten folders in which file properties predict no class: one size, any size, two cameras, mixed types and modes."""
+    folders = []
     for k in range(10):
         rng = random.Random(100 + k)
         folder = root / str(k)
-        for at, name in enumerate(SHAPES[: 2 + k % 4]):
-            for i in range(20 + 5 * (at % 2)):
-                picture = shape(name, at, 1_000 * k + 500 + i)
+        for label, name in enumerate(SHAPES[: 2 + k % 4]):
+            for i in range(20 + 5 * (label % 2)):
+                picture = shape(name, label, 1_000 * k + 500 + i)
                 kind = k % 5
                 if kind == 1:
                     picture = picture.resize((rng.randint(50, 300), rng.randint(50, 300)))
@@ -265,13 +265,13 @@ def sound_sets(root: Path) -> list[Path]:
                 elif kind == 3 and rng.random() < 0.3:
                     picture = picture.convert("L")
                 elif kind == 4:  # one camera more often for one class, as it happens
-                    picture = picture.resize((160, 120) if rng.random() < (0.7 if at == 0 else 0.4) else (90, 90))
+                    picture = picture.resize((160, 120) if rng.random() < (0.7 if label == 0 else 0.4) else (90, 90))
                 png = kind == 3 and rng.random() < 0.5
                 target = folder / name / f"{i}{'.png' if png else '.jpg'}"
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(_png(picture) if png else _jpeg(picture))
-        found.append(folder)
-    return found
+        folders.append(folder)
+    return folders
 
 
 if __name__ == "__main__":
