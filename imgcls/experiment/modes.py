@@ -8,7 +8,7 @@ from imgcls.config import recipes
 from imgcls.config.model_options import ModelOptions, TuneOptions
 from imgcls.errors import OptionError
 from imgcls.models import model_config
-from imgcls.models.classifier import has_linear_head
+from imgcls.models.classifier_head import has_linear_head
 from imgcls.models.source import ModelSource
 
 log = logging.getLogger(__name__)
@@ -35,4 +35,4 @@ def resolve_mode(tune: TuneOptions, model: ModelOptions, source: ModelSource, im
     if not has_linear_head(source):
         log.info("tune: full, since the head of %s is not a single linear layer", source.name)
         return "full"
-    return recipes.auto_tuning_mode(model_config.family_of(source), images)
+    return recipes.auto_tuning_mode(model_config.checkpoint_family(source), images)

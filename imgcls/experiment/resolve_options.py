@@ -48,7 +48,7 @@ def resolve_options(
         images=len(splits.train),
         classes=len(splits.classes),
         imbalance=splits.train.imbalance(),
-        family=model_config.family_of(source),
+        family=model_config.checkpoint_family(source),
         pretrained=not config.model.from_scratch,
         mode=mode,
         is_demo=is_demo,
@@ -97,7 +97,7 @@ def _choose_image_px(config: TrainingConfig, source: ModelSource, short_side: Ca
     if not config.chooses_input or config.model.image_px is not None:
         return []
     checkpoint_px = model_config.checkpoint_input_size(source)
-    px = recipes.input_px(model_config.family_of(source), checkpoint_px, short_side())
+    px = recipes.input_px(model_config.checkpoint_family(source), checkpoint_px, short_side())
     if px == checkpoint_px:
         reason = "as the checkpoint was trained"
     elif px > checkpoint_px:
@@ -119,7 +119,7 @@ def _choose_aspect_by_shape(config: TrainingConfig, source: ModelSource, elongat
 def _choose_photo_sizes(config: TrainingConfig, source: ModelSource, short_side: Callable[[], float]) -> list[Choice]:
     """The size of training crops, and of the photos in the pixel cache, where they are open."""
     image_px = config.model.image_px or model_config.checkpoint_input_size(source)
-    train_px = recipes.train_px(model_config.family_of(source), image_px)
+    train_px = recipes.train_px(model_config.checkpoint_family(source), image_px)
     crop_px = config.augment.train_px or train_px.value
     min_crop_area = (PLANS[config.augment.augment or "none"].crop_area or features.CROPS.crop_area)[0]
     cache_px = recipes.cache_px(image_px, crop_px, min_crop_area)

@@ -21,7 +21,8 @@ from imgcls.dataloading.processor_spec import ProcessorSpec
 from imgcls.evaluation import diagnosis
 from imgcls.experiment.setup import TrainingSetup
 from imgcls.models import lora, losses, param_groups
-from imgcls.models.classifier import Classifier, build_classifier, head_names, head_of
+from imgcls.models.classifier import Classifier, build_classifier
+from imgcls.models.classifier_head import head_names, head_of
 from imgcls.models.registry import CHECKPOINTS
 from imgcls.training.trainer import ImageTrainer, TrainingParts
 
@@ -106,7 +107,7 @@ def _trained_module(setup: TrainingSetup, classifier: Classifier) -> tuple[nn.Mo
         trainable, total = wrapped.get_nb_trainable_parameters()
         log.info("lora: %s of %s parameters train (%.1f %%)", f"{trainable:,}", f"{total:,}", 100 * trainable / total)
         return wrapped, lora.head_names(wrapped)
-    return network, head_names(network)
+    return network, head_names(network.config)
 
 
 def _make_datasets(setup: TrainingSetup, classifier: Classifier) -> tuple[Dataset, Dataset]:

@@ -1,28 +1,27 @@
-"""From a model's files to a network that fits the task: its head, its input size, its processor."""
+"""Build a classifier for given classes from a pretrained model or from random weights."""
 
 from __future__ import annotations
 
-import functools
-import json
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import AutoModelForImageClassification
+from transformers import AutoModelForImageClassification, BaseImageProcessor, PreTrainedConfig, PreTrainedModel
 
 from imgcls.errors import ModelError, one_line, shorten
 from imgcls.models import input_size, model_config
+from imgcls.models.classifier_head import head_names
 from imgcls.models.source import ModelSource
+from imgcls.models.weight_transfer import transfer_weights
 
 
 @dataclass
 class Classifier:
-    """A network with its image processor, ready to train. `notes` say in words what was changed to fit."""
+    """A network with its image processor, ready to train. `notes` say in words what was adapted."""
 
     name: str
-    network: nn.Module
-    processor: object
+    network: PreTrainedModel
+    processor: BaseImageProcessor
     family: str  # "vit" or "cnn"
     initialised: str  # "pretrained" or "random"
     image_px: int
@@ -38,94 +37,66 @@ def build_classifier(
     aspect: str | None = None,
     drop_path: float | None = None,
 ) -> Classifier:
-    """A network for `classes`, from `source`'s weights or from random ones.
+    """A network for `classes`, in float32, from `source`'s weights or from random ones.
 
-    classes: names in label order. image_px: side of the input; None keeps the checkpoint's own. aspect: how a
-    photo becomes a square, "crop", "pad" or "squash"; None keeps the checkpoint's own way. drop_path:
-    share of residual branches dropped in training. Rows of the old head whose class names return are kept, all
-    others are fresh; ViT position embeddings are interpolated. The torch seed decides fresh weights. Raises
-    ModelError when anything but the head does not fit.
+    classes: names in label order. image_px: side of the input; None keeps the checkpoint's. aspect: how non-square
+    photos are made square, "crop", "pad" or "squash"; None keeps the checkpoint's way. drop_path: stochastic-depth
+    rate. Head rows of classes that the checkpoint knows by name are kept, all other rows are random; position
+    embeddings of a ViT are interpolated. Random weights depend on torch's seed. Raises ModelError when weights other
+    than the head's do not fit, or the network cannot have this input.
     """
     config, processor = model_config.load_config(source)
-    old = None if from_scratch else _load(source.folder, config)
-    old_px = input_size.input_side(config, processor)
+    pretrained = None if from_scratch else _load_pretrained(source, config)
+    checkpoint_px = input_size.input_side(config, processor)
     processor = model_config.fit_config(config, processor, classes, image_px, aspect)
+    fitted_px = input_size.input_side(config, processor)
     if drop_path is not None:
         _set_drop_path(config, drop_path, source.name)
-    try:
-        network = AutoModelForImageClassification.from_config(config, dtype=torch.float32)
-    except (ValueError, ImportError) as error:
-        raise ModelError(f"{source.name} cannot classify images: {one_line(error, limit=300)}") from error
-    _slow_batch_norm(network)
-    if from_scratch and config.model_type == "efficientnet":  # the others' own initial weights are sound
-        _draw_weights(network)
-    notes = [] if old is None else _transfer(old, network, source.name)
-    if image_px not in (None, old_px):
-        notes.append(f"input {image_px} px instead of {old_px}")
-    _check_forward(network, input_size.input_side(config, processor), source.name)
+    network = _build_network(config, source.name)
+    if from_scratch and config.model_type == "efficientnet":  # the other architectures initialise themselves well
+        _initialise_convolutions(network)
+    notes = [] if pretrained is None else transfer_weights(pretrained, network, source.name)
+    if image_px not in (None, checkpoint_px):
+        notes.append(f"input {image_px} px instead of {checkpoint_px}")
+    _check_forward(network, fitted_px, source.name)
     return Classifier(
         source.name,
         network,
         processor,
         model_config.model_family(config),
         "random" if from_scratch else "pretrained",
-        input_size.input_side(config, processor),
+        fitted_px,
         notes,
     )
 
 
-def head_of(network: nn.Module) -> nn.Linear:
-    """The network's last layer, one linear map from features to logits. Raises ModelError when it has another form."""
-    keys = _head_keys(network.config)
-    layers = [m for name, m in network.named_modules() if isinstance(m, nn.Linear) and f"{name}.weight" in keys]
-    if len(layers) != 1 or len(keys) != 2:
-        raise ModelError(
-            f"Expected a network whose head is one linear layer, got {shorten(keys)}. Give --tune full for this model."
-        )
-    return layers[0]
+def memory_layout(network: PreTrainedModel) -> torch.memory_format:
+    """channels_last for CNNs, contiguous for transformers.
 
-
-def head_names(network: nn.Module) -> frozenset[str]:
-    """Names of the head's parameters."""
-    return _head_keys(network.config)
-
-
-def has_linear_head(source: ModelSource) -> bool:
-    """Whether `head_of` will find the head of this model."""
-    with torch.device("meta"):
-        network = AutoModelForImageClassification.from_config(model_config.load_config(source)[0])
-    try:
-        head_of(network)
-    except ModelError:
-        return False
-    return True
-
-
-def memory_layout(network: nn.Module) -> torch.memory_format:
-    """channels_last for CNNs, the ordinary one for transformers.
-
-    On a CPU 1.04 to 1.3 times faster in training, and 1.8 times in a MobileNetV3's forward pass.
-
-    Also the ordinary one for networks with a spatial convolution of fewer than 16 channels: torch 2.15's backward
-    pass corrupts memory there (8 channels: "free(): invalid next size").
+    On a CPU, channels_last trains CNNs 1.04 to 1.3 times as fast, and a MobileNetV3's forward pass is 1.8 times as
+    fast. Networks with a spatial convolution of fewer than 16 channels stay contiguous: torch 2.15's backward pass
+    corrupts memory there (8 channels: "free(): invalid next size").
     """
     convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
-    narrow = any(m.out_channels < 16 and m.kernel_size[0] > 1 for m in convolutions)
+    is_narrow = any(m.out_channels < 16 and m.kernel_size[0] > 1 for m in convolutions)
     is_cnn = model_config.model_family(network.config) == "cnn"
-    return torch.channels_last if is_cnn and not narrow else torch.contiguous_format
+    return torch.channels_last if is_cnn and not is_narrow else torch.contiguous_format
 
 
-def _load(folder: Path, config) -> nn.Module:
-    """The source's own network. Raises ModelError when weights other than the head's are missing or misshapen."""
+def _load_pretrained(source: ModelSource, config: PreTrainedConfig) -> PreTrainedModel:
+    """The source's network. Raises ModelError when weights other than the head's are missing or misshapen."""
+    folder = source.local_folder
     if not list(folder.glob("*.safetensors")):
-        raise ModelError(f"Expected weights as safetensors in {folder}, got none. Other formats can run code.")
+        raise ModelError(
+            f"Expected weights as safetensors in {folder}, got none; other formats can run code. Convert them first."
+        )
     try:
         network, info = AutoModelForImageClassification.from_pretrained(
             folder, config=config, use_safetensors=True, dtype=torch.float32, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         raise ModelError(f"{folder} cannot be loaded: {one_line(error, limit=300)}") from error
-    missing = set(info["missing_keys"]) - _head_keys(config)
+    missing = set(info["missing_keys"]) - head_names(config)
     if missing:
         raise ModelError(
             f"Expected all weights but the head's in {folder}, got none for {shorten(missing)}. "
@@ -134,48 +105,42 @@ def _load(folder: Path, config) -> nn.Module:
     return network
 
 
-def _head_keys(config) -> frozenset[str]:
-    """Names of the weights whose shape depends on the number of classes."""
-    return _head_keys_of(type(config), config.to_json_string())
+def _build_network(config: PreTrainedConfig, name: str) -> PreTrainedModel:
+    """A network with random weights. Raises ModelError when the configuration is not that of an image classifier."""
+    try:
+        network = AutoModelForImageClassification.from_config(config, dtype=torch.float32)
+    except (ValueError, ImportError) as error:
+        raise ModelError(f"{name} cannot classify images: {one_line(error, limit=300)}") from error
+    _reduce_batch_norm_momentum(network)
+    return network
 
 
-@functools.lru_cache(maxsize=32)  # a quarter of a second each, and asked several times a run
-def _head_keys_of(kind: type, settings: str) -> frozenset[str]:
-    shapes = []
-    for count in (3, 4):
-        config = kind.from_dict(json.loads(settings))
-        config.num_labels = count
-        with torch.device("meta"):
-            network = AutoModelForImageClassification.from_config(config)
-        shapes.append({name: tensor.shape for name, tensor in network.state_dict().items()})
-    return frozenset(name for name, shape in shapes[0].items() if shapes[1][name] != shape)
-
-
-def _set_drop_path(config, share: float, name: str) -> None:
+def _set_drop_path(config: PreTrainedConfig, rate: float, name: str) -> None:
     for field in ("drop_path_rate", "drop_connect_rate"):
         if hasattr(config, field):
-            setattr(config, field, share)
+            setattr(config, field, rate)
             return
     if not hasattr(config, "pretrained_cfg"):
-        raise ModelError(f"Expected a network that can drop residual branches, got {name}. Leave --drop_path out.")
-    config.model_args = {**(config.model_args or {}), "drop_path_rate": share}
+        raise ModelError(f"Expected a network with stochastic depth, got {name}. Leave --drop_path out.")
+    config.model_args = {**(config.model_args or {}), "drop_path_rate": rate}
 
 
-def _slow_batch_norm(network: nn.Module) -> None:
-    """Let batch norm's statistics follow slowly where a configuration gives TensorFlow's share to keep for torch's own.
+def _reduce_batch_norm_momentum(network: nn.Module) -> None:
+    """Set batch norm's momentum to torch's default where a configuration gives TensorFlow's, which is one minus it.
 
-    transformers' EfficientNet has momentum 0.99: evaluation then sees the statistics of the last batch alone.
+    transformers' EfficientNet has momentum 0.99: evaluation then uses the statistics of the last batch alone.
     """
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d) and module.momentum is not None and module.momentum > 0.5:
-            module.momentum = 0.1  # torch's default; 0.01, what 0.99 means, would need some hundred steps
+            module.momentum = 0.1  # 0.01, the equivalent of TensorFlow's 0.99, would need several hundred steps
 
 
-def _draw_weights(network: nn.Module) -> None:
-    """Random convolutions that keep the size of a signal (He et al. 2015, fan-out; depthwise ones by group).
+def _initialise_convolutions(network: nn.Module) -> None:
+    """Initialise convolutions so that they preserve the signal's variance (He et al. 2015, fan-out).
 
-    transformers draws all of EfficientNet's weights from a normal of 0.02, batch norm's scales (which start at 1) among
-    them: signals die out layer by layer, to 1e-11 in the last, and the demo's loss did not leave ln 10.
+    The fan-out of a depthwise convolution is that of one group. transformers initialises all of EfficientNet's weights
+    from a normal distribution of standard deviation 0.02, including batch norm's scales, which should start at 1: the
+    signal decays layer by layer, to 1e-11 in the last, and the demo's loss did not leave ln 10.
     """
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -185,48 +150,8 @@ def _draw_weights(network: nn.Module) -> None:
             nn.init.normal_(module.weight, 0.0, (2 / fan_out) ** 0.5)
 
 
-def _transfer(old: nn.Module, new: nn.Module, name: str) -> list[str]:
-    """Copy weights from `old` to `new`: head rows by class name, position embeddings interpolated.
-
-    Returns notes in words. Raises ModelError for any other difference in shape.
-    """
-    head = _head_keys(new.config)
-    old_weights, new_weights = old.state_dict(), new.state_dict()
-    known = {c: i for i, c in old.config.id2label.items()}
-    rows = [(i, known[c]) for i, c in new.config.id2label.items() if c in known]
-    for key, target in new_weights.items():
-        value = old_weights[key]
-        if key in head:
-            for i, j in rows:
-                target[i] = value[j]
-        elif value.shape == target.shape:
-            target.copy_(value)
-        elif key.endswith("position_embeddings"):
-            target.copy_(_interpolate(value, target.shape[1]))
-        else:
-            raise ModelError(
-                f"Expected weights of {name} to fit, got {tuple(value.shape)} instead of {tuple(target.shape)} "
-                f"for {key}. Keep the checkpoint's own --image_px."
-            )
-    new.load_state_dict(new_weights)
-    if len(rows) == len(known) == new.config.num_labels:
-        return ["head kept: the same classes"]
-    kept = f", {len(rows)} known classes kept" if rows else ""
-    return [f"new head for {new.config.num_labels} classes{kept} (the checkpoint's had {old.config.num_labels})"]
-
-
-def _interpolate(embeddings: torch.Tensor, tokens: int) -> torch.Tensor:
-    """Position embeddings (1, extra + n*n, D) for another grid: bicubic, class token kept (Dosovitskiy 2021, 3.2)."""
-    old_side = int((embeddings.shape[1] - 1) ** 0.5)
-    extra = embeddings.shape[1] - old_side**2
-    side = int((tokens - extra) ** 0.5)
-    grid = embeddings[:, extra:].reshape(1, old_side, old_side, -1).permute(0, 3, 1, 2)
-    grid = nn.functional.interpolate(grid, size=(side, side), mode="bicubic", align_corners=False)
-    return torch.cat([embeddings[:, :extra], grid.permute(0, 2, 3, 1).flatten(1, 2)], dim=1)
-
-
 def _check_forward(network: nn.Module, image_px: int, name: str) -> None:
-    """Try one image, so that a size the network cannot take is found before any data is read."""
+    """Try one image. Raises ModelError for an input size that the network cannot take, before any data is read."""
     network.eval()
     try:
         with torch.no_grad():

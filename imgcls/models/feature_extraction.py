@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import nn
 
-from imgcls.models import classifier
+from imgcls.models import classifier_head
 
 
 @contextlib.contextmanager
@@ -20,7 +20,7 @@ def extract_features(network: nn.Module) -> Iterator[Callable[[torch.Tensor, boo
     ModelError when the head is not one linear layer.
     """
     latest = threading.local()
-    hook = classifier.head_of(network).register_forward_pre_hook(
+    hook = classifier_head.head_of(network).register_forward_pre_hook(
         lambda _, inputs: setattr(latest, "features", inputs[0].flatten(1))
     )
 

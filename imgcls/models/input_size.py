@@ -1,4 +1,4 @@
-"""What a network is shown of a photo: the side of its square input, and how it becomes one; set in the processor."""
+"""Input size and aspect handling of a network, stored in its configuration and image processor."""
 
 from __future__ import annotations
 
@@ -6,26 +6,30 @@ from dataclasses import dataclass
 
 import transformers
 from PIL import Image
+from transformers import BaseImageProcessor, PreTrainedConfig
 
 from imgcls.errors import ModelError
 
-CROP_SHARE = 0.875  # of the shorter side, the usual one of networks trained on ImageNet
+CROP_FRACTION = 0.875  # side of the center crop over the shorter side, usual for networks trained on ImageNet
+ASPECTS = {"crop": "center crop", "pad": "padded", "squash": "squashed (stretched, nothing cropped)"}
 
 
 @dataclass(frozen=True)
 class InputFormat:
-    """What the network is shown: the side of the square, and how a photo becomes one (None: the checkpoint's way)."""
+    """Side of the network's square input in px, and how non-square photos are made square.
+
+    aspect: "crop", "pad" or "squash"; None for the checkpoint's own way.
+    """
 
     image_px: int
     aspect: str | None = None
 
     def __str__(self) -> str:
-        ways = {"crop": "the middle", "pad": "the whole photo, padded", "squash": "the whole photo, squashed"}
-        return f"{self.image_px} px, {ways.get(self.aspect, 'the view of the checkpoint')}"
+        return f"{self.image_px} px, {ASPECTS.get(self.aspect or '', 'aspect handling of the checkpoint')}"
 
 
-def input_side(config, processor) -> int:
-    """Side of the square that the processor hands to the network."""
+def input_side(config: PreTrainedConfig, processor: BaseImageProcessor) -> int:
+    """Side of the square that the processor returns, px."""
     if hasattr(processor, "data_config"):
         return processor.data_config["input_size"][-1]
     crop = getattr(processor, "crop_size", None) if getattr(processor, "do_center_crop", False) else None
@@ -34,20 +38,22 @@ def input_side(config, processor) -> int:
     return size.get("height") or size.get("shortest_edge") or getattr(config, "image_size", 224)
 
 
-def with_input_size(config, processor, image_px: int):
-    """Set another input size in configuration and processor, so that `pipeline` uses it too."""
+def with_input_size(config: PreTrainedConfig, processor: BaseImageProcessor, image_px: int) -> BaseImageProcessor:
+    """A processor with another input size, which is also set in `config`, so that `pipeline` uses it too.
+
+    Raises ModelError for a size that is not a multiple of the network's patch size.
+    """
     patch = getattr(config, "patch_size", None)
     if isinstance(patch, int) and image_px % patch:
-        low = image_px // patch * patch
+        smaller = image_px // patch * patch
         raise ModelError(
             f"Expected --image_px a multiple of the patch size {patch}, got {image_px}. "
-            f"Use {max(low, patch)} or {low + patch}."
+            f"Use {max(smaller, patch)} or {smaller + patch}."
         )
     if hasattr(config, "image_size"):
         config.image_size = image_px
     if hasattr(processor, "data_config"):
-        config.pretrained_cfg = {**config.pretrained_cfg, "input_size": [3, image_px, image_px]}
-        return type(processor)(pretrained_cfg=config.pretrained_cfg, architecture=config.architecture)
+        return _with_timm_settings(config, processor, input_size=[3, image_px, image_px])
     scale = image_px / input_side(config, processor)
     settings = processor.to_dict()
     for key in ("size", "crop_size", "pad_size"):
@@ -56,51 +62,63 @@ def with_input_size(config, processor, image_px: int):
     return type(processor).from_dict(settings)
 
 
-def with_aspect(config, processor, aspect: str):
-    """A processor that brings a photo that is no square to one by "crop", "pad" or "squash"; the same if it does so.
+def with_aspect(config: PreTrainedConfig, processor: BaseImageProcessor, aspect: str) -> BaseImageProcessor:
+    """A processor that makes non-square photos square by "crop", "pad" or "squash"; the same one if it does so.
 
-    Set in its own settings, so that `pipeline` and everything else answers alike. Raises ModelError for a processor
-    that cannot express it.
+    The way is stored in the processor's own settings (for timm in `config`), so that `pipeline` gives the same
+    predictions. Raises ModelError for a processor that has no such setting.
     """
     px = input_side(config, processor)
-    fickle = type(processor).__name__.startswith("ConvNext")  # it crops below 384 px and squashes above
-    if detect_aspect(processor, px) == aspect and not fickle:
+    is_convnext = type(processor).__name__.startswith("ConvNext")  # it crops below 384 px and squashes from there on
+    if detect_aspect(processor, px) == aspect and not is_convnext:
         return processor
     if hasattr(processor, "data_config"):
         mode = {"crop": "center", "pad": "border", "squash": "squash"}[aspect]
-        share = CROP_SHARE if aspect == "crop" else 1.0
-        config.pretrained_cfg = {**config.pretrained_cfg, "crop_mode": mode, "crop_pct": share}
-        found = type(processor)(pretrained_cfg=config.pretrained_cfg, architecture=config.architecture)
+        fraction = CROP_FRACTION if aspect == "crop" else 1.0
+        result = _with_timm_settings(config, processor, crop_mode=mode, crop_pct=fraction)
     else:
-        square = {"height": px, "width": px}
-        settings = {**processor.to_dict(), "do_center_crop": False, "crop_pct": None, "do_pad": False, "size": square}
-        if aspect == "crop":
-            settings |= {"size": {"shortest_edge": round(px / CROP_SHARE)}, "do_center_crop": True, "crop_size": square}
-        elif aspect == "pad":
-            settings |= {"size": {"max_height": px, "max_width": px}, "do_pad": True, "pad_size": square}
-        kind = type(processor)
-        if fickle:  # ViT's differs in nothing else
-            kind = transformers.ViTImageProcessor
-            settings["image_processor_type"] = kind.__name__
-        found = kind.from_dict(settings)
-    if detect_aspect(found, px) != aspect:
+        settings = processor.to_dict() | _aspect_settings(aspect, px)
+        result_class = type(processor)
+        if is_convnext:  # ViT's processor differs in nothing else
+            result_class = transformers.ViTImageProcessor
+            settings["image_processor_type"] = result_class.__name__
+        result = result_class.from_dict(settings)
+    if detect_aspect(result, px) != aspect:
         raise ModelError(
             f"Expected an image processor that can {aspect} photos, got {type(processor).__name__}. Leave --aspect out."
         )
-    return found
+    return result
 
 
-def detect_aspect(processor, image_px: int) -> str | None:
-    """How an image processor brings a wide photo to a square: "crop", "pad" or "squash"; None for any other way."""
+def detect_aspect(processor: BaseImageProcessor, image_px: int) -> str | None:
+    """How a processor makes a wide photo square: "crop", "pad" or "squash", tried on a test image; None otherwise."""
     photo = Image.new("RGB", (3 * image_px, image_px))
     photo.paste((255, 255, 255), (0, 0, image_px, image_px))
     try:
-        seen = processor(images=photo, return_tensors="pt")["pixel_values"][0].mean(0)
+        pixels = processor(images=photo, return_tensors="pt")["pixel_values"][0].mean(0)
     except (ValueError, TypeError, KeyError):  # settings that its class does not know
         return None
-    if tuple(seen.shape) != (image_px, image_px):
+    if tuple(pixels.shape) != (image_px, image_px):
         return None
-    if seen.amax() == seen.amin():
+    dark, bright = pixels.amin(), pixels.amax()
+    if bright == dark:  # the white third on the left was cropped
         return "crop"
-    bright = (seen[:, image_px // 12] > seen.amax() - 0.05 * (seen.amax() - seen.amin())).float().mean()
-    return "squash" if bright > 0.9 else "pad"
+    bright_fraction = (pixels[:, image_px // 12] > bright - 0.05 * (bright - dark)).float().mean()
+    return "squash" if bright_fraction > 0.9 else "pad"
+
+
+def _with_timm_settings(config: PreTrainedConfig, processor: BaseImageProcessor, **settings) -> BaseImageProcessor:
+    """timm's processor reads its settings from the configuration, where they are changed."""
+    config.pretrained_cfg = {**config.pretrained_cfg, **settings}
+    return type(processor)(pretrained_cfg=config.pretrained_cfg, architecture=config.architecture)
+
+
+def _aspect_settings(aspect: str, px: int) -> dict:
+    """Settings of a transformers processor for an aspect."""
+    square = {"height": px, "width": px}
+    settings = {"do_center_crop": False, "crop_pct": None, "do_pad": False, "size": square}
+    if aspect == "crop":
+        settings |= {"size": {"shortest_edge": round(px / CROP_FRACTION)}, "do_center_crop": True, "crop_size": square}
+    elif aspect == "pad":
+        settings |= {"size": {"max_height": px, "max_width": px}, "do_pad": True, "pad_size": square}
+    return settings

@@ -7,7 +7,8 @@ import warnings
 import peft
 from torch import nn
 
-from imgcls.models.classifier import Classifier, head_of
+from imgcls.models.classifier import Classifier
+from imgcls.models.classifier_head import head_of
 
 
 def lora_targets(classifier: Classifier) -> list[str]:

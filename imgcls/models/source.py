@@ -35,6 +35,13 @@ class ModelSource:
         return self.checkpoint.hub_id if self.checkpoint else self.name
 
     @property
+    def local_folder(self) -> Path:
+        """`folder`, which must be known. Raises ModelError for a model that was not fetched."""
+        if self.folder is None:
+            raise ModelError(f"Expected the files of {self.name} in a local folder, got none. Fetch the model first.")
+        return self.folder
+
+    @property
     def short_name(self) -> str:
         """The name as part of a folder's name."""
         return self.checkpoint.name if self.checkpoint else Path(self.name).name
@@ -121,14 +128,12 @@ def fetch_trained_model(name: str) -> Path:
     Raises what `resolve_model` and `fetch_model` raise, with advice for --run.
     """
     try:
-        folder = fetch_model(resolve_model(name)).folder
+        return fetch_model(resolve_model(name)).local_folder
     except HubUnreachable as error:
         raise HubUnreachable(
             f"Expected to download {name}, got no response from the Hub. Download it once where there is a network "
             f"(hf download {name}), or give a run folder as --run."
         ) from error
-    assert folder is not None
-    return folder
 
 
 def base_model(source: ModelSource) -> str | None:

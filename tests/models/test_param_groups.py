@@ -1,10 +1,10 @@
-"""Depth of each parameter, its learning rate and decay, and batch norm that is held against train()."""
+"""Depth of each parameter, its learning rate and weight decay, and frozen batch norm statistics."""
 
 import pytest
 import tiny
 import torch
 
-from imgcls.models import classifier, param_groups, source
+from imgcls.models import classifier, classifier_head, param_groups, source
 
 BLOCKS = {  # stem, numbered blocks, what comes after them, head
     "vit-base": 1 + 2 + 1 + 1,
@@ -21,9 +21,9 @@ def network(request, tmp_path_factory):
     return request.param, classifier.build_classifier(source.resolve_model(str(folder)), ["a", "b", "c"]).network
 
 
-def test_depth_rises_from_the_stem_to_the_head(network):
+def test_layer_depths_rise_from_the_stem_to_the_head(network):
     name, net = network
-    head = classifier.head_names(net)
+    head = classifier_head.head_names(net.config)
     depth = param_groups.layer_depths(net, head)
     assert set(depth) == {n for n, _ in net.named_parameters()}
     in_order = [depth[n] for n, _ in net.named_parameters() if n not in head]
@@ -34,32 +34,34 @@ def test_depth_rises_from_the_stem_to_the_head(network):
     assert BLOCKS[name] in (None, max(depth.values()) + 1)
 
 
-def test_groups_hold_every_parameter_once_with_its_rate_and_decay(network):
+def test_parameter_groups_hold_every_parameter_once_with_its_rate_and_decay(network):
     _, net = network
-    head = classifier.head_names(net)
+    head = classifier_head.head_names(net.config)
     rates = param_groups.LearningRates(head, layer_decay=0.5, head_lr_multiplier=10)
     groups = param_groups.parameter_groups(net, rates, learning_rate=1e-3, weight_decay=0.1)
-    found = {id(p): (g["lr"], g["weight_decay"]) for g in groups for p in g["params"]}
-    assert sum(len(g["params"]) for g in groups) == len(found) == len(list(net.parameters()))
+    settings = {id(p): (g["lr"], g["weight_decay"]) for g in groups for p in g["params"]}
+    assert sum(len(g["params"]) for g in groups) == len(settings) == len(list(net.parameters()))
     depth = param_groups.layer_depths(net, head)
     deepest = max(depth.values())
     for name, parameter in net.named_parameters():
-        rate, decay = found[id(parameter)]
+        rate, decay = settings[id(parameter)]
         assert rate == pytest.approx(1e-2 if name in head else 1e-3 * 0.5 ** (deepest - 1 - depth[name])), name
         assert (decay == 0) == (parameter.ndim < 2 or name.endswith(("_embeddings", "_token"))), name
     assert [g["lr"] for g in groups] == sorted((g["lr"] for g in groups), reverse=True)
 
 
-def test_frozen_parameters_are_left_out(network):
+def test_parameter_groups_exclude_frozen_parameters(network):
     _, net = network
     first = next(net.parameters())
     first.requires_grad_(False)
-    groups = param_groups.parameter_groups(net, param_groups.LearningRates(classifier.head_names(net)), 1e-3, 0.0)
+    groups = param_groups.parameter_groups(
+        net, param_groups.LearningRates(classifier_head.head_names(net.config)), 1e-3, 0.0
+    )
     first.requires_grad_(True)
     assert id(first) not in {id(p) for g in groups for p in g["params"]}
 
 
-def test_batch_norm_is_held_against_train(tmp_path):
+def test_freeze_batch_norm_keeps_the_statistics_in_training_mode(tmp_path):
     folder = tiny.write("mobilenetv3-small", tmp_path)
     net = classifier.build_classifier(source.resolve_model(str(folder)), ["a", "b"]).network
     pixels = torch.rand(4, 3, 64, 64)

@@ -13,7 +13,7 @@ from imgcls.dataloading import feature_dataset
 from imgcls.dataloading.crops import CropSpec
 from imgcls.dataloading.image_datasets import EvaluationDataset, TrainingDataset
 from imgcls.dataloading.processor_spec import ProcessorSpec
-from imgcls.models import classifier, inference, source
+from imgcls.models import classifier_head, inference, source
 from imgcls.models.input_size import InputFormat
 from imgcls.probing import features
 
@@ -30,12 +30,12 @@ def extractor(resnet, shapes):
 def test_features_are_the_input_of_the_head(extractor):
     frozen = extractor.backbone(InputFormat(64))
     computed = extractor.features(frozen, "validation")
-    assert computed.shape == (len(extractor.splits.validation.paths), classifier.head_of(frozen.network).in_features)
+    assert computed.shape == (len(extractor.splits.validation.paths), classifier_head.head_of(frozen.network).in_features)
     images = EvaluationDataset(extractor.splits.validation.rows, frozen.processor)
     logits = inference.compute_outputs(
         inference.logits_function(frozen.network), images, batch=3, device=torch.device("cpu")
     )
-    head = classifier.head_of(frozen.network)
+    head = classifier_head.head_of(frozen.network)
     expected = computed @ head.weight.detach().numpy().T + head.bias.detach().numpy()
     np.testing.assert_allclose(expected, logits, atol=1e-4)
 
