@@ -1,12 +1,13 @@
-"""A run folder -> its model, loaded as `pipeline` would; images -> logits, all cores at work."""
+"""Load a saved classifier and compute its outputs for many images, reading ahead in threads."""
 
 from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -15,20 +16,39 @@ from safetensors import SafetensorError
 from torch import nn
 from torch.utils.data import Dataset
 from tqdm import tqdm
-from transformers import AutoImageProcessor, AutoModelForImageClassification, TrainingArguments
+from transformers import (
+    AutoImageProcessor,
+    AutoModelForImageClassification,
+    BaseImageProcessor,
+    PreTrainedModel,
+    TrainingArguments,
+)
 
 from imgcls.errors import ImageError, ModelError, one_line, shorten
 from imgcls.models import classifier
 from imgcls.system import cpu, hardware
 
-MOST_READERS = 16  # threads that feed one accelerator; each holds batches in memory
-SHARES = 4  # batches that a thread of a CPU computes at least: else one may work while the others have ended
+MAX_READERS = 16  # threads that read for one accelerator; each holds batches in memory
+MIN_BATCHES_PER_THREAD = 4  # on a CPU: with fewer, one thread may compute while the others have finished
+
+Forward = Callable[[torch.Tensor], torch.Tensor]
 
 
-def load_model(folder: Path, device: torch.device) -> tuple[nn.Module, object]:
+class OutputBatch(NamedTuple):
+    """A batch of items, the outputs of those that could be read, and the errors of the others.
+
+    outputs: float32 (n, D), a row for each item without an error, in order. errors: position in the batch -> error.
+    """
+
+    items: list
+    outputs: np.ndarray
+    errors: dict[int, ImageError]
+
+
+def load_model(folder: Path, device: torch.device) -> tuple[PreTrainedModel, BaseImageProcessor]:
     """The network (float32, evaluation mode, on `device`) and the image processor of a model folder.
 
-    Raises ModelError when it holds no whole classifier: a backbone's head would be random.
+    Raises ModelError when the folder does not hold a complete classifier: the head of a backbone would be random.
     """
     try:
         network, info = AutoModelForImageClassification.from_pretrained(
@@ -48,118 +68,139 @@ def load_model(folder: Path, device: torch.device) -> tuple[nn.Module, object]:
     return network, processor
 
 
-def all_logits(network: nn.Module, view: Dataset, args: TrainingArguments) -> np.ndarray:
-    """Logits, float32 (N, K), of a whole view in its order, each image computed by one process of the launch."""
+def logits_function(network: nn.Module) -> Forward:
+    """The forward pass of a classifier: pixels (n, 3, px, px) -> logits (n, K)."""
+    return lambda pixels: network(pixel_values=pixels).logits
+
+
+def all_logits(network: nn.Module, dataset: Dataset, args: TrainingArguments) -> np.ndarray:
+    """Logits of a whole dataset in its order, float32 (N, K); each process of the launch computes a part of them."""
     rank, processes = args.process_index, args.world_size
-    mine = compute_outputs(
+    own_logits = compute_outputs(
         logits_function(network),
-        view,
+        dataset,
         batch=args.per_device_eval_batch_size,
         device=args.device,
         part=(rank, processes),
         show_progress=args.should_log and not args.disable_tqdm,
     )
-    parts = gather_object([mine]) if processes > 1 else [mine]
-    found = np.empty((len(view), parts[0].shape[1]), np.float32)
+    parts = gather_object([own_logits]) if processes > 1 else [own_logits]
+    logits = np.empty((_size(dataset), parts[0].shape[1]), np.float32)
     for i, part in enumerate(parts):
         if len(part):
-            found[i::processes] = part
-    return found
-
-
-def logits_function(network: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
-    """What a network says: pixels (n, 3, px, px) -> logits (n, K)."""
-    return lambda pixels: network(pixel_values=pixels).logits
+            logits[i::processes] = part
+    return logits
 
 
 def compute_outputs(
-    forward: Callable[[torch.Tensor], torch.Tensor],
-    view: Dataset,
+    forward: Forward,
+    dataset: Dataset,
     *,
     batch: int,
     device: torch.device,
     part: tuple[int, int] = (0, 1),
     show_progress: bool = False,
 ) -> np.ndarray:
-    """Outputs, float32 (n, D), of the images part[0], part[0] + part[1], ... of a view, in that order.
+    """Outputs of the images rank, rank + processes, rank + 2 * processes, ... of a dataset, float32 (n, D).
 
-    forward: pixels (m, 3, px, px) -> (m, D), such as `logits_function`; called in several threads. view: samples as
-    `EvaluationDataset` gives them. part: (rank, processes), so that together all processes see each image once; the
-    last
-    ones may have none. Raises what the view raises.
+    forward: pixels (m, 3, px, px) -> (m, D), such as `logits_function`; called in several threads. dataset: samples
+    like those of `EvaluationDataset`. part: (rank, processes); the last ranks may have no images, which gives (0, 0).
+    Raises the first error that an image raises.
     """
-    mine = range(part[0], len(view), part[1])
-    if device.type == "cpu":  # of few images, too, each thread has its share
-        batch = max(1, min(batch, len(mine) // (SHARES * torch.get_num_threads())))
-    found = []
-    with tqdm(total=len(mine), desc="evaluating", leave=False, disable=None if show_progress else True) as bar:
-        for at, outputs, broken in stream_outputs(
-            forward, mine, lambda i: view[i]["pixel_values"], batch=batch, device=device
+    rank, processes = part
+    indices = range(rank, _size(dataset), processes)
+    if device.type == "cpu":  # every thread has work, even with few images
+        batch = max(1, min(batch, len(indices) // (MIN_BATCHES_PER_THREAD * torch.get_num_threads())))
+    results = []
+    with tqdm(total=len(indices), desc="evaluating", leave=False, disable=None if show_progress else True) as bar:
+        for items, outputs, errors in stream_outputs(
+            forward, indices, lambda i: dataset[i]["pixel_values"], batch=batch, device=device
         ):
-            for error in broken.values():
+            for error in errors.values():
                 raise error
-            found.append(outputs)
-            bar.update(len(at))
-    return np.concatenate(found) if found else np.zeros((0, 0), np.float32)
+            results.append(outputs)
+            bar.update(len(items))
+    return np.concatenate(results) if results else np.zeros((0, 0), np.float32)
 
 
 def stream_outputs(
-    forward: Callable[[torch.Tensor], torch.Tensor],
+    forward: Forward,
     items: Iterable,
-    pixels: Callable[[object], torch.Tensor],
+    pixels: Callable[[Any], torch.Tensor],
     *,
     batch: int,
     device: torch.device,
-) -> Iterator[tuple[list, np.ndarray, dict[int, ImageError]]]:
-    """Batches of items in their order, with the outputs of those that can be read, and why the others cannot.
+) -> Iterator[OutputBatch]:
+    """Batches of items in their order, with the outputs of those that can be read and the errors of the others.
 
-    pixels: item -> float (3, px, px), asked in several threads. Yields (items, float32 (n, D), {place in the batch:
-    error}), n being the items without an error.
-
-    A thread a core reads; on a CPU it computes its batch as well, one thread an operation: networks side by side do
-    more than one whose operations are torn apart, and no core waits for another. Memory does not grow with the number
-    of items: at most three batches a core are under way.
+    forward: pixels (m, 3, px, px) -> (m, D); on a CPU called in several threads. pixels: item -> float (3, px, px),
+    called in several threads; an ImageError that it raises is part of the result, others are raised here. Memory does
+    not grow with the number of items, see `Prefetcher`.
     """
-    on_cpu, threads = device.type == "cpu", torch.get_num_threads()
-    mine = max(1, cpu.available_cores() // hardware.local_world_size())
-    workers = min(mine, threads if on_cpu else MOST_READERS)
+    yield from Prefetcher(forward, pixels, device).stream(_batched(items, batch))
 
-    def read(chunk: list) -> tuple[torch.Tensor | None, dict[int, ImageError]]:
-        seen, broken = [], {}
-        for place, item in enumerate(chunk):
+
+class Prefetcher:
+    """Threads that read batches ahead of their use; on a CPU they also compute the outputs.
+
+    There is one thread a core. On a CPU each computes its own batch, with one thread an operation: independent forward
+    passes side by side are faster than one whose operations are divided, and no core waits for another. For an
+    accelerator the threads only read, and the consumer's thread computes. At most two batches a thread are pending when
+    the consumer receives one, and one more when it asks for the next.
+    """
+
+    def __init__(self, forward: Forward, pixels: Callable[[Any], torch.Tensor], device: torch.device):
+        self.forward, self.pixels, self.device = forward, pixels, device
+        self.is_cpu, self.torch_threads = device.type == "cpu", torch.get_num_threads()
+        cores = max(1, cpu.available_cores() // hardware.local_world_size())  # of this process
+        self.workers = min(cores, self.torch_threads if self.is_cpu else MAX_READERS)
+
+    def stream(self, batches: Iterable[list]) -> Iterator[OutputBatch]:
+        """Results in the order of `batches`, which are taken only as fast as the results are."""
+        pending: deque[tuple[list, Future]] = deque()
+        with ThreadPoolExecutor(self.workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             try:
-                seen.append(pixels(item))
+                for items in batches:
+                    pending.append((items, pool.submit(self._work, items)))
+                    if len(pending) > 2 * self.workers:
+                        yield self._result(*pending.popleft())
+                while pending:
+                    yield self._result(*pending.popleft())
+            finally:
+                pool.shutdown(cancel_futures=True)
+                torch.set_num_threads(self.torch_threads)  # the workers' setting also applies to threads created later
+
+    def _work(self, items: list) -> tuple[torch.Tensor | np.ndarray | None, dict[int, ImageError]]:
+        """In a worker: the outputs of a batch on a CPU, its pixels for an accelerator (None if none can be read)."""
+        stacked, errors = self._read(items)
+        return self._compute(stacked) if self.is_cpu else stacked, errors
+
+    def _read(self, items: list) -> tuple[torch.Tensor | None, dict[int, ImageError]]:
+        images, errors = [], {}
+        for position, item in enumerate(items):
+            try:
+                images.append(self.pixels(item))
             except ImageError as error:
-                broken[place] = error
-        return torch.stack(seen) if seen else None, broken
+                errors[position] = error
+        return torch.stack(images) if images else None, errors
 
     @torch.inference_mode()
-    def compute(given: torch.Tensor | None) -> np.ndarray:
-        return np.zeros((0, 0), np.float32) if given is None else forward(given.to(device)).float().cpu().numpy()
+    def _compute(self, stacked: torch.Tensor | None) -> np.ndarray:
+        if stacked is None:
+            return np.zeros((0, 0), np.float32)
+        return self.forward(stacked.to(self.device)).float().cpu().numpy()
 
-    def work(chunk: list) -> tuple:
-        given, broken = read(chunk)
-        return compute(given) if on_cpu else given, broken
+    def _result(self, items: list, work: Future) -> OutputBatch:
+        """In the consumer's thread: wait for a batch."""
+        result, errors = work.result()
+        return OutputBatch(items, result if self.is_cpu else self._compute(result), errors)
 
-    def finished(chunk: list, work: Future) -> tuple:
-        found, broken = work.result()
-        return chunk, found if on_cpu else compute(found), broken
 
-    under_way: deque = deque()
-    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        try:
-            for chunk in _batched(items, batch):
-                under_way.append((chunk, pool.submit(work, chunk)))
-                if len(under_way) > 2 * workers:
-                    yield finished(*under_way.popleft())
-            while under_way:
-                yield finished(*under_way.popleft())
-        finally:
-            pool.shutdown(cancel_futures=True)
-            torch.set_num_threads(threads)  # which the other threads' setting had changed for all to come
+def _size(dataset: Dataset) -> int:
+    return len(cast("Sized", dataset))
 
 
 def _batched(items: Iterable, size: int) -> Iterator[list]:
-    items = iter(items)
-    while chunk := list(itertools.islice(items, size)):
-        yield chunk
+    iterator = iter(items)
+    while batch := list(itertools.islice(iterator, size)):
+        yield batch

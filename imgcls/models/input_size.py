@@ -1,8 +1,12 @@
-"""Input size and aspect handling of a network, stored in its configuration and image processor."""
+"""Input size and aspect handling of a network, stored in its configuration and image processor.
+
+Image processors are annotated as Any where settings are read that their base class does not declare.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import transformers
 from PIL import Image
@@ -28,7 +32,7 @@ class InputFormat:
         return f"{self.image_px} px, {ASPECTS.get(self.aspect or '', 'aspect handling of the checkpoint')}"
 
 
-def input_side(config: PreTrainedConfig, processor: BaseImageProcessor) -> int:
+def input_side(config: PreTrainedConfig, processor: Any) -> int:
     """Side of the square that the processor returns, px."""
     if hasattr(processor, "data_config"):
         return processor.data_config["input_size"][-1]
@@ -38,7 +42,7 @@ def input_side(config: PreTrainedConfig, processor: BaseImageProcessor) -> int:
     return size.get("height") or size.get("shortest_edge") or getattr(config, "image_size", 224)
 
 
-def with_input_size(config: PreTrainedConfig, processor: BaseImageProcessor, image_px: int) -> BaseImageProcessor:
+def with_input_size(config: PreTrainedConfig, processor: Any, image_px: int) -> BaseImageProcessor:
     """A processor with another input size, which is also set in `config`, so that `pipeline` uses it too.
 
     Raises ModelError for a size that is not a multiple of the network's patch size.
@@ -62,7 +66,7 @@ def with_input_size(config: PreTrainedConfig, processor: BaseImageProcessor, ima
     return type(processor).from_dict(settings)
 
 
-def with_aspect(config: PreTrainedConfig, processor: BaseImageProcessor, aspect: str) -> BaseImageProcessor:
+def with_aspect(config: PreTrainedConfig, processor: Any, aspect: str) -> BaseImageProcessor:
     """A processor that makes non-square photos square by "crop", "pad" or "squash"; the same one if it does so.
 
     The way is stored in the processor's own settings (for timm in `config`), so that `pipeline` gives the same
@@ -78,7 +82,7 @@ def with_aspect(config: PreTrainedConfig, processor: BaseImageProcessor, aspect:
         result = _with_timm_settings(config, processor, crop_mode=mode, crop_pct=fraction)
     else:
         settings = processor.to_dict() | _aspect_settings(aspect, px)
-        result_class = type(processor)
+        result_class: Any = type(processor)
         if is_convnext:  # ViT's processor differs in nothing else
             result_class = transformers.ViTImageProcessor
             settings["image_processor_type"] = result_class.__name__
@@ -90,7 +94,7 @@ def with_aspect(config: PreTrainedConfig, processor: BaseImageProcessor, aspect:
     return result
 
 
-def detect_aspect(processor: BaseImageProcessor, image_px: int) -> str | None:
+def detect_aspect(processor: Any, image_px: int) -> str | None:
     """How a processor makes a wide photo square: "crop", "pad" or "squash", tried on a test image; None otherwise."""
     photo = Image.new("RGB", (3 * image_px, image_px))
     photo.paste((255, 255, 255), (0, 0, image_px, image_px))
@@ -107,7 +111,7 @@ def detect_aspect(processor: BaseImageProcessor, image_px: int) -> str | None:
     return "squash" if bright_fraction > 0.9 else "pad"
 
 
-def _with_timm_settings(config: PreTrainedConfig, processor: BaseImageProcessor, **settings) -> BaseImageProcessor:
+def _with_timm_settings(config: PreTrainedConfig, processor: Any, **settings) -> BaseImageProcessor:
     """timm's processor reads its settings from the configuration, where they are changed."""
     config.pretrained_cfg = {**config.pretrained_cfg, **settings}
     return type(processor)(pretrained_cfg=config.pretrained_cfg, architecture=config.architecture)

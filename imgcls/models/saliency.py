@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -32,7 +33,7 @@ def heat_maps(network: PreTrainedModel, pixels: torch.Tensor, targets: Sequence[
 
 def _attention_relevance(network: PreTrainedModel, pixels: torch.Tensor, classes: torch.Tensor) -> torch.Tensor | None:
     """Relevance of each patch, float (N, h, w); None unless all layers attend over the same tokens."""
-    implementation = network.config._attn_implementation
+    implementation: Any = network.config._attn_implementation
     network.set_attn_implementation("eager")  # the other implementations do not return attention weights
     try:
         with torch.enable_grad():

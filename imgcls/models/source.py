@@ -164,7 +164,9 @@ def _snapshot(source: ModelSource, weights: bool) -> str:
         return snapshot_download(source.hub_id, revision=source.revision, local_files_only=True)
     file_metadata(source.hub_id, "config.json", revision=source.revision)
     log.info("downloading %s", source.hub_id)
-    patterns = [*CONFIG_FILES, *WEIGHT_FILES, run_folder.CALIBRATION] if weights else list(CONFIG_FILES)
+    patterns: list[str] = [*CONFIG_FILES]
+    if weights:
+        patterns += [*WEIGHT_FILES, run_folder.CALIBRATION]
     return snapshot_download(source.hub_id, revision=source.revision, allow_patterns=patterns)
 
 

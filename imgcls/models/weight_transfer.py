@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import nn
 from transformers import PreTrainedModel
@@ -35,7 +37,7 @@ def transfer_weights(source: PreTrainedModel, target: PreTrainedModel, name: str
             )
     target.load_state_dict(target_weights)
     classes, source_classes = target.config.num_labels, source.config.num_labels
-    if len(rows) == len(set(source.config.id2label.values())) == classes:
+    if len(rows) == len(set(_class_names(source).values())) == classes:
         return ["head kept: the same classes"]
     known = f", {len(rows)} known classes kept" if rows else ""
     return [f"new head for {classes} classes{known} (the checkpoint had {source_classes})"]
@@ -56,9 +58,9 @@ def interpolate_position_embeddings(embeddings: torch.Tensor, tokens: int) -> to
 
 def _shared_class_rows(source: PreTrainedModel, target: PreTrainedModel) -> list[tuple[int, int]]:
     """(row in the target's head, row in the source's head) of each class that both networks know."""
-    source_rows = {class_name: row for row, class_name in source.config.id2label.items()}
-    return [
-        (row, source_rows[class_name])
-        for row, class_name in target.config.id2label.items()
-        if class_name in source_rows
-    ]
+    source_rows = {name: row for row, name in _class_names(source).items()}
+    return [(row, source_rows[name]) for row, name in _class_names(target).items() if name in source_rows]
+
+
+def _class_names(network: PreTrainedModel) -> dict[int, str]:
+    return cast("dict[int, str]", network.config.id2label)
