@@ -17,7 +17,7 @@ from imgcls.data import decoding
 from imgcls.dataloading.processor_spec import ProcessorSpec
 from imgcls.errors import ImageError, OptionError
 from imgcls.evaluation import calibration, run_calibration
-from imgcls.models import classifier, inference, source
+from imgcls.models import classifier_head, inference, source
 from imgcls.models.feature_extraction import extract_features
 from imgcls.storage.run_folder import RunFolder
 from imgcls.system import hardware
@@ -126,7 +126,7 @@ class LoadedModel:
 
         Raises ImageError for an image that cannot be read, ModelError for a network with another kind of head.
         """
-        dimensions = classifier.head_of(self.network).in_features
+        dimensions = classifier_head.head_of(self.network).in_features
         with extract_features(self.network) as compute:
             return self._outputs(lambda pixels: compute(pixels, False), images, dimensions)
 

@@ -1,4 +1,4 @@
-"""Low-rank adapters (Hu et al. 2022) through `peft`: which layers get one, and how the ordinary model comes back."""
+"""Low-rank adapters (Hu et al. 2022) through `peft`: which layers get one, saving them and merging them."""
 
 from __future__ import annotations
 
@@ -12,43 +12,46 @@ from imgcls.models.classifier_head import head_of
 
 
 def lora_targets(classifier: Classifier) -> list[str]:
-    """Names of the layers that get an adapter: all linear ones of a transformer, all ungrouped convolutions of a CNN.
+    """Names of the layers that get an adapter: all linear layers but the head, and all ungrouped convolutions of a CNN.
 
-    The head is trained whole. Depthwise convolutions have fewer inputs than any useful rank, and adapters of grouped
-    ones cannot be merged.
+    The head is trained as a whole. Depthwise convolutions have fewer inputs than any useful rank, and peft cannot merge
+    adapters of grouped ones.
     """
     head = head_of(classifier.network)
-    found = []
+    names = []
     for name, module in classifier.network.named_modules():
         is_linear = isinstance(module, nn.Linear) and module is not head
         is_convolution = classifier.family == "cnn" and isinstance(module, nn.Conv2d) and module.groups == 1
         if is_linear or is_convolution:
-            found.append(name)
-    return found
+            names.append(name)
+    return names
 
 
 def add_lora(classifier: Classifier, rank: int) -> peft.PeftModel:
-    """The network with adapters; only these and the head train. The network itself is changed until `merge_adapter`."""
+    """Wrap the network with adapters; only these and the head are trainable.
+
+    The classifier's own network is changed in place until `merge_adapter`.
+    """
     head = head_of(classifier.network)
     name = next(name for name, module in classifier.network.named_modules() if module is head)
     config = peft.LoraConfig(
         r=rank, lora_alpha=2 * rank, target_modules=lora_targets(classifier), modules_to_save=[name], bias="none"
     )
-    with warnings.catch_warnings():  # peft 0.21 asks transformers 5.23 by a name that it renamed
+    with warnings.catch_warnings():  # peft 0.21 uses an attribute that transformers 5.23 renamed
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
         return peft.get_peft_model(classifier.network, config)
 
 
 def head_names(wrapped: peft.PeftModel) -> set[str]:
-    """Names of the head's parameters among those of the wrapped network."""
+    """Names of the head's parameters in the wrapped network."""
     return {name for name, _ in wrapped.named_parameters() if ".modules_to_save." in name}
 
 
 def save_adapter(wrapped: peft.PeftModel, folder: str) -> None:
-    """Adapters and head alone, as `peft` loads and the Hub shows them."""
+    """Save adapters and head alone, in the format that `peft` loads."""
     wrapped.save_pretrained(folder, save_embedding_layers=False)
 
 
 def merge_adapter(wrapped: peft.PeftModel) -> nn.Module:
-    """The ordinary network with the adapters added to its weights."""
+    """The classifier's network with the adapters added to its weights."""
     return wrapped.merge_and_unload()

@@ -1,95 +1,101 @@
-"""One training step before training: does the batch fit in memory, and how long will the run take?
+"""Time a training step before training: does the batch fit in memory, and how long will the run take?
 
-A rehearsal leaves no trace: batch norm statistics and random state are put back, gradients dropped.
+A timed step leaves no trace: batch norm statistics and random state are restored, gradients are zeroed.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-FEW_IMAGES = 4  # enough to time a slow CPU, where memory is not tried
-WARM_IMAGES = 2  # warm kernels up on a CPU; batch norm of a pooled map wants more than one
-QUICK_S = 0.15  # a CPU that takes less for those rehearses a whole batch: of few images most time is overhead
-FORWARD = 1 / 3  # of a training step's arithmetic
+FEW_IMAGES = 4  # enough to time a slow CPU, where memory is not the question
+WARM_UP_IMAGES = 2  # warm the kernels of a CPU; batch norm of a 1 x 1 map needs more than one image
+QUICK_S = 0.15  # a CPU that takes less for FEW_IMAGES is timed with a whole batch: of few images most time is overhead
+FORWARD_FRACTION = 1 / 3  # of the arithmetic of a training step
 
 
 @dataclass(frozen=True)
 class StepTime:
-    """Seconds an image takes, host and device together; read_s, read_evaluated_s: more when it is first read.
+    """Seconds per image in training and evaluation, host and device together.
 
-    images: of the step that was timed.
+    images: in the timed step. train_read_s, evaluation_read_s: additional seconds the first time an image is read.
     """
 
     images: int
     train_s: float
     evaluation_s: float
-    read_s: float = 0.0
-    read_evaluated_s: float = 0.0
+    train_read_s: float = 0.0
+    evaluation_read_s: float = 0.0
 
-    def seconds(self, train: float, evaluated: float, read: int = 0, read_evaluated: int = 0) -> float:
-        """Length of a run that trains on and evaluates so many images, repetitions counted, and reads so many."""
-        computed = self.train_s * train + self.evaluation_s * evaluated
-        return computed + self.read_s * read + self.read_evaluated_s * read_evaluated
+    def seconds(self, train: float, evaluated: float) -> float:
+        """Duration of training on `train` images and evaluating `evaluated`, repetitions counted, after first reads."""
+        return self.train_s * train + self.evaluation_s * evaluated
+
+    def reading_seconds(self, train: int, evaluation: int) -> float:
+        """Additional duration of reading a number of training and evaluation images for the first time."""
+        return self.train_read_s * train + self.evaluation_read_s * evaluation
 
 
 def time_step(
     network: nn.Module,
-    step: Callable[[list], torch.Tensor],
+    batch_loss: Callable[[list], torch.Tensor],
     train: Dataset,
     evaluation: Dataset,
     batch: int,
     device: torch.device,
     *,
-    whole: bool = False,
+    whole_batch: bool = False,
 ) -> StepTime:
-    """Take one optimizer-less step with a full batch (a few images on a CPU) and time it.
+    """Time forward and backward pass of a whole batch, on a CPU of a few images; the optimizer takes no step.
 
-    step: samples -> loss, as training computes it. whole: a full batch on a CPU too.
-
-    Raises what the device raises when memory is short.
+    batch_loss: samples -> loss, as in training. train: see `image_datasets.TrainingDataset`. whole_batch: a whole
+    batch on a CPU too. Raises the device's error when memory is exhausted.
     """
-    count = batch if whole or device.type != "cpu" else min(batch, FEW_IMAGES)
-    with _traceless(network, device):
-        first_s = _timed(lambda: _samples(train, count), device) / count
-        read_s = max(0.0, first_s - _timed(lambda: _samples(train, count), device) / count)
-        _step(step, train, count if device.type != "cpu" or whole else min(count, WARM_IMAGES))
+    is_whole = whole_batch or device.type != "cpu"
+    images = batch if is_whole else min(batch, FEW_IMAGES)
+    with _without_trace(network, device):
+        first_s = _timed(lambda: _samples(train, images), device) / images
+        train_read_s = max(0.0, first_s - _timed(lambda: _samples(train, images), device) / images)
+        _backward(batch_loss, train, images if is_whole else min(images, WARM_UP_IMAGES))
         network.zero_grad()
-        train_s = _timed(lambda: _step(step, train, count), device) / count
-        few = range(min(len(evaluation), FEW_IMAGES))
-        unread_s, kept_s = (_timed(lambda: [evaluation[i] for i in few], device) / max(len(few), 1) for _ in "ab")
-    return StepTime(count, train_s, kept_s + train_s * FORWARD, read_s, max(0.0, unread_s - kept_s))
+        train_s = _timed(lambda: _backward(batch_loss, train, images), device) / images
+        indices = range(min(len(cast("Sized", evaluation)), FEW_IMAGES))
+        first_s = _timed(lambda: [evaluation[i] for i in indices], device) / max(len(indices), 1)
+        again_s = _timed(lambda: [evaluation[i] for i in indices], device) / max(len(indices), 1)
+    evaluation_s = again_s + train_s * FORWARD_FRACTION
+    return StepTime(images, train_s, evaluation_s, train_read_s, evaluation_read_s=max(0.0, first_s - again_s))
 
 
 def time_full_batch(
-    pace: StepTime,
+    step_time: StepTime,
     network: nn.Module,
-    step: Callable[[list], torch.Tensor],
+    batch_loss: Callable[[list], torch.Tensor],
     train: Dataset,
     batch: int,
     device: torch.device,
 ) -> StepTime:
-    """The pace of a whole batch, where a step of few images was quick; else the pace that is known.
+    """Time a whole batch where the step of a few images was quick; otherwise return `step_time`.
 
-    Raises what the device raises when memory is short.
+    Raises the device's error when memory is exhausted.
     """
-    if pace.images == batch or pace.images * pace.train_s >= QUICK_S:
-        return pace
-    with _traceless(network, device):
-        train_s = _timed(lambda: _step(step, train, batch), device) / batch
-    evaluation_s = pace.evaluation_s + (train_s - pace.train_s) * FORWARD
-    return replace(pace, images=batch, train_s=train_s, evaluation_s=evaluation_s)
+    if step_time.images == batch or step_time.images * step_time.train_s >= QUICK_S:
+        return step_time
+    with _without_trace(network, device):
+        train_s = _timed(lambda: _backward(batch_loss, train, batch), device) / batch
+    evaluation_s = step_time.evaluation_s + (train_s - step_time.train_s) * FORWARD_FRACTION
+    return replace(step_time, images=batch, train_s=train_s, evaluation_s=evaluation_s)
 
 
 @contextmanager
-def _traceless(network: nn.Module, device: torch.device) -> Iterator[None]:
-    """Training's steps, after which all is as before."""
+def _without_trace(network: nn.Module, device: torch.device) -> Iterator[None]:
+    """Put the network in training mode; afterwards restore its buffers and the random state and zero the gradients."""
     buffers = {name: value.clone() for name, value in network.named_buffers()}
     accelerators = [] if device.type == "cpu" else [device.index or 0]
     with torch.random.fork_rng(accelerators, device_type=device.type if accelerators else "cuda"):
@@ -102,16 +108,18 @@ def _traceless(network: nn.Module, device: torch.device) -> Iterator[None]:
                 value.copy_(buffers[name])
 
 
-def _samples(train: Dataset, count: int) -> list:
-    keys = [(0, i % len(train), True) for i in range(count)]
-    return train.__getitems__(keys) if hasattr(train, "__getitems__") else [train[key] for key in keys]
+def _samples(train: Dataset, images: int) -> list:
+    keys = [(0, i % len(cast("Sized", train)), True) for i in range(images)]
+    fetch_batch = getattr(train, "__getitems__", None)
+    return fetch_batch(keys) if fetch_batch else [train[key] for key in keys]
 
 
-def _step(step: Callable[[list], torch.Tensor], train: Dataset, count: int) -> None:
-    step(_samples(train, count)).backward()
+def _backward(batch_loss: Callable[[list], torch.Tensor], train: Dataset, images: int) -> None:
+    batch_loss(_samples(train, images)).backward()
 
 
 def _timed(work: Callable[[], object], device: torch.device) -> float:
+    """Seconds until `work` is done on the device."""
     start = time.perf_counter()
     work()
     if device.type != "cpu":

@@ -132,7 +132,7 @@ def compile_if_faster(trainer: ImageTrainer, choice: str, step_time: StepTime, s
 
 def _with_first_read(step_time: StepTime, first: StepTime) -> StepTime:
     """A step time with the reading times of the first dry run: later ones find the images in the cache."""
-    return replace(step_time, read_s=first.read_s, read_evaluated_s=first.read_evaluated_s)
+    return replace(step_time, train_read_s=first.train_read_s, evaluation_read_s=first.evaluation_read_s)
 
 
 def _has_compiler() -> bool:

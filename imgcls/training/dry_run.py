@@ -51,7 +51,7 @@ class DryRun:
                 self.validation,
                 self.batch_size,
                 self.accelerator.device,
-                whole=whole_batch,
+                whole_batch=whole_batch,
             )
         )
 

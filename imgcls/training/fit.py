@@ -137,7 +137,7 @@ def _run_seconds(trainer: ImageTrainer, step_time: StepTime) -> float:
     epochs = args.max_steps / steps_per_epoch if args.max_steps > 0 else args.num_train_epochs
     evaluated = len(trainer.eval_dataset) * (epochs / args.eval_every_epochs + 1)
     readers = max(1, args.dataloader_num_workers)
-    reading_s = step_time.seconds(0, 0, images, len(trainer.eval_dataset)) / readers
+    reading_s = step_time.reading_seconds(images, len(trainer.eval_dataset)) / readers
     return (step_time.seconds(images * epochs, evaluated) + reading_s) / args.world_size
 
 

@@ -9,7 +9,7 @@ from transformers import pipeline
 
 from imgcls.errors import ImageError, OptionError
 from imgcls.evaluation.loaded_model import LoadedModel, is_one_image, list_images
-from imgcls.models import classifier, source
+from imgcls.models import classifier, classifier_head, source
 from imgcls.storage import run_folder
 
 
@@ -62,7 +62,7 @@ def test_probabilities_equal_those_of_pipeline(model, folder, files):
 
 def test_features_are_the_input_of_the_head(model, files):
     features = model.features(files)
-    head = classifier.head_of(model.network)
+    head = classifier_head.head_of(model.network)
     logits = features @ head.weight.detach().numpy().T + head.bias.detach().numpy()
     assert np.allclose(logits, model.logits(files), atol=1e-5)
     assert not [module for module in model.network.modules() if module._forward_pre_hooks]

@@ -1,4 +1,4 @@
-"""Adapters for all eight architectures: what trains, and that saved, loaded and merged models agree."""
+"""Adapters for all eight architectures: what is trained, and that saved, loaded and merged models agree."""
 
 import peft
 import pytest
@@ -24,13 +24,13 @@ def logits(network, pixels):
         return network(pixel_values=pixels).logits
 
 
-def test_one_step_changes_adapters_and_head_alone_and_every_form_agrees(folder, tmp_path):
+def test_add_lora_trains_adapters_and_head_alone_and_all_forms_agree(folder, tmp_path):
     classifier = build(folder)
     wrapped = lora.add_lora(classifier, rank=4)
     param_groups.freeze_batch_norm(wrapped)
     pixels = torch.randn(4, 3, classifier.image_px, classifier.image_px, generator=torch.Generator().manual_seed(1))
     untouched = logits(build(folder).network, pixels)
-    torch.testing.assert_close(logits(wrapped, pixels), untouched, atol=1e-5, rtol=0)  # adapters start at nothing
+    torch.testing.assert_close(logits(wrapped, pixels), untouched, atol=1e-5, rtol=0)  # adapters start at zero
 
     before = {name: value.clone() for name, value in wrapped.state_dict().items()}
     rates = param_groups.LearningRates(lora.head_names(wrapped), head_lr_multiplier=2.0)
@@ -43,31 +43,31 @@ def test_one_step_changes_adapters_and_head_alone_and_every_form_agrees(folder, 
     optimizer.step()
     changed = {name for name, value in wrapped.state_dict().items() if not torch.equal(value, before[name])}
     allowed = {n for n in before if ".lora_A." in n or ".lora_B." in n or ".modules_to_save." in n}
-    assert changed <= allowed  # no base weight, no statistic of batch norm
-    seconds = {n for n in allowed if ".lora_B." in n or ".modules_to_save." in n}
-    assert seconds <= changed  # each adapter learns: its second factor, which starts at 0, moves first
+    assert changed <= allowed  # no base weight and no batch norm statistic
+    second_factors = {n for n in allowed if ".lora_B." in n or ".modules_to_save." in n}
+    assert second_factors <= changed  # in each adapter the second factor, which starts at 0, changes in the first step
 
     trained = logits(wrapped, pixels)
     assert (trained - untouched).abs().max() > 1e-3
     lora.save_adapter(wrapped, str(tmp_path / "adapter"))
     loaded = peft.PeftModel.from_pretrained(build(folder).network, str(tmp_path / "adapter"))
     torch.testing.assert_close(logits(loaded, pixels), trained, atol=1e-5, rtol=0)
-    ordinary = lora.merge_adapter(wrapped)
-    assert ordinary is classifier.network
-    assert set(ordinary.state_dict()) == set(build(folder).network.state_dict())
-    torch.testing.assert_close(logits(ordinary, pixels), trained, atol=1e-5, rtol=0)
+    merged = lora.merge_adapter(wrapped)
+    assert merged is classifier.network
+    assert set(merged.state_dict()) == set(build(folder).network.state_dict())
+    torch.testing.assert_close(logits(merged, pixels), trained, atol=1e-5, rtol=0)
 
 
-def test_few_weights_train(folder):
+def test_add_lora_freezes_most_weights(folder):
     classifier = build(folder)
-    trained, in_all = lora.add_lora(classifier, rank=4).get_nb_trainable_parameters()
-    assert 0 < trained < in_all
+    trainable, total = lora.add_lora(classifier, rank=4).get_nb_trainable_parameters()
+    assert 0 < trainable < total
 
 
-def test_depthwise_and_grouped_convolutions_get_none(tmp_path):
+def test_lora_targets_exclude_depthwise_and_grouped_convolutions(tmp_path):
     classifier = build(tiny.write("mobilenetv3-small", tmp_path))
     modules = dict(classifier.network.named_modules())
-    chosen = [modules[name] for name in lora.lora_targets(classifier)]
-    assert chosen
-    assert all(getattr(m, "groups", 1) == 1 for m in chosen)
+    targets = [modules[name] for name in lora.lora_targets(classifier)]
+    assert targets
+    assert all(getattr(m, "groups", 1) == 1 for m in targets)
     assert any(getattr(m, "groups", 1) > 1 for m in modules.values())

@@ -1,4 +1,4 @@
-"""The loss against torch's own and against hand computation; gradients over accumulation and processes."""
+"""The loss compared with torch's and with its formula; gradients with accumulation and several processes."""
 
 import pickle
 from types import SimpleNamespace
@@ -31,32 +31,32 @@ def labels():
 
 
 @pytest.mark.parametrize("smoothing", SMOOTHING)
-def test_equals_torch_without_weights(logits, labels, smoothing):
-    ours = ClassificationLoss(smoothing=smoothing)(outputs(logits), labels)
-    assert ours.shape == ()
-    torch.testing.assert_close(ours, functional.cross_entropy(logits, labels, label_smoothing=smoothing))
+def test_classification_loss_equals_torch_without_weights(logits, labels, smoothing):
+    loss = ClassificationLoss(label_smoothing=smoothing)(outputs(logits), labels)
+    assert loss.shape == ()
+    torch.testing.assert_close(loss, functional.cross_entropy(logits, labels, label_smoothing=smoothing))
 
 
 @pytest.mark.parametrize("smoothing", SMOOTHING)
-def test_equals_the_formula_with_weights(logits, labels, smoothing):
+def test_classification_loss_equals_the_formula_with_weights(logits, labels, smoothing):
     total = 0.0
     for row, label in zip(logits.double().tolist(), labels.tolist(), strict=True):
         log_sum = torch.tensor(row).double().exp().sum().log().item()
         minus_log_p = [log_sum - value for value in row]
         smooth = sum(minus_log_p) / K
         total += WEIGHTS[label].item() * ((1 - smoothing) * minus_log_p[label] + smoothing * smooth)
-    ours = ClassificationLoss(WEIGHTS, smoothing)(outputs(logits), labels)
-    assert ours.item() == pytest.approx(total / N, rel=1e-6)
+    loss = ClassificationLoss(WEIGHTS, smoothing)(outputs(logits), labels)
+    assert loss.item() == pytest.approx(total / N, rel=1e-6)
 
 
-def test_outputs_may_be_a_dict(logits, labels):
+def test_classification_loss_takes_a_dict_of_outputs(logits, labels):
     loss = ClassificationLoss(WEIGHTS, 0.1)
     torch.testing.assert_close(loss({"logits": logits}, labels), loss(outputs(logits), labels))
     model_output = ImageClassifierOutput(logits=logits)
     torch.testing.assert_close(loss(model_output, labels), loss(outputs(logits), labels))
 
 
-def test_autocast_keeps_float32(logits, labels):
+def test_classification_loss_is_float32_under_autocast(logits, labels):
     loss = ClassificationLoss(WEIGHTS, 0.1)
     with torch.autocast("cpu", torch.bfloat16):
         value = loss(outputs(logits), labels)
@@ -64,12 +64,12 @@ def test_autocast_keeps_float32(logits, labels):
     torch.testing.assert_close(value, loss(outputs(logits), labels))
 
 
-def test_weights_of_one_change_nothing(logits, labels):
-    plain, weighted = ClassificationLoss(smoothing=0.1), ClassificationLoss(torch.ones(K), 0.1)
+def test_classification_loss_is_unchanged_by_weights_of_one(logits, labels):
+    plain, weighted = ClassificationLoss(label_smoothing=0.1), ClassificationLoss(torch.ones(K), 0.1)
     torch.testing.assert_close(plain(outputs(logits), labels), weighted(outputs(logits), labels))
 
 
-def parts_gradient(loss, logits, labels, size, count):
+def accumulated_gradient(loss, logits, labels, size, count):
     """Sum of the gradients of batches of `size`, as accumulation adds them up."""
     leaf = logits.clone().requires_grad_()
     for start in range(0, N, size):
@@ -81,16 +81,16 @@ def parts_gradient(loss, logits, labels, size, count):
 @pytest.mark.parametrize("count", [16, torch.tensor(16)], ids=["int", "tensor"])
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["plain", "weighted"])
 @pytest.mark.parametrize("smoothing", SMOOTHING)
-def test_accumulated_gradient_equals_one_batch(logits, labels, weights, smoothing, count):
+def test_classification_loss_has_the_same_gradient_with_accumulation(logits, labels, weights, smoothing, count):
     loss = ClassificationLoss(weights, smoothing)
-    whole = parts_gradient(loss, logits, labels, N, None)
-    torch.testing.assert_close(parts_gradient(loss, logits, labels, 4, count), whole, atol=1e-6, rtol=0)
-    torch.testing.assert_close(parts_gradient(loss, logits, labels, 3, count), whole, atol=1e-6, rtol=0)
+    whole = accumulated_gradient(loss, logits, labels, N, None)
+    torch.testing.assert_close(accumulated_gradient(loss, logits, labels, 4, count), whole, atol=1e-6, rtol=0)
+    torch.testing.assert_close(accumulated_gradient(loss, logits, labels, 3, count), whole, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["plain", "weighted"])
-def test_two_processes_equal_one(labels, weights):
-    """Trainer multiplies each process's loss by their number, DDP then takes the mean of their gradients."""
+def test_classification_loss_has_the_same_gradient_in_two_processes(labels, weights):
+    """Trainer multiplies the loss of each process by their number, and DDP averages the gradients."""
     generator = torch.Generator().manual_seed(2)
     images, matrix = torch.randn(N, 7, generator=generator), torch.randn(7, K, generator=generator)
     loss = ClassificationLoss(weights, 0.1)
@@ -105,27 +105,27 @@ def test_two_processes_equal_one(labels, weights):
     torch.testing.assert_close(two, one, atol=1e-6, rtol=0)
 
 
-def test_uneven_processes_equal_one(logits, labels):
+def test_classification_loss_has_the_same_gradient_in_uneven_processes(logits, labels):
     """The last step of an epoch: one process has 8 images, the other 3 and 5 rows of padding."""
     loss = ClassificationLoss(WEIGHTS, 0.1)
     padded = labels.clone()
     padded[11:] = PADDING_LABEL
-    whole = parts_gradient(loss, logits, padded, N, None)
-    torch.testing.assert_close(parts_gradient(loss, logits, padded, 8, 11), whole, atol=1e-6, rtol=0)
+    whole = accumulated_gradient(loss, logits, padded, N, None)
+    torch.testing.assert_close(accumulated_gradient(loss, logits, padded, 8, 11), whole, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["plain", "weighted"])
-def test_padding_counts_nowhere(logits, labels, weights):
+def test_classification_loss_ignores_padding(logits, labels, weights):
     loss = ClassificationLoss(weights, 0.1)
     rows = torch.arange(N) % 3 != 0
     padded = labels.where(rows, PADDING_LABEL)
     torch.testing.assert_close(loss(outputs(logits), padded), loss(outputs(logits[rows]), labels[rows]))
-    assert parts_gradient(loss, logits, padded, N, None)[~rows].abs().max() == 0
+    assert accumulated_gradient(loss, logits, padded, N, None)[~rows].abs().max() == 0
 
 
 @pytest.mark.parametrize("count", [None, 0, 16, torch.tensor(0), torch.tensor(16)], ids=str)
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["plain", "weighted"])
-def test_nothing_but_padding(logits, weights, count):
+def test_classification_loss_of_padding_alone_is_zero(logits, weights, count):
     leaf = logits.clone().requires_grad_()
     labels = torch.full((N,), PADDING_LABEL)
     value = ClassificationLoss(weights, 0.1)(outputs(leaf), labels, num_items_in_batch=count)
@@ -134,18 +134,18 @@ def test_nothing_but_padding(logits, weights, count):
     assert leaf.grad.abs().max() == 0
 
 
-@pytest.mark.parametrize("junk", [float("inf"), float("nan")])
-def test_junk_in_padding_rows_does_not_reach_the_loss(logits, labels, junk):
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_classification_loss_ignores_nan_and_inf_in_padding(logits, labels, value):
     padded = labels.clone()
     padded[3] = PADDING_LABEL
-    dirty = logits.clone()
-    dirty[3] = junk
+    logits_with_value = logits.clone()
+    logits_with_value[3] = value
     loss = ClassificationLoss(WEIGHTS, 0.1)
-    torch.testing.assert_close(loss(outputs(dirty), padded), loss(outputs(logits), padded))
+    torch.testing.assert_close(loss(outputs(logits_with_value), padded), loss(outputs(logits), padded))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_mixed_precision_is_summed_in_float32(logits, labels, dtype):
+def test_classification_loss_sums_low_precision_in_float32(logits, labels, dtype):
     low = logits.to(dtype).requires_grad_()
     loss = ClassificationLoss(WEIGHTS, 0.1)
     value = loss(outputs(low), labels)
@@ -155,24 +155,24 @@ def test_mixed_precision_is_summed_in_float32(logits, labels, dtype):
     torch.testing.assert_close(value, loss(outputs(logits.to(dtype).float()), labels))
 
 
-def test_huge_logits_stay_finite(labels):
+def test_classification_loss_is_finite_for_huge_logits(labels):
     logits = torch.zeros(N, K)
     logits[:, 0] = 1e30
     leaf = logits.requires_grad_()
-    value = ClassificationLoss(smoothing=0.1)(outputs(leaf), labels)
+    value = ClassificationLoss(label_smoothing=0.1)(outputs(leaf), labels)
     value.backward()
     assert torch.isfinite(value)
     assert torch.isfinite(leaf.grad).all()
 
 
-def test_pickles(logits, labels):
+def test_classification_loss_can_be_pickled(logits, labels):
     loss = ClassificationLoss(WEIGHTS, 0.1)
-    again = pickle.loads(pickle.dumps(loss))
-    torch.testing.assert_close(again(outputs(logits), labels), loss(outputs(logits), labels))
+    loaded = pickle.loads(pickle.dumps(loss))
+    torch.testing.assert_close(loaded(outputs(logits), labels), loss(outputs(logits), labels))
 
 
 @pytest.mark.parametrize("kind", [list, torch.tensor], ids=["list", "tensor"])
-def test_balanced_weights(kind):
+def test_balanced_class_weights_give_each_class_the_same_total(kind):
     labels = [0] * 1 + [1] * 2 + [2] * 7
     weights = balanced_class_weights(kind(labels), 3)
     assert weights.dtype == torch.float32
@@ -182,35 +182,35 @@ def test_balanced_weights(kind):
     torch.testing.assert_close(per_class, torch.full((3,), 10 / 3))
 
 
-def test_balanced_weights_of_balanced_classes_are_one():
+def test_balanced_class_weights_of_balanced_classes_are_one():
     torch.testing.assert_close(balanced_class_weights([0, 1, 2] * 4, 3), torch.ones(3))
 
 
-@pytest.mark.parametrize(("labels", "num_classes", "lacking"), [([0, 0, 2], 3, "1"), ([0, 1], 3, "2"), ([], 2, "0, 1")])
-def test_balanced_weights_need_every_class(labels, num_classes, lacking):
-    with pytest.raises(OptionError, match=f"every class .* none of class {lacking}"):
+@pytest.mark.parametrize(("labels", "num_classes", "empty"), [([0, 0, 2], 3, "1"), ([0, 1], 3, "2"), ([], 2, "0, 1")])
+def test_balanced_class_weights_need_images_of_every_class(labels, num_classes, empty):
+    with pytest.raises(OptionError, match=f"every class .* none of class {empty}"):
         balanced_class_weights(labels, num_classes)
 
 
-def test_soft_targets_are_the_mixture_of_both_labels(logits, labels):
+def test_classification_loss_of_soft_labels_is_the_mixture_of_both(logits, labels):
     other = labels.roll(1)
-    shares = 0.7 * soft_labels(labels, K) + 0.3 * soft_labels(other, K)
-    for loss in (ClassificationLoss(), ClassificationLoss(smoothing=0.1), ClassificationLoss(WEIGHTS, 0.1)):
+    targets = 0.7 * soft_labels(labels, K) + 0.3 * soft_labels(other, K)
+    for loss in (ClassificationLoss(), ClassificationLoss(label_smoothing=0.1), ClassificationLoss(WEIGHTS, 0.1)):
         expected = 0.7 * loss(outputs(logits), labels) + 0.3 * loss(outputs(logits), other)
-        torch.testing.assert_close(loss(outputs(logits), shares), expected)
+        torch.testing.assert_close(loss(outputs(logits), targets), expected)
 
 
-def test_padding_that_was_mixed_in_counts_nowhere(logits, labels):
+def test_classification_loss_ignores_padding_that_was_mixed_in(logits, labels):
     padded = labels.clone()
     padded[5:] = PADDING_LABEL
-    shares = 0.6 * soft_labels(padded, K) + 0.4 * soft_labels(padded, K).roll(1, 0)
-    ours = ClassificationLoss()(outputs(logits), shares)
+    targets = 0.6 * soft_labels(padded, K) + 0.4 * soft_labels(padded, K).roll(1, 0)
+    loss = ClassificationLoss()(outputs(logits), targets)
     log_p = functional.log_softmax(logits, -1)
-    assert ours.item() == pytest.approx(-(shares * log_p).sum().item() / 5, rel=1e-5)
+    assert loss.item() == pytest.approx(-(targets * log_p).sum().item() / 5, rel=1e-5)
 
 
-@pytest.mark.parametrize("focus", [0.5, 2.0])
-def test_focal_loss_is_that_of_lin_et_al(logits, labels, focus):
+@pytest.mark.parametrize("gamma", [0.5, 2.0])
+def test_classification_loss_with_gamma_is_the_focal_loss(logits, labels, gamma):
     p = logits.softmax(-1).gather(1, labels[:, None]).squeeze(1)
-    expected = (-((1 - p) ** focus) * p.log()).mean()
-    torch.testing.assert_close(ClassificationLoss(focus=focus)(outputs(logits), labels), expected)
+    expected = (-((1 - p) ** gamma) * p.log()).mean()
+    torch.testing.assert_close(ClassificationLoss(focal_gamma=gamma)(outputs(logits), labels), expected)

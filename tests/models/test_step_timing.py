@@ -1,4 +1,4 @@
-"""A rehearsed step leaves no trace, and its pace tells how long a run takes."""
+"""A timed step leaves no trace, and its duration tells how long a run takes."""
 
 import pytest
 import torch
@@ -24,54 +24,61 @@ def network():
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.Flatten(), nn.Linear(144, 2))
 
 
-def traces(network):
-    gradients = [p.grad is not None and bool(p.grad.any()) for p in network.parameters()]
-    return {k: v.clone() for k, v in network.state_dict().items()}, torch.get_rng_state(), any(gradients)
+@pytest.fixture
+def leaves_no_trace(network):
+    """Checks after a test that the network and the random state are as before."""
+    state = {name: value.clone() for name, value in network.state_dict().items()}
+    random_state = torch.get_rng_state()
+    yield
+    assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert not any(p.grad is not None and p.grad.any() for p in network.parameters())
 
 
-@pytest.mark.parametrize("fails", [False, True])
-def test_no_trace_is_left(network, fails):
-    def step(samples):
-        loss = network(torch.stack(samples)).square().mean()
-        if fails:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
-        return loss
+@pytest.mark.usefixtures("leaves_no_trace")
+def test_time_step_and_time_full_batch_leave_no_trace(network):
+    def batch_loss(samples):
+        return network(torch.stack(samples)).square().mean()
 
-    state, random, _ = traces(network)
-    if fails:
-        with pytest.raises(torch.OutOfMemoryError):
-            time_step(network, step, Images(), Images(), 4, CPU)
-        with pytest.raises(torch.OutOfMemoryError):
-            time_full_batch(StepTime(4, 0.01, 0.01), network, step, Images(), 8, CPU)
-    else:
-        pace = time_full_batch(time_step(network, step, Images(), Images(), 8, CPU), network, step, Images(), 8, CPU)
-        assert pace.images == 8
-        assert pace.train_s > 0
-        assert pace.evaluation_s > 0
-    after, random_after, has_gradients = traces(network)
-    assert all(torch.equal(value, after[name]) for name, value in state.items())
-    assert torch.equal(random, random_after)
-    assert not has_gradients
+    step_time = time_step(network, batch_loss, Images(), Images(), 8, CPU)
+    step_time = time_full_batch(step_time, network, batch_loss, Images(), 8, CPU)
+    assert step_time.images == 8
+    assert step_time.train_s > 0
+    assert step_time.evaluation_s > 0
 
 
-def test_a_whole_batch_is_rehearsed_where_a_few_images_were_quick(network):
+@pytest.mark.usefixtures("leaves_no_trace")
+def test_time_step_and_time_full_batch_leave_no_trace_when_memory_is_exhausted(network):
+    def batch_loss(samples):
+        network(torch.stack(samples)).square().mean().backward()
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        time_step(network, batch_loss, Images(), Images(), 4, CPU)
+    with pytest.raises(torch.OutOfMemoryError):
+        time_full_batch(StepTime(4, 0.01, 0.01), network, batch_loss, Images(), 8, CPU)
+
+
+def test_time_full_batch_times_a_whole_batch_where_a_few_images_were_quick(network):
     sizes = []
 
-    def step(samples):
+    def batch_loss(samples):
         sizes.append(len(samples))
         return network(torch.stack(samples)).square().mean()
 
-    few = time_step(network, step, Images(), Images(), 8, CPU)
+    few = time_step(network, batch_loss, Images(), Images(), 8, CPU)
     assert few.images == 4
     slow = StepTime(4, QUICK_S / 4, 0.1)
-    assert time_full_batch(slow, network, step, Images(), 8, CPU) is slow
+    assert time_full_batch(slow, network, batch_loss, Images(), 8, CPU) is slow
     assert max(sizes) == 4
-    whole = time_full_batch(few, network, step, Images(), 8, CPU)
+    whole = time_full_batch(few, network, batch_loss, Images(), 8, CPU)
     assert (sizes[-1], whole.images) == (8, 8)
-    assert (whole.read_s, whole.read_evaluated_s) == (few.read_s, few.read_evaluated_s)
-    assert time_full_batch(whole, network, step, Images(), 8, CPU) is whole
-    assert time_step(network, step, Images(), Images(), 8, CPU, whole=True).images == 8
+    assert (whole.train_read_s, whole.evaluation_read_s) == (few.train_read_s, few.evaluation_read_s)
+    assert time_full_batch(whole, network, batch_loss, Images(), 8, CPU) is whole
+    assert time_step(network, batch_loss, Images(), Images(), 8, CPU, whole_batch=True).images == 8
 
 
-def test_seconds_are_summed_over_images():
-    assert StepTime(4, 0.2, 0.05).seconds(100, 40) == pytest.approx(22)
+def test_step_time_seconds_and_reading_seconds_are_sums_over_images():
+    step_time = StepTime(4, 0.2, 0.05, 0.5, 0.25)
+    assert step_time.seconds(100, 40) == pytest.approx(22)
+    assert step_time.reading_seconds(10, 4) == pytest.approx(6)

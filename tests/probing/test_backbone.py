@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from imgcls.models import classifier_head
 from imgcls.probing import backbone
 
 
@@ -37,7 +38,7 @@ class Timed(torch.nn.Module):
 def test_bf16_speedup_is_above_0_where_bf16_is_faster_and_the_same(monkeypatch, seconds, error, speedup):
     network = Timed(seconds, error)
     monkeypatch.setattr(backbone.time, "perf_counter", network.clock)
-    monkeypatch.setattr(backbone.classifier, "head_of", lambda network: network.classifier)
+    monkeypatch.setattr(classifier_head, "head_of", lambda network: network.classifier)
     threads = torch.get_num_threads()
     assert backbone.bf16_speedup(network, torch.zeros(8, 3, 4, 4)) == pytest.approx(speedup)
     assert network.passes <= 6

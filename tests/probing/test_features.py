@@ -30,7 +30,10 @@ def extractor(resnet, shapes):
 def test_features_are_the_input_of_the_head(extractor):
     frozen = extractor.backbone(InputFormat(64))
     computed = extractor.features(frozen, "validation")
-    assert computed.shape == (len(extractor.splits.validation.paths), classifier_head.head_of(frozen.network).in_features)
+    assert computed.shape == (
+        len(extractor.splits.validation.paths),
+        classifier_head.head_of(frozen.network).in_features,
+    )
     images = EvaluationDataset(extractor.splits.validation.rows, frozen.processor)
     logits = inference.compute_outputs(
         inference.logits_function(frozen.network), images, batch=3, device=torch.device("cpu")
