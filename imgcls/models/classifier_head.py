@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from typing import cast
 
 import torch
 from torch import nn
@@ -16,7 +17,7 @@ from imgcls.models.source import ModelSource
 
 def head_of(network: nn.Module) -> nn.Linear:
     """The network's last layer, a linear map from features to logits. Raises ModelError for any other kind of head."""
-    names = head_names(network.config)
+    names = head_names(cast("PreTrainedConfig", network.config))
     layers = [m for name, m in network.named_modules() if isinstance(m, nn.Linear) and f"{name}.weight" in names]
     if len(layers) != 1 or len(names) != 2:
         raise ModelError(
