@@ -75,7 +75,7 @@ def test_the_tree_names_every_package():
 
 
 def test_ci_runs_the_test_command_of_the_readme():
-    (command,) = re.findall(r"^    (python3 -m venv .*pytest tests)$", README, re.MULTILINE)
+    (command,) = re.findall(r"^    (python3 -m venv .*pytest tests -n 2)$", README, re.MULTILINE)
     ci = (ROOT / ".ci/run").read_text()
     _, _, install, tests = command.split(" && ")
     assert install.replace("pip install", "pip install -q") in ci

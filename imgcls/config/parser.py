@@ -86,7 +86,7 @@ def parse(
     options: Sequence[Any],
     argv: Sequence[str] | None = None,
     *,
-    description: str,
+    description: str | None,
     examples: str,
     short_help: Mapping[str, str] | None = None,
     rare: Container[str] = (),

@@ -110,7 +110,7 @@ def _run_trials(setup: TrainingSetup, searched: list[str], ended: int, options: 
         trial_setup = replace(setup, config=trial_config, run=run_folder.RunFolder(folder))
         trainer = make_trainer(trial_setup, training.per_device_train_batch_size, training.gradient_accumulation_steps)
         trainer.remove_callback(DiagnosisCallback)  # its findings belong to the run itself, not to trials
-        trainer.model_init = _restorer(trainer)
+        trainer.model_init = _restorer(trainer)  # pyright: ignore[reportAttributeAccessIssue]
         space = _SearchSpace(trainer, {name: config.value(name) for name in searched}, ended, trials)
         try:
             trainer.hyperparameter_search(

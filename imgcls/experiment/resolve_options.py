@@ -121,8 +121,8 @@ def _choose_photo_sizes(config: TrainingConfig, source: ModelSource, short_side:
     image_px = config.model.image_px or model_config.checkpoint_input_size(source)
     train_px = recipes.train_px(model_config.checkpoint_family(source), image_px)
     crop_px = config.augment.train_px or train_px.value
-    min_crop_area = (PLANS[config.augment.augment or "none"].crop_area or features.CROPS.crop_area)[0]
-    cache_px = recipes.cache_px(image_px, crop_px, min_crop_area)
+    crop_area = PLANS[config.augment.augment or "none"].crop_area or features.CROPS.crop_area or (1.0, 1.0)
+    cache_px = recipes.cache_px(image_px, crop_px, min_crop_area=crop_area[0])
     choices = []
     if config.augment.train_px is None and config.mode != "head":
         choices.append(train_px)

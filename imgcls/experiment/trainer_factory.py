@@ -9,7 +9,6 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import Dataset
 from transformers import PretrainedConfig, set_seed
 
 from imgcls.config.training_options import TrainingOptions
@@ -68,7 +67,7 @@ def make_trainer(setup: TrainingSetup, batch: int, accumulation: int) -> ImageTr
 
 def _trainer_arguments(setup: TrainingSetup, classifier: Classifier, batch: int, accumulation: int) -> TrainingOptions:
     values = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation}
-    is_known = classifier.network.config.model_type in KNOWN_TYPES
+    is_known = getattr(classifier.network.config, "model_type", None) in KNOWN_TYPES
     if setup.config.training.ddp_find_unused_parameters is None and is_known:
         # These use all parameters; looking for unused ones costs time and a warning.
         values["ddp_find_unused_parameters"] = False
@@ -110,7 +109,9 @@ def _trained_module(setup: TrainingSetup, classifier: Classifier) -> tuple[nn.Mo
     return network, head_names(network.config)
 
 
-def _make_datasets(setup: TrainingSetup, classifier: Classifier) -> tuple[Dataset, Dataset]:
+def _make_datasets(
+    setup: TrainingSetup, classifier: Classifier
+) -> tuple[TrainingDataset | FeatureDataset, EvaluationDataset | FeatureDataset]:
     """Training and validation samples."""
     config, train, validation = setup.config, setup.splits.train, setup.splits.validation
     if config.mode == "head":

@@ -257,7 +257,7 @@ def test_upload_files_reports_an_upload_process_that_was_killed(server, tmp_path
     assert result["error"].endswith("Then: COMMAND")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_upload_files_reports_an_upload_that_is_cut_every_time(server, claim, files):
     server.fault("PUT", ".*", "cut")
     result = claim("cut", folder=files)
