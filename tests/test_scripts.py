@@ -42,7 +42,8 @@ def assert_pipeline_agrees(run, data, px=None):
         assert predict.image_processor(photo(300, 200, 0), return_tensors="pt")["pixel_values"].shape[-1] == px
 
 
-def test_all_names_come_from_the_hub_and_pipeline_gives_the_same_predictions(staged, shapes, tmp_path):
+@pytest.mark.nightly
+def test_train_takes_all_names_from_the_hub_and_pipeline_predicts_the_same(staged, shapes, tmp_path):
     def command(name, px):
         size = ["--image_px", px] if px else []
         run = tmp_path / f"{name}-{px}"
@@ -62,7 +63,7 @@ def test_all_names_come_from_the_hub_and_pipeline_gives_the_same_predictions(sta
             assert_pipeline_agrees(run, shapes, px)
 
 
-def test_a_run_folder_holds_what_it_promises(train, shapes, resnet, tmp_path):
+def test_train_writes_every_file_of_the_run_folder(train, shapes, resnet, tmp_path):
     run = tmp_path / "run"
     arguments = ("--model", resnet, "--data", shapes, "--epochs", 2, "--test_fraction", 0.2, "--output_dir", run)
     done = train(*arguments)
@@ -94,7 +95,7 @@ def test_a_run_folder_holds_what_it_promises(train, shapes, resnet, tmp_path):
     assert "finished" in config.stderr
 
 
-def test_a_run_can_be_gone_on_from_with_a_new_class(train, shapes, resnet, tmp_path):
+def test_train_continues_from_a_run_with_a_new_class(train, shapes, resnet, tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
     assert train("--model", resnet, "--data", shapes, "--max_steps", 2, "--output_dir", first).returncode == 0
     more = class_folders(tmp_path / "more", classes=("bars", "circle", "cross", "square"), per_class=4)
@@ -120,9 +121,16 @@ def uninterrupted(shapes, resnet, tmp_path_factory, launch):
     return run
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("moment", [{"kill_at_step": 5}, {"kill_in_checkpoint": 6}])  # 8 steps an epoch
-def test_a_killed_run_goes_on_to_the_same_weights(
+@pytest.mark.parametrize(
+    ("moment", "workers"),
+    [
+        ({"kill_in_checkpoint": 6}, 0),  # 8 steps per epoch
+        pytest.param({"kill_in_checkpoint": 6}, 2, marks=pytest.mark.nightly),
+        pytest.param({"kill_at_step": 5}, 0, marks=pytest.mark.nightly),
+        pytest.param({"kill_at_step": 5}, 2, marks=pytest.mark.nightly),
+    ],
+)
+def test_train_resumes_a_killed_run_to_the_same_weights(
     launch, staged, shapes, resnet, uninterrupted, tmp_path, moment, workers
 ):
     run = tmp_path / "run"
@@ -140,8 +148,9 @@ def test_a_killed_run_goes_on_to_the_same_weights(
     assert (uninterrupted / "predictions.csv").read_text() == (run / "predictions.csv").read_text()
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", ["vit-large", "vit-small-msn"])
-def test_a_killed_transformer_goes_on_to_the_same_weights_and_keeps_its_best(staged, shapes, tmp_path, name):
+def test_train_resumes_a_killed_transformer_to_the_same_weights_and_keeps_its_best(staged, shapes, tmp_path, name):
     checkpoint = tiny.write(name, tmp_path / "checkpoint")
 
     def command(run, **stage):
@@ -161,7 +170,8 @@ def test_a_killed_transformer_goes_on_to_the_same_weights_and_keeps_its_best(sta
 FAMILIES = ("vit-base", "vit-small-msn", "resnet-18", "efficientnet-b0", "mobilenetv3-small")
 
 
-def test_a_step_is_the_same_however_it_is_cut(staged, shapes, tmp_path):
+@pytest.mark.nightly
+def test_train_takes_the_same_step_however_the_batch_is_divided(staged, shapes, tmp_path):
     cuts = {"whole": (16, 1), "accumulated": (4, 4), "processes": (8, 1)}
     options = [
         "--data",
@@ -200,7 +210,7 @@ def test_a_step_is_the_same_however_it_is_cut(staged, shapes, tmp_path):
         assert all(torch.equal(value, second[key]) for key, value in first.items()), name
 
 
-def test_two_processes_evaluate_each_image_once(train, launch, shapes, resnet, tmp_path):
+def test_train_in_two_processes_evaluates_each_image_once(train, launch, shapes, resnet, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     base = ["--model", resnet, "--data", shapes, "--max_steps", 3, "--batch_size", 4]
     assert train(*base, "--output_dir", one).returncode == 0
@@ -213,7 +223,8 @@ def test_two_processes_evaluate_each_image_once(train, launch, shapes, resnet, t
     assert "unused parameters" not in done.stderr
 
 
-def test_two_machines_make_one_run(train, launch, shapes, resnet, tmp_path):
+@pytest.mark.nightly
+def test_train_on_two_machines_makes_one_run(train, launch, shapes, resnet, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -237,7 +248,8 @@ def test_two_machines_make_one_run(train, launch, shapes, resnet, tmp_path):
             torch.testing.assert_close(two[name], value, atol=2e-3, rtol=0.1)
 
 
-def test_weights_spread_over_processes_learn_the_same_through_a_kill(staged, shapes, tmp_path):
+@pytest.mark.nightly
+def test_train_with_fsdp_learns_the_same_through_a_kill(staged, shapes, tmp_path):
     checkpoint = tiny.write("vit-large", tmp_path / "checkpoint")
     # what `accelerate launch` makes of the file; it would start several processes on GPUs only
     config = ["--config_file", str(TESTS.parent / "accelerate_configs" / "fsdp.yaml"), "scripts/train.py"]
@@ -261,14 +273,14 @@ def test_weights_spread_over_processes_learn_the_same_through_a_kill(staged, sha
         torch.testing.assert_close(spread[name], value, atol=1e-4, rtol=1e-3)
 
 
-def test_the_demo_needs_neither_data_nor_network(launch, tmp_path):
+def test_train_demo_needs_neither_data_nor_network(launch, tmp_path):
     done = launch("--model", "resnet-18", "--max_steps", 2, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "RANDOM WEIGHTS" in done.stderr
     assert json.loads((tmp_path / "runs/digits-resnet-18/metrics.json").read_text())["initialised"] == "random"
 
 
-def test_bad_images_are_listed_and_left_out(train, resnet, tmp_path):
+def test_train_lists_and_excludes_bad_images(train, resnet, tmp_path):
     data = class_folders(tmp_path / "data", per_class=6)
     whole = (data / "circle/circle_000.jpg").read_bytes()
     (data / "circle/cut.jpg").write_bytes(whole[: len(whole) // 2])
@@ -301,7 +313,7 @@ def test_bad_images_are_listed_and_left_out(train, resnet, tmp_path):
         (["--config", "nowhere.yaml"], 2, ["nowhere.yaml"]),
     ],
 )
-def test_mistakes_are_one_line(train, tmp_path, monkeypatch, arguments, code, words):
+def test_train_reports_mistakes_in_one_line(train, tmp_path, monkeypatch, arguments, code, words):
     monkeypatch.chdir(tmp_path)
     done = train(*arguments)
     assert done.returncode == code
@@ -312,7 +324,7 @@ def test_mistakes_are_one_line(train, tmp_path, monkeypatch, arguments, code, wo
     assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").rglob("*.json"))
 
 
-def test_the_help_is_short_and_the_long_one_whole(train):
+def test_train_help_is_short_and_help_all_complete(train):
     short, long = train("--help").stdout, train("--help_all").stdout
     assert "--val_fraction" in short
     assert "--lr" in short

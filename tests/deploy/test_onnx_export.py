@@ -78,7 +78,13 @@ def files(folder):
     return {str(p.relative_to(folder)): p.stat().st_ino for p in folder.rglob("*")}
 
 
-@pytest.mark.parametrize("name", tiny.HUB_IDS)
+IN_DEFAULT_RUN = ("resnet-18", "vit-base", "mobilenetv3-small")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [n if n in IN_DEFAULT_RUN else pytest.param(n, marks=pytest.mark.nightly) for n in tiny.HUB_IDS],
+)
 def test_all_architectures_answer_as_pipeline(run_export, tmp_path, name):
     folder = saved(name, tmp_path)
     code, out, err = run_export("--run", folder)

@@ -55,7 +55,7 @@ def test_probe_then_full_holds_statistics_and_trains_the_rest(fit, resnet):
         assert any("embedder" in n for n in moved)
 
 
-@pytest.mark.parametrize(("lr", "kept"), [(1e-3, "fine-tuned"), (1e-9, "probe")])
+@pytest.mark.parametrize(("lr", "kept"), [pytest.param(1e-3, "fine-tuned", marks=pytest.mark.nightly), (1e-9, "probe")])
 def test_auto_on_a_large_set_starts_from_a_fresh_head_and_must_beat_the_probe(fit, monkeypatch, lr, kept):
     monkeypatch.setattr(recipes, "SMALL_DATASET", 10)
     found = numbers(fit("auto", "--epochs", 20, "--lr", lr))["selection"]
@@ -131,6 +131,7 @@ def test_ema_is_what_is_evaluated_and_saved(fit):
     assert numbers(averaged)["validation"]["loss"] == pytest.approx(evaluated[-1], rel=1e-4)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("options", [("--tune", "head"), ("--tune", "lora"), ("--tune", "full", *EMA)])
 def test_a_killed_run_resumes_to_the_same_weights(staged, launch, resnet, shapes, tmp_path, options):
     def command(name):
