@@ -1,4 +1,4 @@
-"""What is wrong with files and classes: a rule for each code of check.json, over the listing and the audit."""
+"""Checks of files and classes: a function for each code of check.json, of the listing and the audit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from imgcls.audit.audit import Audit
-from imgcls.audit.issues import Issue, counted, file_issue, named, where
+from imgcls.audit.issues import Issue, counted, file_issue, paths_at, sound_paths
 from imgcls.config.recipes import SKEWED_RATIO
 from imgcls.data import decoding
 from imgcls.data.listing import (
@@ -29,9 +29,9 @@ from imgcls.data.listing import (
 from imgcls.errors import shorten
 
 HUGE_PX = 50_000_000
-TINY_CLASS = 10  # images: of fewer, validation gets one, and nothing can be said of the class
+TINY_CLASS = 10  # images: with fewer, validation gets one, and its accuracy says nothing
 
-# Files of pictures that are not read, and what makes them readable.
+# Image files that imgcls does not read, and how to make them readable: a plugin, or a conversion.
 _PLUGINS = {".jxl": "pip install pillow-jxl-plugin"}
 _CONVERT = {
     **dict.fromkeys(
@@ -51,9 +51,6 @@ _SUFFIXES = {
 }  # fmt: skip
 
 
-# Files that are no training images.
-
-
 def _unreadable(listing: Listing, audit: Audit) -> Iterator[Issue]:
     broken = [i for i, reason in enumerate(audit.reasons) if reason is not None and reason not in decoding.TOO_LARGE]
     if broken or listing.skipped[FORBIDDEN]:
@@ -61,39 +58,38 @@ def _unreadable(listing: Listing, audit: Audit) -> Iterator[Issue]:
         parts = [f"{reason}: {count}" for reason, count in reasons.most_common(5)]
         folders = [f"{path}/" for path in listing.skipped[FORBIDDEN]]
         parts += [f"no permission: {counted(len(folders), 'folder')}"] if folders else []
-        files = named(audit, broken) + folders
+        files = paths_at(audit, broken) + folders
         message = f"{counted(len(files), 'file')} unreadable ({', '.join(parts)}): {shorten(files)}"
-        advice = "Replace files; training leaves them out."
+        advice = "Replace the files; training excludes them."
         if folders:
-            advice += " Change the permissions of folders; training refuses to start on them."
+            advice += " Change the permissions of the folders; training does not start without it."
         yield Issue("unreadable", "error", len(files), files, message, advice)
 
 
 def _huge(listing: Listing, audit: Audit) -> Iterator[Issue]:
-    refused = [i for i, reason in enumerate(audit.reasons) if reason in decoding.TOO_LARGE]
+    too_large = [i for i, reason in enumerate(audit.reasons) if reason in decoding.TOO_LARGE]
     yield from file_issue(
-        "huge_image", "error", named(audit, refused), "refused as larger than any photo",
-        "Shrink or remove them; training leaves them out.",
+        "huge_image", "error", paths_at(audit, too_large), "refused as larger than any photo",
+        "Shrink or remove them; training excludes them.",
     )  # fmt: skip
     pixels = audit.records["width"].astype(np.int64) * audit.records["height"]
     yield from file_issue(
-        "huge_image", "info", where(audit, pixels > HUGE_PX), "of over 50 million px",
-        "Store them smaller: the network sees a fraction of it, and decoding takes a second each.",
+        "huge_image", "info", sound_paths(audit, pixels > HUGE_PX), "of over 50 million px",
+        "Store them smaller: the network sees a fraction of the pixels, and decoding takes a second each.",
     )  # fmt: skip
 
 
 def _wrong_extension(listing: Listing, audit: Audit) -> Iterator[Issue]:
-    wrong = []
+    names: dict[int, str] = {}
     for i in np.flatnonzero(audit.sound):
         suffix = os.path.splitext(audit.files[i].path)[1].lower()
         kind = audit.records["format"][i].decode()
         if suffix and suffix not in _SUFFIXES.get(kind, (suffix,)):
-            wrong.append((int(i), f"{audit.files[i].path} is {kind}"))
-    if wrong:
-        shown = shorten(text for _, text in wrong)
-        message = f"{counted(len(wrong), 'image')} of another format than the name says: {shown}"
-        advice = "Rename them; they are read by what they hold, but other programs may refuse them."
-        yield Issue("wrong_extension", "warning", len(wrong), named(audit, (i for i, _ in wrong)), message, advice)
+            names[int(i)] = f"{audit.files[i].path} is {kind}"
+    if names:
+        message = f"{counted(len(names), 'image')} of another format than the suffix says: {shorten(names.values())}"
+        advice = "Rename them; imgcls reads them by their content, but other programs may refuse them."
+        yield Issue("wrong_extension", "warning", len(names), paths_at(audit, names), message, advice)
 
 
 def _unsupported(listing: Listing, audit: Audit) -> Iterator[Issue]:
@@ -108,50 +104,47 @@ def _unsupported(listing: Listing, audit: Audit) -> Iterator[Issue]:
         "unsupported",
         "warning",
         files,
-        "of a kind that is not read",
-        f"What helps: {'; '.join(sorted(cures))}.",
+        "in a format that imgcls does not read",
+        f"To read them: {'; '.join(sorted(cures))}.",
         noun="picture",
     )
 
 
 def _stray(listing: Listing, audit: Audit) -> Iterator[Issue]:
     known = {*_PLUGINS, *_CONVERT}
-    lost = listing.skipped[LOOSE] + listing.skipped[OUTSIDE]
+    loose = listing.skipped[LOOSE] + listing.skipped[OUTSIDE]
     other = [p for p in listing.skipped[NO_IMAGE] if os.path.splitext(p)[1].lower() not in known]
     other += listing.skipped[SPECIAL] + listing.skipped[REPEATED]
-    if lost or other:
-        parts = [f"{counted(len(lost), 'image')} outside the class folders"] if lost else []
+    if loose or other:
+        parts = [f"{counted(len(loose), 'image')} outside the class folders"] if loose else []
         parts += [f"{counted(len(other), 'other entry', 'other entries')}"] if other else []
-        message = f"{' and '.join(parts)}: {shorten(lost + other)}"
-        advice = "Move images into the folder of their class; the rest is left out."
-        yield Issue("stray_file", "warning" if lost else "info", len(lost + other), lost + other, message, advice)
+        message = f"{' and '.join(parts)}: {shorten(loose + other)}"
+        advice = "Move images into the folder of their class; training skips everything else."
+        yield Issue("stray_file", "warning" if loose else "info", len(loose + other), loose + other, message, advice)
 
 
 def _hidden(listing: Listing, audit: Audit) -> Iterator[Issue]:
     yield from file_issue(
-        "hidden", "info", listing.skipped[HIDDEN], "", "They are left out.", noun="hidden or system file"
+        "hidden", "info", listing.skipped[HIDDEN], "", "They are skipped.", noun="hidden or system file"
     )
-
-
-# Classes.
 
 
 def _classes(listing: Listing, audit: Audit) -> Iterator[Issue]:
     yield from file_issue(
         "empty_class", "warning", [f"{name}/" for name in listing.skipped[EMPTY]], "without an image",
-        "Add images or remove the folder; it is no class.", noun="class folder",
+        "Add images or remove the folder; it is not a class.", noun="class folder",
     )  # fmt: skip
     names = sorted(name for name, count in _usable(audit).items() if count)
     if len(names) < 2:
-        message = f"two classes or more are needed, with images that can be used in: {shorten(names) or 'none'}"
+        message = f"at least two classes with usable images are needed, got {shorten(names) or 'none'}"
         yield Issue("single_class", "error", 1, [], message, single_class_cure(listing))
 
 
 def _usable(audit: Audit) -> Counter:
-    """Class -> images that it would have to train on, 0 included."""
-    learned = [(i, file.label) for i, file in enumerate(audit.files) if file.split in (None, "train")]
-    counts = Counter({label: 0 for _, label in learned})
-    counts.update(label for i, label in learned if i not in audit.excluded)
+    """Class -> number of usable training images, including 0."""
+    training = [(i, file.label) for i, file in enumerate(audit.files) if file.split in (None, "train")]
+    counts = Counter({label: 0 for _, label in training})
+    counts.update(label for i, label in training if i not in audit.excluded)
     return counts
 
 
@@ -160,14 +153,14 @@ def _sizes(listing: Listing, audit: Audit) -> Iterator[Issue]:
     least = 1 if any(file.split == "validation" for file in audit.files) else 2
     tiny = {name: count for name, count in counts.items() if count < TINY_CLASS}
     if tiny:
-        shown = shorten(f"{name} {count}" for name, count in tiny.items())
+        sizes = shorten(f"{name} {count}" for name, count in tiny.items())
         refused = min(tiny.values()) < least
-        advice = "Add images; of so few, nothing certain can be learned or said. --folds 5 judges small sets better."
+        advice = "Add images; with so few, no result is reliable. --folds 5 evaluates small data sets better."
         if refused:
-            advice = f"Training needs {least} of each at least, sound and not left out: add images or remove the class."
+            advice = f"Training needs at least {least} usable images of each class: add images or remove the class."
         yield Issue(
             "tiny_class", "error" if refused else "warning", len(tiny), [f"{name}/" for name in sorted(tiny)],
-            f"classes with fewer than {TINY_CLASS} images to train on: {shown}", advice,
+            f"classes with fewer than {TINY_CLASS} images to train on: {sizes}", advice,
         )  # fmt: skip
     counts = +counts
     if len(counts) > 1 and max(counts.values()) > SKEWED_RATIO * min(counts.values()):
@@ -175,7 +168,7 @@ def _sizes(listing: Listing, audit: Audit) -> Iterator[Issue]:
         yield Issue(
             "imbalance", "warning", 1, [f"{large}/", f"{small}/"],
             f"{most / fewest:.1f} : 1 between the classes {large} ({most} images) and {small} ({fewest})",
-            "Training weighs the classes by itself (--class_weights balanced; or try --sampler balanced). Judge by "
+            "Training weights the classes by default (--class_weights balanced; or try --sampler balanced). Look at "
             "macro F1, and collect images of small classes.",
         )  # fmt: skip
 
@@ -184,22 +177,22 @@ def _class_names(listing: Listing, audit: Audit) -> Iterator[Issue]:
     alike = _alike(listing.classes)
     if alike:
         files = [f"{name}/" for group in alike for name in group]
-        shown = shorten(" = ".join(group) for group in alike)
+        names = shorten(" = ".join(group) for group in alike)
         yield Issue(
-            "likely_same_class", "warning", len(files), files, f"names that may mean the same class: {shown}",
+            "likely_same_class", "warning", len(files), files, f"names that may mean the same class: {names}",
             "Merge the folders if they do.", alike,
         )  # fmt: skip
-    of_split = defaultdict(set)
+    classes_of = defaultdict(set)
     for file in listing.files:
-        of_split[file.split].add(file.label)
-    train = of_split.pop("train", set()) | of_split.pop(None, set())
-    for split, found in of_split.items():
-        odd = sorted(found - train) + sorted(train - found)
+        classes_of[file.split].add(file.label)
+    train = classes_of.pop("train", set()) | classes_of.pop(None, set())
+    for split, classes in classes_of.items():
+        odd = sorted(classes - train) + sorted(train - classes)
         if odd:
-            parts = [f"{shorten(found - train)} only in {split}"] if found - train else []
-            parts += [f"{shorten(train - found)} missing in {split}"] if train - found else []
+            parts = [f"{shorten(classes - train)} only in {split}"] if classes - train else []
+            parts += [f"{shorten(train - classes)} missing in {split}"] if train - classes else []
             yield Issue(
-                "class_mismatch", "error" if found - train or split == "validation" else "warning", len(odd),
+                "class_mismatch", "error" if classes - train or split == "validation" else "warning", len(odd),
                 [f"{name}/" for name in odd], f"train and {split} have different classes: {'; '.join(parts)}",
                 "Name the folders alike, or move images.",
             )  # fmt: skip
@@ -212,12 +205,12 @@ def _alike(names: Sequence[str]) -> list[list[str]]:
         letters = re.sub("[\u0300-\u036f]", "", unicodedata.normalize("NFKD", name)).casefold()
         spelled[re.sub(r"(?<=\w)[\s_-]+(?=[^\W\d])|(?<=[^\W\d])[\s_-]+(?=\w)", "", letters)].append(name)
     for key in sorted(spelled):
-        for many in (f"{key}s", f"{key}es", f"{key[:-1]}ies" if key.endswith("y") else None):
-            if many in spelled and len(key) > 2 and not key[-1].isdigit():
-                spelled[key] += spelled.pop(many)
+        for plural in (f"{key}s", f"{key}es", f"{key[:-1]}ies" if key.endswith("y") else None):
+            if plural in spelled and len(key) > 2 and not key[-1].isdigit():
+                spelled[key] += spelled.pop(plural)
     return [sorted(group) for group in spelled.values() if len(group) > 1]
 
 
-RULES = (
+CHECKS = (
     _unreadable, _huge, _wrong_extension, _unsupported, _stray, _hidden, _classes, _sizes, _class_names,
 )  # fmt: skip

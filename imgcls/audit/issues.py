@@ -1,4 +1,4 @@
-"""One thing that is wrong with a data folder, in words with what to do; how rules make such entries."""
+"""One issue of a data folder, with what to do about it; functions that build issues from files or groups."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from imgcls.data.listing import Listing
 from imgcls.errors import shorten
 
 SEVERITIES = ("error", "warning", "info")
-MOST_FILES = 1_000  # of a problem that are named; `count` counts all
+MAX_FILES = 1_000  # that check.json names per issue; `count` counts all
 
 
 @dataclass
 class Issue:
-    """One entry of check.json. groups: files that belong together, where the problem is about several at once."""
+    """One entry of check.json. groups: files that belong together, if the issue is about several at once."""
 
     code: str
     severity: str
@@ -28,25 +28,23 @@ class Issue:
     groups: list[list[str]] = field(default_factory=list)
 
     def row(self) -> dict:
-        """As in check.json: files and groups cut to MOST_FILES."""
-        return asdict(self) | {"files": self.files[:MOST_FILES], "groups": self.groups[:MOST_FILES]}
+        """As in check.json: files and groups cut to MAX_FILES."""
+        return asdict(self) | {"files": self.files[:MAX_FILES], "groups": self.groups[:MAX_FILES]}
 
-    def in_words(self) -> str:
-        """One line."""
+    def __str__(self) -> str:
         return f"{self.severity}: {self.code}: {self.message}. {self.advice}"
 
 
-def verdict(listing: Listing, audit: Audit, problems: Sequence[Issue]) -> str:
-    """What a person wants to know, some lines."""
+def verdict(listing: Listing, audit: Audit, issues: Sequence[Issue]) -> str:
+    """A summary for the terminal, several lines."""
     classes = counted(len(listing.classes), "class", "classes")
-    lines = [f"{counted(len(audit), 'image')} in {classes}, {int(audit.sound.sum()):,} of them sound"]
-    for problem in problems:
-        lines += [f"  {problem.severity:<8} {problem.code}: {problem.message}", f"{'':11}{problem.advice}"]
-    left_out = len(audit.excluded)
-    if left_out:
-        lines.append(f"{counted(left_out, 'image')} better left out of training, named in exclude.csv")
-    if not problems:
-        lines.append("nothing is wrong with them")
+    lines = [f"{counted(len(audit), 'image')} in {classes}, {int(audit.sound.sum()):,} of them readable"]
+    for issue in issues:
+        lines += [f"  {issue.severity:<8} {issue.code}: {issue.message}", f"{'':11}{issue.advice}"]
+    if audit.excluded:
+        lines.append(f"{counted(len(audit.excluded), 'image')} to exclude from training, listed in exclude.csv")
+    if not issues:
+        lines.append("no issues found")
     return "\n".join(lines)
 
 
@@ -55,29 +53,29 @@ def counted(count: int, noun: str, plural: str | None = None) -> str:
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
-def named(audit: Audit, at: Iterable[int]) -> list[str]:
-    """Paths of the images at some positions."""
-    return [audit.files[i].path for i in at]
+def paths_at(audit: Audit, indices: Iterable[int]) -> list[str]:
+    """Paths of the images at these positions."""
+    return [audit.files[i].path for i in indices]
 
 
-def where(audit: Audit, wanted: np.ndarray) -> list[str]:
-    """Paths of the sound images for which `wanted`, bool (N,), is true."""
-    return named(audit, np.flatnonzero(wanted & audit.sound))
+def sound_paths(audit: Audit, mask: np.ndarray) -> list[str]:
+    """Paths of the sound images for which the mask, bool (N,), is true."""
+    return paths_at(audit, np.flatnonzero(mask & audit.sound))
 
 
 def file_issue(
     code: str, severity: str, files: list[str], what: str, advice: str, noun: str = "image"
 ) -> Iterator[Issue]:
-    """The problem of some files, if there are any. what: said of them after their number and noun, "almost black"."""
+    """The issue of some files, none without files. what: the message after their number and noun, "almost black"."""
     if files:
         message = f"{counted(len(files), noun)} {what}".rstrip() + f": {shorten(files)}"
         yield Issue(code, severity, len(files), files, message, advice)
 
 
 def group_issue(code: str, severity: str, audit: Audit, groups: Sequence, what: str, advice: str) -> Iterator[Issue]:
-    """The problem of some groups of positions, if there are any. what: said of them after their number of images."""
+    """The issue of some groups of positions, none without groups. what: the message after the number of images."""
     if groups:
-        paths = [named(audit, group) for group in groups]
+        paths = [paths_at(audit, group) for group in groups]
         files = list(dict.fromkeys(path for group in paths for path in group))
         message = f"{counted(len(files), 'image')} in {counted(len(paths), 'group')} {what}"
         yield Issue(code, severity, len(files), files, message, advice, paths)

@@ -99,7 +99,7 @@ def train(request: TrainingRequest) -> FinishedTraining:
     image_splits = splits.make_splits(images, screened.excluded, request.data, training.seed, screened.groups)
     request, source = _fetch_checkpoint(request, source, image_splits, run, is_demo=images.location.is_demo)
     config = resolve_options(
-        request, source, image_splits, elongated_fraction=screened.cut_share, is_demo=images.location.is_demo
+        request, source, image_splits, elongated_fraction=screened.elongated_fraction, is_demo=images.location.is_demo
     )
     run_training(
         TrainingSetup(config, source, image_splits, run, images.location, cache),

@@ -1,4 +1,4 @@
-"""Which images cannot be decoded: each looked at once, and again only after a change."""
+"""Audits: each image is inspected once, and again only after a change."""
 
 from pathlib import Path
 
@@ -10,25 +10,25 @@ from imgcls.data.listing import ImageFile
 
 
 @pytest.fixture
-def looked_at(tmp_path, monkeypatch):
-    """Paths that were decoded, in a fresh cache."""
-    seen = []
+def inspected(tmp_path, monkeypatch):
+    """Paths that were inspected, with an empty cache."""
+    inspected = []
 
-    def count(sources, told):
-        seen.extend(sources)
-        return image_stats.inspect_images(sources, told)
+    def count(sources, on_decoded):
+        inspected.extend(sources)
+        return image_stats.inspect_images(sources, on_decoded)
 
     monkeypatch.setattr(audit, "inspect_images", count)
     monkeypatch.setenv("IMGCLS_CACHE", str(tmp_path / "cache"))
-    return seen
+    return inspected
 
 
 def reasons(keys, source=None):
     """Position -> reason of each image that cannot be decoded."""
-    found = audit.run_audit(
+    audited = audit.run_audit(
         [ImageFile(key, "a") for key in keys], keys, source or keys.__getitem__, show_progress=False
     )
-    return {i: reason for i, reason in enumerate(found.reasons) if reason is not None}
+    return {i: reason for i, reason in enumerate(audited.reasons) if reason is not None}
 
 
 @pytest.fixture
@@ -42,25 +42,25 @@ def paths(tmp_path):
     return paths
 
 
-def test_broken_files_by_position_with_reasons(paths, looked_at):
+def test_run_audit_gives_reasons_for_broken_files(paths, inspected):
     found = reasons(paths)
     assert set(found) == {3, 5}
     assert "truncated" in found[3].lower()
     assert "empty" in found[5]
 
 
-def test_files_are_looked_at_again_only_when_they_changed(paths, looked_at):
+def test_run_audit_inspects_files_again_only_if_they_changed(paths, inspected):
     first = reasons(paths)
-    assert sorted(looked_at) == paths
-    looked_at.clear()
+    assert sorted(inspected) == paths
+    inspected.clear()
     assert reasons(paths) == first
-    assert looked_at == []
+    assert inspected == []
     photo(50, 30, 9).save(paths[5])
     assert set(reasons(paths)) == {3}
-    assert looked_at == [paths[5]]
+    assert inspected == [paths[5]]
 
 
-def test_a_hub_data_set_s_bytes(paths, looked_at):
+def test_run_audit_reads_bytes_of_a_hub_dataset(paths, inspected):
     encoded = [Path(path).read_bytes() for path in paths]
     keys = [f"someone/photos@1f/train/{i}" for i in range(len(paths))]
     assert set(reasons(keys, encoded.__getitem__)) == {3, 5}

@@ -1,4 +1,4 @@
-"""What one read says of a file: facts of header and pixels."""
+"""Statistics of image files from their headers and pixels."""
 
 import io
 
@@ -7,7 +7,7 @@ import pytest
 from drawings import photo
 from PIL import Image, ImageFilter, ImageOps
 
-from imgcls.audit.image_stats import MOST_BYTES, inspect_images
+from imgcls.audit.image_stats import MAX_BYTES, inspect_images
 
 
 def encoded(picture, kind="PNG", **extra):
@@ -22,7 +22,7 @@ def record(picture, kind="PNG", **extra):
     return found
 
 
-def test_facts_of_the_header():
+def test_inspect_images_reads_the_header():
     exif = Image.Exif()
     exif[0x0112] = 6
     exif.get_ifd(0x8769)[0x9003] = "2021:05:04 03:02:01"
@@ -33,13 +33,13 @@ def test_facts_of_the_header():
 
 
 @pytest.mark.parametrize("text", ["", "yesterday", "0000:00:00 00:00:00", "2021:13:45 99:99:99"])
-def test_a_time_that_is_none(text):
+def test_inspect_images_ignores_malformed_times(text):
     exif = Image.Exif()
     exif.get_ifd(0x8769)[0x9003] = text
     assert record(photo(20, 20), "JPEG", exif=exif)["taken"] == 0
 
 
-def test_the_same_bytes_have_the_same_digest_and_others_have_not():
+def test_inspect_images_digests_bytes():
     files = [encoded(photo(20, 20, seed)) for seed in (0, 1, 0)]
     first, second, third = inspect_images(files)[0]["digest"]
     assert (first == third).all()
@@ -47,12 +47,12 @@ def test_the_same_bytes_have_the_same_digest_and_others_have_not():
 
 
 @pytest.mark.parametrize("index", range(6))
-def test_entropy_is_pillow_s(index):
+def test_inspect_images_entropy_equals_pillow(index):
     picture = photo(64, 64, index)
     assert record(picture)["entropy"] == pytest.approx(picture.entropy(), abs=1e-3)
 
 
-def test_brightness_at_both_ends():
+def test_inspect_images_measures_brightness_at_both_ends():
     assert record(Image.new("RGB", (64, 64), "black"))["dark"] == 0
     assert record(Image.new("RGB", (64, 64), "white"))["bright"] == pytest.approx(1, abs=1e-3)
     half = Image.new("RGB", (64, 64))
@@ -61,21 +61,21 @@ def test_brightness_at_both_ends():
     assert (found["dark"], found["bright"]) == (pytest.approx(1, abs=1e-3), 0)
 
 
-def test_sharpness_falls_with_blur_whatever_the_contrast():
+def test_inspect_images_sharpness_falls_with_blur_at_any_contrast():
     picture = photo(320, 240, 3)
     pale = picture.point(lambda v: 100 + v // 5)
-    for of in (picture, pale):
-        sharp, soft, softer = (record(of.filter(ImageFilter.GaussianBlur(r)))["sharpness"] for r in (0, 4, 8))
+    for image in (picture, pale):
+        sharp, soft, softer = (record(image.filter(ImageFilter.GaussianBlur(r)))["sharpness"] for r in (0, 4, 8))
         assert sharp > 2 > soft > softer
 
 
-@pytest.mark.parametrize(("bars", "share"), [((0, 24), 0.375), ((24, 0), 0.375), ((0, 0), 0)])
-def test_bars(bars, share):
+@pytest.mark.parametrize(("bars", "fraction"), [((0, 24), 0.375), ((24, 0), 0.375), ((0, 0), 0)])
+def test_inspect_images_measures_borders(bars, fraction):
     boxed = ImageOps.expand(photo(128 - 2 * bars[0], 128 - 2 * bars[1]), bars, (5, 5, 5))
-    assert record(boxed)["border"] == pytest.approx(share, abs=0.04)
+    assert record(boxed)["border"] == pytest.approx(fraction, abs=0.04)
 
 
-def test_reasons_stand_in_the_place_of_records():
+def test_inspect_images_gives_reasons_for_unreadable_sources():
     records, reasons = inspect_images([b"", encoded(photo(20, 20)), b"text", "/nowhere/x.jpg"])
     assert [reason is None for reason in reasons] == [False, True, False, False]
     assert "No such file" in reasons[3]
@@ -83,9 +83,9 @@ def test_reasons_stand_in_the_place_of_records():
     assert records[1]["width"] == 20
 
 
-def test_a_vast_sparse_file_is_not_read(tmp_path):
+def test_inspect_images_does_not_read_a_vast_sparse_file(tmp_path):
     with open(tmp_path / "vast.jpg", "wb") as file:
         file.truncate(10_000_000_000)
     (_,), (reason,) = inspect_images([str(tmp_path / "vast.jpg")])
     assert reason == "a file larger than any photo"
-    assert MOST_BYTES < 10_000_000_000
+    assert MAX_BYTES < 10_000_000_000

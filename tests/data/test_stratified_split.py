@@ -68,7 +68,7 @@ def test_sizes_are_near_the_fraction():
 
 
 @pytest.mark.parametrize(("size", "fraction"), [(10, 0.15), (10, 0.25), (17, 0.15), (30, 0.15), (13, 0.2)])
-def test_rounding_does_not_add_up(size, fraction):
+def test_stratified_group_split_rounds_by_chance(size, fraction):
     """Rounded to the nearest, 100 classes of 10 would give 0.20 where 0.15 was asked for."""
     labels = [f"class {i}" for i in range(400) for _ in range(size)]
     for seed in range(5):
@@ -76,27 +76,27 @@ def test_rounding_does_not_add_up(size, fraction):
         assert abs(got - fraction * len(labels)) < 4 * 10  # four standard deviations: 400 draws of at most 0.5
 
 
-def test_whole_shares_are_exact():
+def test_stratified_group_split_is_exact_for_whole_numbers():
     """29 of 100 too, although 0.29 * 100 is 28.999999999999996."""
     for size, fraction, expected in [(20, 0.15, 3), (100, 0.29, 29), (100, 0.07, 7), (10, 0.3, 3)]:
         for seed in range(50):
             assert stratified_group_split(["a"] * size, {"validation": fraction}, seed).count("validation") == expected
 
 
-def test_the_same_on_every_platform():
+def test_stratified_group_split_is_the_same_on_every_platform():
     """Stored from Python 3.11: Python promises that .random() stays, of .shuffle() it does not say so."""
     found = stratified_group_split(["a", "b"] * 6, TWO, 0)
     assert "".join(split[1] for split in found) == "rrrerarrerar"  # r: train, a: validation, e: test
     assert stratified_group_folds(["a", "b"] * 4, 3, 0) == [0, 1, 2, 0, 0, 1, 1, 2]
 
 
-def test_same_seed_same_split_other_seed_another():
+def test_stratified_group_split_depends_on_the_seed():
     labels = random_labels(np.random.default_rng(3)) + ["big"] * 50
     assert stratified_group_split(labels, TWO, 5) == stratified_group_split(labels, TWO, 5)
     assert stratified_group_split(labels, TWO, 5) != stratified_group_split(labels, TWO, 6)
 
 
-def test_the_drawn_images_are_spread():
+def test_stratified_group_split_samples_all_positions_alike():
     """Not simply the first ones: over many seeds each position is drawn about as often."""
     drawn = Counter()
     for seed in range(400):
@@ -108,7 +108,7 @@ def test_the_drawn_images_are_spread():
     assert max(drawn.values()) < 120
 
 
-def test_adding_a_class_moves_nobody():
+def test_stratified_group_split_keeps_other_classes_when_one_is_added():
     rng = np.random.default_rng(0)
     for seed in range(50):
         labels = random_labels(rng)
@@ -122,13 +122,13 @@ def test_adding_a_class_moves_nobody():
                 assert split == before[i]
 
 
-def test_classes_of_one_and_two():
+def test_stratified_group_split_of_classes_of_one_and_two():
     assert stratified_group_split(["a"], TWO, 0) == ["train"]
     assert sorted(stratified_group_split(["a", "a"], TWO, 0)) == ["train", "validation"]
     assert sorted(stratified_group_split(["a", "a"], {"test": 0.1}, 0)) == ["test", "train"]
 
 
-def test_nothing_to_divide():
+def test_stratified_group_split_of_nothing():
     assert stratified_group_split([], TWO, 0) == []
     assert stratified_group_split(["a", "b"], {}, 0) == ["train", "train"]
 
@@ -147,12 +147,12 @@ def test_nothing_to_divide():
     ],
     ids=str,
 )
-def test_fractions_that_leave_nothing(fractions):
+def test_stratified_group_split_refuses_fractions_that_leave_nothing(fractions):
     with pytest.raises(OptionError, match="Expected fractions"):
         stratified_group_split(["a"] * 10, fractions, 0)
 
 
-def test_folds_are_even():
+def test_stratified_group_folds_are_even():
     rng = np.random.default_rng(0)
     for seed in range(200):
         labels = random_labels(rng)
@@ -168,7 +168,7 @@ def test_folds_are_even():
             assert max(per_fold) - min(per_fold) <= 1
 
 
-def test_folds_are_seeded_and_shuffled():
+def test_stratified_group_folds_are_seeded_and_shuffled():
     labels = random_labels(np.random.default_rng(3)) + ["big"] * 50
     assert stratified_group_folds(labels, 5, 1) == stratified_group_folds(labels, 5, 1)
     assert stratified_group_folds(labels, 5, 1) != stratified_group_folds(labels, 5, 2)
@@ -177,15 +177,38 @@ def test_folds_are_seeded_and_shuffled():
 
 
 @pytest.mark.parametrize(("size", "count"), [(10, 1), (10, 0), (10, -2), (3, 4), (0, 2)])
-def test_folds_that_cannot_be_filled(size, count):
+def test_stratified_group_folds_refuses_folds_that_cannot_be_filled(size, count):
     with pytest.raises(OptionError, match="folds"):
         stratified_group_folds(["a"] * size, count, 0)
 
 
-def test_a_sample_has_about_as_many_and_something_of_every_class():
+def test_stratified_sample_has_about_as_many_and_some_of_every_class():
     labels = ["a"] * 900 + ["b"] * 98 + ["c"] * 2
     chosen = stratified_sample(labels, 100, seed=0)
     assert chosen == sorted(set(chosen)) == stratified_sample(labels, 100, seed=0)
     assert 98 <= len(chosen) <= 102
     assert {labels[i] for i in chosen} == {"a", "b", "c"}
     assert stratified_sample(labels, 1000, seed=0) == list(range(1000))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_stratified_group_split_and_folds_keep_groups_whole_and_fractions(seed):
+    rng = np.random.default_rng(seed)
+    group = np.repeat(np.arange(120), rng.integers(1, 6, 120)).tolist()
+    labels = [f"c{number % 4}" for number in group]
+    split = stratified_group_split(labels, {"validation": 0.2, "test": 0.1}, seed, group)
+    fold = stratified_group_folds(labels, 5, seed, group)
+    for part_of in (split, fold):
+        assert len(set(zip(group, part_of, strict=True))) == 120
+    for label in set(labels):
+        fractions = [np.mean([s == part for s, name in zip(split, labels, strict=True) if name == label]) for part in
+                  ("validation", "test")]  # fmt: skip
+        assert fractions == pytest.approx([0.2, 0.1], abs=0.05)
+    assert np.ptp(np.bincount(fold)) <= 8
+
+
+def test_stratified_group_split_keeps_a_class_of_one_group_in_train():
+    assert (
+        stratified_group_split(["a"] * 5 + ["b"] * 5, {"validation": 0.2}, 0, [0] * 5 + [1, 2, 3, 4, 5])[:5]
+        == ["train"] * 5
+    )

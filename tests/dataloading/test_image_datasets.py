@@ -242,7 +242,7 @@ def test_caching_thumbnails_saves_training_from_decoding_again(tmp_path, folder,
         files,
         files.__getitem__,
         False,
-        seen=caching_thumbnails(cache, files),
+        on_decoded=caching_thumbnails(cache, files),
     )
     dataset = training_dataset(rows, folder, plan=PLANS["light"], cache_px=cache_px)
     shrunk = dataset.shrunk_photos(range(3))

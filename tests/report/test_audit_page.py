@@ -38,7 +38,7 @@ def test_check_of_a_sound_folder(check, tmp_path):
             photo(120, 90, i + 50 * (name == "b")).save(tmp_path / f"data/{name}/{i}.jpg")
     code, out = check("--data", tmp_path / "data", "--output_dir", tmp_path / "out")
     assert code == parser.EXIT_OK
-    assert "24 images in 2 classes, 24 of them sound\nnothing is wrong with them" in out
+    assert "24 images in 2 classes, 24 of them readable\nno issues found" in out
     assert json.loads((tmp_path / "out/check.json").read_text()) == []
     assert (tmp_path / "out/exclude.csv").read_text() == "path,reason\n"
     page = (tmp_path / "out/check.html").read_text()
