@@ -154,13 +154,12 @@ def run_audit(
     todo = np.flatnonzero(~is_known)
     for indices, chunk_records, chunk_reasons in _inspected_chunks(todo, source, show_progress, on_decoded):
         records[indices] = chunk_records
-        for i, reason in zip(indices, chunk_reasons, strict=True):
+        inspections = []
+        for i, reason in zip(indices.tolist(), chunk_reasons, strict=True):
             reasons[i] = reason
-        cache.add(
-            (keys[i], reasons[i], b"" if reasons[i] else records[i].tobytes())
-            for i in indices
-            if reasons[i] not in OS_REASONS
-        )
+            if reason not in OS_REASONS:
+                inspections.append((keys[i], reason, b"" if reason else records[i].tobytes()))
+        cache.add(inspections)
     return Audit(files, records, reasons, frozenset(dropped))
 
 
@@ -174,9 +173,10 @@ def _inspected_chunks(
 
     def inspect(indices: np.ndarray) -> tuple[np.ndarray, list[str | None]]:
         def notify(place: int, image: Image.Image, size: tuple[int, int]) -> None:
-            on_decoded(int(indices[place]), image, size)
+            if on_decoded is not None:
+                on_decoded(int(indices[place]), image, size)
 
-        return inspect_images([source(int(i)) for i in indices], None if on_decoded is None else notify)
+        return inspect_images([source(int(i)) for i in indices], notify)
 
     has_bar = show_progress and len(todo) >= PROGRESS_IMAGES
     bar = tqdm(total=len(todo), desc="checking images", unit="img", leave=False, disable=None if has_bar else True)

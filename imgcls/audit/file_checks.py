@@ -81,11 +81,11 @@ def _huge(listing: Listing, audit: Audit) -> Iterator[Issue]:
 
 def _wrong_extension(listing: Listing, audit: Audit) -> Iterator[Issue]:
     names: dict[int, str] = {}
-    for i in np.flatnonzero(audit.sound):
+    for i in np.flatnonzero(audit.sound).tolist():
         suffix = os.path.splitext(audit.files[i].path)[1].lower()
         kind = audit.records["format"][i].decode()
         if suffix and suffix not in _SUFFIXES.get(kind, (suffix,)):
-            names[int(i)] = f"{audit.files[i].path} is {kind}"
+            names[i] = f"{audit.files[i].path} is {kind}"
     if names:
         message = f"{counted(len(names), 'image')} of another format than the suffix says: {shorten(names.values())}"
         advice = "Rename them; imgcls reads them by their content, but other programs may refuse them."

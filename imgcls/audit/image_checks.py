@@ -157,7 +157,7 @@ def _shortcut(listing: Listing, audit: Audit) -> Iterator[Issue]:
         "mode": np.unique(audit.records["mode"][audit.sound], return_inverse=True)[1],
         "file type": np.unique(audit.records["format"][audit.sound], return_inverse=True)[1],
     }
-    labels = np.array([audit.files[i].label for i in np.flatnonzero(audit.sound)])
+    labels = np.array([audit.files[i].label for i in np.flatnonzero(audit.sound).tolist()])
     shortcuts = find_shortcuts(labels, properties) if len(labels) else []
     if shortcuts:
         details = shorten(f"{s.label} by {s.feature} ({s.balanced_accuracy:.2f})" for s in shortcuts)

@@ -81,6 +81,8 @@ def _read(source: str | bytes, record: np.void) -> Image.Image:
         record["orientation"] = decoding.orientation_of(exif)
         record["taken"] = _taken(exif)
         record["width"], record["height"] = decoding.displayed_size(image)
+        # A truncated JPEG is noticed at any scale, because libjpeg reads every coefficient. Measured on one core, ms in
+        # full and at 1/8: 0.2 MP 1.0 and 0.6, 12 MP 107 and 30, progressive 12 MP 133 and 118.
         pixels = decoding.to_rgb(image, at_least=(STATISTICS_PX, STATISTICS_PX))
     record["file_bytes"] = len(encoded)
     record["digest"] = np.frombuffer(hashlib.blake2b(encoded, digest_size=16).digest(), "u8")
@@ -123,11 +125,20 @@ def _score(squares: np.ndarray, records: np.ndarray, indices: list[int]) -> None
         "sharpness": _sharpness(gray),
         "chroma": (planes.max(0) - planes.min(0)).reshape(len(squares), -1).max(1),
         "border": np.maximum(_bars(levels), _bars(np.ascontiguousarray(levels.transpose(0, 2, 1)))),
-        "thumb": (sum(gray[:, y::cell, x::cell] for y in range(cell) for x in range(cell)) / cell**2).round(),
+        "thumb": shrink(gray, cell).round(),
         "colour": squares.reshape(-1, COLOUR_PX, part, COLOUR_PX, part, 3).mean((2, 4)).round(),
     }
     for name, values in scores.items():
         records[name][indices] = values
+
+
+def shrink(gray: np.ndarray, factor: int) -> np.ndarray:
+    """Means of squares of factor x factor px, (N, n, n) -> (N, n / factor, n / factor)."""
+    total = np.zeros_like(gray[:, ::factor, ::factor])
+    for y in range(factor):
+        for x in range(factor):
+            total += gray[:, y::factor, x::factor]
+    return total / factor**2
 
 
 def _histograms(values: np.ndarray) -> np.ndarray:
@@ -152,7 +163,7 @@ def _sharpness(gray: np.ndarray) -> np.ndarray:
     """
     rows = gray[:, :-2] + gray[:, 1:-1] + gray[:, 2:]
     around = rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]
-    detail = gray - uniform_filter(gray, (0, 9, 9), mode="nearest")
+    detail = gray - uniform_filter(gray, 9, mode="nearest", axes=(1, 2))
     return (9 * gray[:, 1:-1, 1:-1] - around).std((1, 2)) / (detail.std((1, 2)) + 1)
 
 

@@ -20,7 +20,7 @@ from scipy.fft import dctn
 from scipy.ndimage import uniform_filter
 
 from imgcls.audit.grouping import merge_groups
-from imgcls.audit.image_stats import THUMB_PX
+from imgcls.audit.image_stats import THUMB_PX, shrink
 from imgcls.audit.thumbnail_alignment import MAX_CROP, align_by_gauss_newton, detail_correlation
 from imgcls.system import cpu
 
@@ -111,7 +111,8 @@ def _describe(thumbs: np.ndarray, indices: np.ndarray) -> np.ndarray:
     """Directions of the lowest cosine coefficients, float32 (N, 35) of length 1; zeros for pictures of one gray."""
     directions = np.zeros((len(indices), COEFFICIENTS**2 - 1), np.float32)
     for start in range(0, len(indices), 4096):
-        spectrum = dctn(thumbs[indices[start : start + 4096]].astype(np.float32), axes=(1, 2), norm="ortho")
+        chunk = thumbs[indices[start : start + 4096]].astype(np.float32)
+        spectrum = np.asarray(dctn(chunk, axes=(1, 2), norm="ortho"))
         lowest = spectrum[:, :COEFFICIENTS, :COEFFICIENTS].reshape(len(spectrum), -1)[:, 1:]
         length = np.linalg.norm(lowest, axis=1, keepdims=True)
         has_contrast = length > THUMB_PX  # one level per pixel
@@ -145,7 +146,13 @@ def _cell_centres(descriptors: np.ndarray, count: int) -> np.ndarray:
     from sklearn.cluster import MiniBatchKMeans  # a second to import, for large sets only
 
     sample = descriptors[np.random.default_rng(0).permutation(len(descriptors))[: 20 * count]]
-    centres = MiniBatchKMeans(count, random_state=0, n_init=1, max_iter=20).fit(sample).cluster_centers_
+    kmeans = MiniBatchKMeans(
+        count,
+        random_state=0,
+        n_init=1,  # pyright: ignore[reportArgumentType]  # annotated by its default, "auto"
+        max_iter=20,
+    )
+    centres = kmeans.fit(sample).cluster_centers_
     return (centres / np.maximum(np.linalg.norm(centres, axis=1, keepdims=True), 1e-6)).astype(np.float32)
 
 
@@ -194,12 +201,12 @@ def _agreement(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     agreement = np.zeros(len(first), np.float32)
     rest, window = np.arange(len(first)), np.zeros((len(first), 4), np.float32)
     for factor, min_correlation in COARSE_CORRELATION.items():  # a few pixels tell most pairs apart
-        coarse = align_by_gauss_newton(_shrink(first[rest], factor), _shrink(second[rest], factor), 3, window)
+        coarse = align_by_gauss_newton(shrink(first[rest], factor), shrink(second[rest], factor), 3, window)
         is_close = coarse.correlation > min_correlation
         rest, window = rest[is_close], 2 * coarse.window[is_close]
     if len(rest):
         smooth_first, smooth_second = (
-            uniform_filter(thumb[rest], (0, 3, 3), mode="nearest") for thumb in (first, second)
+            uniform_filter(thumb[rest], 3, mode="nearest", axes=(1, 2)) for thumb in (first, second)
         )
         fine = align_by_gauss_newton(smooth_first, smooth_second, 3, window)
         agrees = (fine.correlation > MIN_CORRELATION) & _is_crop(fine.window)
@@ -233,10 +240,6 @@ def _is_crop(window: np.ndarray) -> np.ndarray:
     scale, shift = window[:, ::2] / THUMB_PX, window[:, 1::2] / THUMB_PX
     overhang = np.concatenate([shift - scale, -shift - scale], 1)  # how far inside each edge lies
     return (overhang.min(1) > -MAX_SHIFT) | (overhang.max(1) < MAX_SHIFT)
-
-
-def _shrink(thumbs: np.ndarray, factor: int) -> np.ndarray:
-    return sum(thumbs[:, y::factor, x::factor] for y in range(factor) for x in range(factor)) / factor**2
 
 
 def _without_crowds(pairs: np.ndarray, detail: np.ndarray, count: int) -> np.ndarray:

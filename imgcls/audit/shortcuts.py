@@ -56,7 +56,7 @@ def _fit_tree(features: np.ndarray, is_class: np.ndarray, seed: int) -> tuple[fl
 
     tree = DecisionTreeClassifier(max_depth=TREE_DEPTH, min_samples_leaf=3, class_weight="balanced", random_state=seed)
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
-    correct = cross_val_predict(tree, features, is_class, cv=folds) == is_class
+    correct = np.asarray(cross_val_predict(tree, features, is_class, cv=folds)) == is_class
     recalls, bounds = [], []
     for side in (is_class, ~is_class):
         recalls.append(correct[side].mean())

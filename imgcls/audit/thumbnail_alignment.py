@@ -132,4 +132,4 @@ def _cosine(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def _blur(thumbs: np.ndarray) -> np.ndarray:
-    return uniform_filter(thumbs, (0, DETAIL_PX, DETAIL_PX), mode="constant")
+    return uniform_filter(thumbs, DETAIL_PX, mode="constant", axes=(1, 2))

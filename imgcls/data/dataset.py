@@ -7,10 +7,11 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import datasets
 import numpy as np
-from datasets.data_files import DataFilesDict, DataFilesList
+from datasets.data_files import DataFilesDict, DataFilesList, SingleOriginMetadata
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 
 from imgcls.data import hub_dataset
@@ -93,12 +94,13 @@ def _is_unicode(path: str) -> bool:
 
 
 def _imagefolder_rows(files: list[str]) -> datasets.Dataset:
-    modified = [(str(os.stat(f).st_mtime_ns),) for f in files]
+    modified: list[SingleOriginMetadata] = [(str(os.stat(f).st_mtime_ns),) for f in files]
     builder = ImageFolder(
         data_files=DataFilesDict({"train": DataFilesList(files, modified)}), drop_labels=True, drop_metadata=True
     )
     builder.download_and_prepare()
-    return builder.as_dataset(split="train").cast_column("image", _UNDECODED)
+    rows = cast(datasets.Dataset, builder.as_dataset(split="train"))
+    return rows.cast_column("image", _UNDECODED)
 
 
 def _plain_rows(files: list[str]) -> datasets.Dataset:

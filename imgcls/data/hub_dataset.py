@@ -1,10 +1,12 @@
-"""A data set of the Hub, or what the cache holds of it -> rows, each with one label and its split."""
+"""Loads a data set of the Hub, or its copy in the cache, as rows with one label and one split each."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import datasets
+from datasets import config
 from huggingface_hub.errors import HfHubHTTPError
 
 from imgcls.data.listing import SPLIT_OF, ImageFile
@@ -22,9 +24,9 @@ def load_hub_dataset(
     Columns are found by their type if None. Raises FolderError if the data set is unavailable, has no train split, no
     such column, or several labels per image.
     """
-    loaded = _load(hub_id)
-    parts = {name: rows for name, rows in loaded.items() if name.lower() in SPLIT_OF}
-    train = next((rows for name, rows in parts.items() if SPLIT_OF[name.lower()] == "train"), None)
+    loaded = {str(name): part for name, part in _load(hub_id).items()}
+    parts = {name: part for name, part in loaded.items() if name.lower() in SPLIT_OF}
+    train = next((part for name, part in parts.items() if SPLIT_OF[name.lower()] == "train"), None)
     if train is None:
         raise FolderError(f"Expected a train split in {hub_id}, got {shorten(loaded)}. Choose another data set.")
     features = train.features
@@ -48,45 +50,44 @@ def load_hub_dataset(
 
 
 def _load(hub_id: str) -> datasets.DatasetDict:
-    """A data set of the Hub, or what an earlier run left of it in the cache when the Hub does not answer."""
-    offline = datasets.config.HF_HUB_OFFLINE
+    """A data set of the Hub, or its copy in the cache if the Hub does not answer."""
+    offline = config.HF_HUB_OFFLINE
     try:
         file_metadata(hub_id, "README.md", repo_type="dataset")
-    except Exception as error:  # httpx errors, OSError, TimeoutError: the client has no common class
-        if not isinstance(error, HfHubHTTPError):  # else it answers; what it has to say, load_dataset tells
+    except Exception as error:  # httpx errors, OSError, TimeoutError: the client has no base class for them
+        if not isinstance(error, HfHubHTTPError):  # it answers: load_dataset reports what it says
             log.info("data: the Hub does not answer; looking for %s in the cache", hub_id)
-            datasets.config.HF_HUB_OFFLINE = True  # straight there: load_dataset would try again for 23 s
+            config.HF_HUB_OFFLINE = True  # without this load_dataset retries for 23 s
     try:
         return datasets.load_dataset(hub_id)
-    except Exception as error:  # network, HTTP, parsing and value errors: again no common class
+    except Exception as error:  # network, HTTP, parsing and value errors: again no base class
         raise FolderError(
-            f"Expected a folder, a CSV or a Hub data set, got {hub_id!r}, which is neither on this disk nor to be "
-            f"had from the Hub ({type(error).__name__}: {one_line(error)}). Check the name and "
-            "the network."
+            f"Expected a folder, a CSV or a Hub data set, got {hub_id!r}, which is neither on this disk nor "
+            f"available on the Hub ({type(error).__name__}: {one_line(error)}). Check the name and the network."
         ) from error
     finally:
-        datasets.config.HF_HUB_OFFLINE = offline
+        config.HF_HUB_OFFLINE = offline
 
 
-def _only_column(features, fits, kind: str, hub_id: str) -> str:
-    found = [name for name, feature in features.items() if fits(feature)]
-    if len(found) == 1:
-        return found[0]
+def _only_column(features: datasets.Features, fits: Callable[[object], bool], kind: str, hub_id: str) -> str:
+    matches = [name for name, feature in features.items() if fits(feature)]
+    if len(matches) == 1:
+        return matches[0]
     raise FolderError(
-        f"Expected one {kind} column in {hub_id}, got {shorten(found) or 'none'} among {shorten(features)}. "
+        f"Expected one {kind} column in {hub_id}, got {shorten(matches) or 'none'} among {shorten(features)}. "
         f"Name it with --{kind}_column."
     )
 
 
 def _label_texts(part: datasets.Dataset, column: str, hub_id: str) -> list[str | None]:
-    """Class name of each row, None without a label. Raises FolderError for several labels an image."""
+    """Class name of each row, None without a label. Raises FolderError for several labels per image."""
     feature = part.features[column]
     values = part[column][:]
     if isinstance(feature, datasets.ClassLabel):
         return [None if v is None or v < 0 else feature.names[v] for v in values]
     if any(isinstance(v, (list, dict)) for v in values[:1000]) or isinstance(feature, (datasets.List, dict)):
         raise FolderError(
-            f"Expected one label an image in column {column!r} of {hub_id}, got several. imgcls sorts each image "
-            "into exactly one class; choose a column with one value."
+            f"Expected one label per image in column {column!r} of {hub_id}, got several. imgcls assigns each image "
+            "to exactly one class; choose a column with one value."
         )
     return [None if v is None or v == -1 else str(v) for v in values]

@@ -1,4 +1,4 @@
-"""Class folders on disk: which images there are, their classes, and the splits they came in."""
+"""Scans class folders on disk: images, their classes, and splits if there are any."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
 
 
 def scan_image_folder(root: str | Path, *, strict: bool = True) -> Listing:
-    """Class folders below `root`, in sorted order: one folder a class, whatever lies below it belongs to it.
+    """Class folders below `root`, sorted: one folder per class, with all images below it.
 
-    With a `train` folder that itself holds class folders, its siblings named like splits are splits; any other
-    folder called train, val or test is a class. Raises FolderError when there are not two classes with images and
-    when a folder must not be read; not strict: only when `root` is no folder, or its splits cannot be told apart.
+    If there is a `train` folder that contains class folders, it and its siblings named like splits are splits; any
+    other folder called train, val or test is a class. Raises FolderError if `root` is not a folder or its splits are
+    ambiguous; when strict, also without two classes with images and for folders without read permission.
     """
     root = Path(root)
     listing = Listing(root)
@@ -59,25 +59,25 @@ def scan_image_folder(root: str | Path, *, strict: bool = True) -> Listing:
 def _check_folder(root: Path) -> None:
     if root.is_file():
         archive = root.suffix.lower() in _ARCHIVES
-        cure = "Unpack it and give the folder." if archive else "Give the folder that holds the class folders."
+        cure = "Unpack it and give the folder." if archive else "Give the folder that contains the class folders."
         raise FolderError(f"Expected a folder of class folders or a CSV, got the file {root}. {cure}")
     if not root.is_dir():
-        beside = [p.name for p in root.parent.iterdir() if p.is_dir()] if root.parent.is_dir() else []
-        close = f" Nearest in {root.parent}: {', '.join(nearest(root.name, beside))}." if beside else ""
+        siblings = [p.name for p in root.parent.iterdir() if p.is_dir()] if root.parent.is_dir() else []
+        close = f" Nearest in {root.parent}: {', '.join(nearest(root.name, siblings))}." if siblings else ""
         raise FolderError(f"Expected a folder of class folders, got {root}, which does not exist.{close}")
 
 
 class _Walk:
-    """Goes through folders, adds what is no image to `listing.skipped`, and raises FolderError only when strict."""
+    """Walks folders, adds entries that are not images to `listing.skipped`; raises FolderError only when strict."""
 
     def __init__(self, listing: Listing, strict: bool):
         self.skipped, self.strict = listing.skipped, strict
 
     def entries(self, folder: str, within: str) -> list[os.DirEntry]:
-        """Entries in sorted order, hidden and system ones left out. within: its path relative to the root, "a/b/"."""
+        """Sorted entries without hidden and system files. within: path of the folder relative to the root, "a/b/"."""
         try:
-            with os.scandir(folder) as found:
-                entries = sorted(found, key=lambda e: e.name)
+            with os.scandir(folder) as unsorted:
+                entries = sorted(unsorted, key=lambda e: e.name)
         except OSError as error:
             if self.strict:
                 raise FolderError(
@@ -94,39 +94,39 @@ class _Walk:
         return visible
 
     def images_below(self, top: os.DirEntry) -> list[str]:
-        """Sorted relative paths of all images below a folder; links to folders are followed, but never upwards."""
-        above = Path(os.path.realpath(top.path)).parents  # from there the class would get the images of all others
-        found, seen, todo = [], {str(p) for p in above}, [(top.path, f"{top.name}/")]
+        """Sorted relative paths of all images below a folder; links are followed, except to a folder above."""
+        above = Path(os.path.realpath(top.path)).parents  # a link there would give the class all other images
+        images, visited, todo = [], {str(p) for p in above}, [(top.path, f"{top.name}/")]
         while todo:
-            here, within = todo.pop()
-            real = os.path.realpath(here)
-            if real in seen:
+            folder, within = todo.pop()
+            real = os.path.realpath(folder)
+            if real in visited:
                 continue
-            seen.add(real)
-            for entry in self.entries(here, within):
+            visited.add(real)
+            for entry in self.entries(folder, within):
                 if _is_folder(entry):
                     todo.append((entry.path, f"{within}{entry.name}/"))
                     continue
                 kind = _kind(entry)
                 if kind is None:
-                    found.append(within + entry.name)
+                    images.append(within + entry.name)
                 else:
                     self.skipped[kind].append(within + entry.name)
-        return sorted(found)
+        return sorted(images)
 
 
 def _is_folder(entry: os.DirEntry) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link to itself, a share that is gone
+    except OSError:  # a link to itself, or a network folder that is gone
         return False
 
 
 def _kind(entry: os.DirEntry) -> str | None:
-    """Why an entry that is no folder is left out; None for images, broken links called like one among them."""
-    plain = entry.is_file(follow_symlinks=False)  # which asks the disk nothing
-    if not plain and os.path.exists(entry.path) and not os.path.isfile(entry.path):
-        return SPECIAL  # a pipe, a device: reading it would wait for ever
+    """Why a file is skipped; None for images, including broken links with an image suffix."""
+    is_regular = entry.is_file(follow_symlinks=False)  # known from the directory, without access to the file
+    if not is_regular and os.path.exists(entry.path) and not os.path.isfile(entry.path):
+        return SPECIAL  # a pipe or a device: reading it would never end
     return None if is_image(entry.path) else NO_IMAGE
 
 
@@ -136,7 +136,7 @@ def _class_names(paths: list[str]) -> set[str]:
 
 
 def _split_folders(folders: dict[str, list[str]], root: Path) -> dict[str, str] | None:
-    """split -> folder name when the folders are splits; None when they are classes."""
+    """Split -> folder name if the folders are splits; None if they are classes."""
     splits: dict[str, str] = {}
     for name in folders:
         split = SPLIT_OF.get(name.lower())
@@ -151,11 +151,11 @@ def _split_folders(folders: dict[str, list[str]], root: Path) -> dict[str, str] 
     if "train" not in splits:
         if len(splits) == len(folders) == 2 and len(classes["validation"] & classes["test"]) >= 2:
             raise FolderError(
-                f"Expected a train folder beside {shorten(folders)}, got none in {root}. Rename the one to train on."
+                f"Expected a train folder next to {shorten(folders)}, got none in {root}. Rename the one to train on."
             )
         return None
     if not classes["train"] or any(p.count("/") == 1 for p in folders[splits["train"]]):
-        return None  # images lie directly in it: a class called train
+        return None  # it contains images itself: a class called train
     shared = any(classes["train"] & classes[s] for s in splits if s != "train")
     return splits if shared or len(splits) == len(folders) else None
 

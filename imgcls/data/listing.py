@@ -1,4 +1,4 @@
-"""The images on disk that a task is made of: path, class and split of each, and what a task cannot do without."""
+"""A list of images with path, class and split of each, and what training needs of it."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ SPLIT_NAMES = {
 }
 SPLIT_OF = {name: split for split, names in SPLIT_NAMES.items() for name in names}
 HIDDEN, NO_IMAGE, EMPTY = "hidden or system", "not an image", "empty folder"
-LOOSE, OUTSIDE, REPEATED = "outside the class folders", "in folders beside the splits", "repeated row"
-SPECIAL, FORBIDDEN = "neither file nor folder", "folder that must not be read"
+LOOSE, OUTSIDE, REPEATED = "outside the class folders", "in folders next to the splits", "repeated row"
+SPECIAL, FORBIDDEN = "neither file nor folder", "folder without read permission"
 _CLUTTER = {"__MACOSX", "Thumbs.db", "desktop.ini", "@eaDir", "$RECYCLE.BIN"}
 
 
 def is_clutter(name: str) -> bool:
-    """Whether a file or folder is hidden or a system's own: nothing that its owner would call an image."""
+    """Whether a file or folder is hidden or belongs to a system, so that its owner would not call it an image."""
     return name.startswith(".") or name in _CLUTTER
 
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:
-    """One image: its path relative to the root (or absolute, from a CSV), its class, the split it came in."""
+    """One image: path relative to the root (or absolute, from a CSV), class, and split if the data has any."""
 
     path: str
     label: str
@@ -37,7 +37,7 @@ class ImageFile:
 
 @dataclass
 class Listing:
-    """What a data folder holds. skipped: kind of thing that was left out -> paths relative to the root."""
+    """The images of a data folder. skipped: kind of entry that is not used -> paths relative to the root."""
 
     root: Path
     files: list[ImageFile] = field(default_factory=list)
@@ -45,33 +45,34 @@ class Listing:
 
     @property
     def classes(self) -> list[str]:
+        """Names of the classes, sorted."""
         return sorted({f.label for f in self.files})
 
     def absolute(self, file: ImageFile) -> Path:
-        """Where the file lies, whatever the working directory."""
+        """Absolute path of a file, whatever the working directory."""
         return self.root.absolute() / file.path
 
     def paths(self) -> list[str]:
-        """Where each file lies, whatever the working directory."""
+        """Absolute path of each file, whatever the working directory."""
         root = os.path.abspath(self.root)
-        return [os.path.normpath(os.path.join(root, file.path)) for file in self.files]  # a table may say ../
+        return [os.path.normpath(os.path.join(root, file.path)) for file in self.files]  # a CSV may have ../
 
     def summary(self) -> str:
-        """What was left out, in one line; empty when nothing was."""
+        """What was skipped, in one line; empty if nothing was."""
         parts = [f"{len(paths)} {kind}" for kind, paths in sorted(self.skipped.items()) if paths]
-        return f"left out: {', '.join(parts)}" if parts else ""
+        return f"skipped: {', '.join(parts)}" if parts else ""
 
 
 def check_classes(listing: Listing, source: Path) -> None:
-    """Two classes or more, enough images in each, and the same classes on both sides of a given split."""
-    per_split = {}
+    """Raise FolderError unless there are two classes with enough images, and the same classes in given splits."""
+    per_split: dict[str | None, Counter[str]] = {}
     for file in listing.files:
         per_split.setdefault(file.split, Counter())[file.label] += 1
     if not listing.files:
         loose = listing.skipped[LOOSE]
         skipped = listing.summary()
         got = f"{len(loose)} images directly in it" if loose else f"none ({skipped})" if skipped else "an empty folder"
-        raise FolderError(f"Expected class folders with images in {source}, got {got}. Make one folder a class.")
+        raise FolderError(f"Expected class folders with images in {source}, got {got}. Make one folder per class.")
     train = per_split.get("train", Counter()) + per_split.get(None, Counter())
     if len(listing.classes) == 1:
         raise FolderError(_single_class(listing, source))
@@ -86,7 +87,7 @@ def check_classes(listing: Listing, source: Path) -> None:
     if lacking:
         raise FolderError(
             f"Expected all classes of train in validation, got none of {shorten(lacking)} in {source}. Add images "
-            "there, or remove validation: a share of each class is then kept aside."
+            "there, or remove validation: a fraction of each class is then used for it."
         )
     lone = [] if "validation" in per_split else [name for name, count in train.items() if count < 2]
     if lone:
@@ -101,9 +102,9 @@ def _single_class(listing: Listing, source: Path) -> str:
 
 
 def single_class_cure(listing: Listing) -> str:
-    """What to do about a listing of one class, or none."""
+    """Advice for a listing of one class, or none."""
     name = listing.classes[0] if listing.classes else ""
     inner = {f.path.split("/")[1] for f in listing.files if f.path.startswith(f"{name}/") and f.path.count("/") > 1}
     if len(inner) >= 2:
         return f"If its folders are the classes, give --data {listing.root / name}"
-    return "Add images of another class." if name else "Make one folder a class, side by side."
+    return "Add images of another class." if name else "Make one folder per class, side by side."

@@ -48,8 +48,12 @@ class Split:
 
     def select(self, indices: Sequence[int]) -> Split:
         """The images at these positions, in this order."""
-        columns = ([column[i] for i in indices] for column in (self.paths, self.keys, self.groups))
-        return Split(self.rows.select(np.array(indices, dtype=int)), *columns)
+        return Split(
+            self.rows.select(np.array(indices, dtype=int)),
+            [self.paths[i] for i in indices],
+            [self.keys[i] for i in indices],
+            [self.groups[i] for i in indices],
+        )
 
 
 @dataclass(frozen=True)
@@ -123,8 +127,12 @@ class DatasetSplits:
 
 
 def _concatenate(splits: Sequence[Split]) -> Split:
-    columns = ([value for split in splits for value in getattr(split, name)] for name in ("paths", "keys", "groups"))
-    return Split(datasets.concatenate_datasets([split.rows for split in splits]), *columns)
+    return Split(
+        datasets.concatenate_datasets([split.rows for split in splits]),
+        [path for split in splits for path in split.paths],
+        [key for split in splits for key in split.keys],
+        [group for split in splits for group in split.groups],
+    )
 
 
 def _check_enough_for_folds(labels: Sequence[str], groups: Sequence[int]) -> None:

@@ -99,7 +99,7 @@ def test_everything_else_is_counted(tmp_path):
     # .DS_Store, ._0.png, .ipynb_checkpoints, Thumbs.db; __MACOSX, .git, @eaDir, desktop.ini
     assert skipped(listing) == {HIDDEN: 8, NO_IMAGE: 5, EMPTY: 3, LOOSE: 2}
     assert listing.summary() == (
-        "left out: 3 empty folder, 8 hidden or system, 5 not an image, 2 outside the class folders"
+        "skipped: 3 empty folder, 8 hidden or system, 5 not an image, 2 outside the class folders"
     )
 
 
@@ -190,7 +190,7 @@ def test_extra_folders_beside_splits(tmp_path):
     listing = scan_image_folder(tmp_path)
     assert splits(listing) == {"train": {"cat": 2, "dog": 2}, "validation": {"cat": 2, "dog": 2}}
     assert skipped(listing) == {OUTSIDE: 4, LOOSE: 1}
-    assert "4 in folders beside the splits" in listing.summary()
+    assert "4 in folders next to the splits" in listing.summary()
 
 
 def test_test_images_without_classes_are_left_out(tmp_path):
@@ -264,20 +264,20 @@ def test_a_file_is_no_folder(tmp_path, name, cure):
 
 
 def test_empty_folder(tmp_path):
-    text = message(scan_image_folder, tmp_path, cure="Make one folder a class")
+    text = message(scan_image_folder, tmp_path, cure="Make one folder per class")
     assert f"{tmp_path}, got an empty folder" in text
 
 
 def test_no_images_at_all(tmp_path):
     plant(tmp_path, "cat/a.txt", "dog/b.mp4", "eel/")
-    text = message(scan_image_folder, tmp_path, cure="Make one folder a class")
+    text = message(scan_image_folder, tmp_path, cure="Make one folder per class")
     assert "3 empty folder" in text
     assert "2 not an image" in text
 
 
 def test_loose_images_only(tmp_path):
     plant(tmp_path, *images(".", count=3))
-    text = message(scan_image_folder, tmp_path, cure="Make one folder a class")
+    text = message(scan_image_folder, tmp_path, cure="Make one folder per class")
     assert "3 images directly in it" in text
     assert str(tmp_path) in text
 
