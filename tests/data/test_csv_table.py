@@ -23,7 +23,7 @@ def lines(separator=",", header="path{}label"):
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"], ids=["comma", "semicolon", "tab"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
-def test_three_separators(tmp_path, separator, encoding):
+def test_read_csv_takes_three_separators(tmp_path, separator, encoding):
     listing = read_listing(table(tmp_path, *lines(separator), encoding=encoding))
     assert labels(listing) == dict(ROWS)
     assert {f.split for f in listing.files} == {None}
@@ -33,11 +33,11 @@ def test_three_separators(tmp_path, separator, encoding):
 
 @pytest.mark.parametrize("header", ["file_name{}Class", "Image{}target", "filename{}category", " path {} LABEL "])
 @pytest.mark.parametrize("name", ["labels.tsv", "LABELS.CSV"])
-def test_columns_by_their_usual_names(tmp_path, header, name):
+def test_read_csv_finds_columns_by_their_usual_names(tmp_path, header, name):
     assert labels(read_listing(table(tmp_path, *lines("\t", header), name=name))) == dict(ROWS)
 
 
-def test_with_other_columns_quotes_and_crlf(tmp_path):
+def test_read_csv_with_other_columns_quotes_and_crlf(tmp_path):
     rows = [
         "id,path,note,label",
         '1,a/0.png,"said ""x, y""",cat',
@@ -50,36 +50,36 @@ def test_with_other_columns_quotes_and_crlf(tmp_path):
     assert labels(read_csv(path)) == dict(ROWS)
 
 
-def test_blank_lines_are_passed_over(tmp_path):
+def test_read_csv_skips_blank_lines(tmp_path):
     assert labels(read_csv(table(tmp_path, *lines(), "", ""))) == dict(ROWS)
 
 
-def test_with_absolute_paths(tmp_path):
+def test_read_csv_with_absolute_paths(tmp_path):
     rows = [f"{tmp_path / path},{label}" for path, label in ROWS]
     plant(tmp_path, *(path for path, _ in ROWS))
     listing = read_csv(table(tmp_path / "lists", "path,label", *rows))
     assert {listing.absolute(f) for f in listing.files} == {tmp_path / path for path, _ in ROWS}
 
 
-def test_in_another_working_directory(tmp_path, monkeypatch):
+def test_read_csv_in_another_working_directory(tmp_path, monkeypatch):
     table(tmp_path / "data", *lines())
     monkeypatch.chdir(tmp_path)
     listing = read_listing("data/labels.csv")
     assert listing.absolute(listing.files[0]) == tmp_path / "data/a/0.png"
 
 
-def test_with_splits(tmp_path):
+def test_read_csv_with_splits(tmp_path):
     rows = [f"{path},{label},{'Train' if '0' in path else 'val'}" for path, label in ROWS]
     listing = read_csv(table(tmp_path, "path,label,split", *rows))
     assert splits(listing) == {"train": {"cat": 1, "dog": 1}, "validation": {"cat": 1, "dog": 1}}
 
 
-def test_with_empty_splits(tmp_path):
+def test_read_csv_with_empty_splits(tmp_path):
     listing = read_csv(table(tmp_path, "path,label,split", *(f"{path},{label}," for path, label in ROWS)))
     assert {f.split for f in listing.files} == {None}
 
 
-def test_with_an_unknown_split(tmp_path):
+def test_read_csv_refuses_an_unknown_split(tmp_path):
     rows = [f"{path},{label},holdout" for path, label in ROWS]
     path = table(tmp_path, "path,label,split", *rows)
     text = message(read_csv, path, cure="Leave it empty")
@@ -88,13 +88,13 @@ def test_with_an_unknown_split(tmp_path):
     assert "train, validation, test" in text
 
 
-def test_repeated_row(tmp_path):
+def test_read_csv_counts_a_repeated_row(tmp_path):
     listing = read_csv(table(tmp_path, *lines(), "a/0.png,cat", "./a//0.png,cat"))
     assert labels(listing) == dict(ROWS)
     assert skipped(listing) == {REPEATED: 2}
 
 
-def test_contradicting_labels(tmp_path):
+def test_read_csv_refuses_contradicting_labels(tmp_path):
     path = table(tmp_path, *lines(), "a/0.png,dog")
     text = message(read_csv, path, cure="keep the label that matters most")
     assert f"{path}, line 6" in text
@@ -102,7 +102,7 @@ def test_contradicting_labels(tmp_path):
     assert "cat and dog" in text
 
 
-def test_contradicting_splits(tmp_path):
+def test_read_csv_refuses_contradicting_splits(tmp_path):
     rows = [f"{path},{label},train" for path, label in ROWS]
     path = table(tmp_path, "path,label,split", *rows, "a/0.png,cat,test")
     text = message(read_csv, path, cure="Keep one")
@@ -111,13 +111,13 @@ def test_contradicting_splits(tmp_path):
 
 
 @pytest.mark.parametrize("label", ["cat;dog", "cat|dog", "\"['cat', 'dog']\"", '"[""cat"", ""dog""]"', '"{1, 2}"'])
-def test_with_several_labels(tmp_path, label):
+def test_read_csv_refuses_several_labels(tmp_path, label):
     path = table(tmp_path, *lines(), f"a/0.png,{label}")
     text = message(read_csv, path, cure="exactly one class")
     assert f"{path}, line 6" in text
 
 
-def test_missing_files(tmp_path):
+def test_read_csv_refuses_missing_files(tmp_path):
     path = table(tmp_path, *lines(), *(f"gone/{i}.png,cat" for i in range(7)))
     text = message(read_csv, path, cure="relative to the CSV's folder")
     assert str(path) in text
@@ -125,53 +125,53 @@ def test_missing_files(tmp_path):
     assert "gone/4.png and 2 more" in text
 
 
-def test_without_a_column(tmp_path):
+def test_read_csv_refuses_a_missing_column(tmp_path):
     for header, kind in (("path,colour", "label"), ("label,colour", "path")):
         path = table(tmp_path, header, "a/0.png,cat")
-        text = message(read_csv, path, cure="Name it in the first line")
+        text = message(read_csv, path, cure="Name it in the header")
         assert f"a {kind} column" in text
         assert str(path) in text
         assert "colour" in text
 
 
-def test_without_a_header(tmp_path):
+def test_read_csv_refuses_a_missing_header(tmp_path):
     path = table(tmp_path, *lines()[1:])
-    assert "a/0.png, cat" in message(read_csv, path, cure="Name it in the first line")
+    assert "a/0.png, cat" in message(read_csv, path, cure="Name it in the header")
 
 
 @pytest.mark.parametrize("row", ["a/0.png,", "a/0.png,  ", ",cat", "a/0.png"])
-def test_with_an_empty_cell(tmp_path, row):
+def test_read_csv_refuses_an_empty_cell(tmp_path, row):
     path = table(tmp_path, *lines(), row)
     text = message(read_csv, path, cure="Fill it in")
     assert f"{path}, line 6" in text
 
 
-def test_empty_csv(tmp_path):
+def test_read_csv_refuses_an_empty_csv(tmp_path):
     path = table(tmp_path)
     path.write_text("")
-    assert str(path) in message(read_csv, path, cure="Name it in the first line")
+    assert str(path) in message(read_csv, path, cure="Name it in the header")
     path.write_text("path,label\n")
     assert str(path) in message(read_csv, path, cure="Add")
 
 
-def test_that_is_not_utf8(tmp_path):
+def test_read_csv_refuses_other_encodings_than_utf8(tmp_path):
     path = table(tmp_path, *lines(), "b/1.png,Möwe", encoding="latin-1")
     assert str(path) in message(read_csv, path, cure="Save it again as UTF-8")
     gone = tmp_path / "gone.csv"
     assert str(gone) in message(read_csv, gone, cure="")
 
 
-def test_of_one_class(tmp_path):
+def test_read_csv_refuses_one_class(tmp_path):
     path = table(tmp_path, *lines()[:3])
     assert str(path) in message(read_csv, path, cure="Add")
 
 
-def test_class_of_one_image(tmp_path):
+def test_read_csv_refuses_a_class_of_one_image(tmp_path):
     plant(tmp_path, "e.png")
     assert f"got 1 in eel in {tmp_path}" in message(read_csv, table(tmp_path, *lines(), "e.png,eel"), cure="Add images")
 
 
-def test_that_no_reader_takes(tmp_path):
+def test_read_csv_refuses_what_no_reader_takes(tmp_path):
     path = table(tmp_path, *lines(), 'a/0.png,"' + "x" * 200_000)
-    text = message(read_csv, path, cure="Mend")
+    text = message(read_csv, path, cure="Fix the quotes")
     assert f"{path}, line 5" in text  # the last that could be read

@@ -21,7 +21,7 @@ def shapes(tmp_path):
     return class_folders(tmp_path / "shapes", per_class=10)
 
 
-def test_rows_are_in_the_listing_s_order_whatever_the_suffix(shapes):
+def test_open_images_has_rows_in_the_order_of_the_listing_with_any_suffix(shapes):
     for file in sorted((shapes / "circle").iterdir())[::2]:
         file.rename(file.with_suffix(".avif"))  # imagefolder skips these
     images = dataset.open_images(resolve_location(str(shapes)))
@@ -30,7 +30,7 @@ def test_rows_are_in_the_listing_s_order_whatever_the_suffix(shapes):
     assert [file.label for file in images.listing.files] == [p.split("/")[0] for p in paths(images)]
 
 
-def test_a_link_to_nothing_is_an_image_that_cannot_be_decoded(shapes):
+def test_open_images_takes_a_broken_link_as_an_unreadable_image(shapes):
     (shapes / "circle/gone.jpg").symlink_to("nowhere.jpg")
     found = dataset.open_images(resolve_location(str(shapes)))
     at = paths(found).index("circle/gone.jpg")
@@ -38,7 +38,7 @@ def test_a_link_to_nothing_is_an_image_that_cannot_be_decoded(shapes):
     assert [i for i, reason in enumerate(audited.reasons) if reason] == [at]
 
 
-def test_a_hub_data_set_is_trained_on(staged, shapes, tmp_path):
+def test_open_images_trains_on_a_hub_dataset(staged, shapes, tmp_path):
     with LoopbackHub() as hub:
         hub.add_dataset("tester/shapes", parquet_repo(tmp_path / "repo", shapes))
         hub.add_model(tiny.HUB_IDS["resnet-18"], tiny.write("resnet-18", tmp_path / "checkpoint"))

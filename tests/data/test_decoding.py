@@ -66,17 +66,17 @@ def pipeline(source):
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.JPEG", "b.Heic", "c.d.webp", "[1] é'*.png", "x.jp2", "y.pnm"])
-def test_suffix_of_an_image(name):
+def test_is_image_by_suffix(name):
     assert decoding.is_image(name)
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.pdf", "a.svg", "a.eps", "a.jpg.part", "none"])
-def test_no_suffix_of_an_image(name):
+def test_is_image_refuses_other_suffixes(name):
     assert not decoding.is_image(name)
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "AVIF", "HEIF", "PPM", "JPEG2000"])
-def test_without_suffix_the_first_bytes_decide(tmp_path, format):
+def test_is_image_without_suffix_goes_by_first_bytes(tmp_path, format):
     pillow_heif.register_heif_opener()
     path = tmp_path / "0123abcd"
     path.write_bytes(encode(photo(), format))
@@ -84,7 +84,7 @@ def test_without_suffix_the_first_bytes_decide(tmp_path, format):
     assert decoding.load_rgb(path).size == (96, 64)
 
 
-def test_without_suffix_other_things_are_no_images(tmp_path):
+def test_is_image_without_suffix_refuses_other_things(tmp_path):
     (tmp_path / "text").write_text("Bear with me: no image")
     (tmp_path / "empty").touch()
     (tmp_path / "folder").mkdir()
@@ -93,14 +93,14 @@ def test_without_suffix_other_things_are_no_images(tmp_path):
 
 
 @pytest.mark.skipif(ROOT, reason="root may read everything")
-def test_unreadable_file_without_suffix_is_no_image(tmp_path):
+def test_is_image_refuses_an_unreadable_file_without_suffix(tmp_path):
     path = tmp_path / "secret"
     path.write_bytes(encode(photo(), "PNG"))
     path.chmod(0)
     assert not decoding.is_image(path)
 
 
-def test_an_os_error_means_no_image(tmp_path, monkeypatch):
+def test_is_image_is_false_on_an_os_error(tmp_path, monkeypatch):
     path = tmp_path / "secret"
     path.write_bytes(encode(photo(), "PNG"))
 
@@ -135,7 +135,7 @@ def test_an_os_error_means_no_image(tmp_path, monkeypatch):
         ("AVIF", {"exif": exif(6)}),
     ],
 )
-def test_identical_to_the_pipeline(format, options):
+def test_load_rgb_is_identical_to_the_pipeline(format, options):
     data = encode(photo(), format, **options)
     result = decoding.load_rgb(data)
     assert result.mode == "RGB"
@@ -153,7 +153,7 @@ def test_identical_to_the_pipeline(format, options):
         ("LAB", "TIFF", 8),
     ],
 )
-def test_modes_without_transparency_equal_the_pipeline(mode, format, error):
+def test_to_rgb_modes_without_transparency_equal_the_pipeline(mode, format, error):
     if mode == "LAB":
         profiles = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
         image = ImageCms.applyTransform(photo(), ImageCms.buildTransform(*profiles, "RGB", "LAB"))
@@ -166,11 +166,11 @@ def test_modes_without_transparency_equal_the_pipeline(mode, format, error):
     assert distance(decoding.load_rgb(data), photo()) < error
 
 
-def test_hsv_which_no_file_holds():
+def test_to_rgb_converts_hsv():
     assert distance(decoding.to_rgb(photo().convert("HSV")), photo()) < 3
 
 
-def test_cmyk_jpeg_is_not_inverted():
+def test_to_rgb_cmyk_jpeg_is_not_inverted():
     """Adobe writes CMYK inverted and says so in a marker, which Pillow's writer does too."""
     data = encode(photo().convert("CMYK"), "JPEG", quality=95)
     assert b"Adobe" in data
@@ -179,7 +179,7 @@ def test_cmyk_jpeg_is_not_inverted():
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "PA", "RGBa"])
-def test_alpha_lies_on_white(mode):
+def test_to_rgb_alpha_lies_on_white(mode):
     alpha = Image.fromarray(np.linspace(0, 255, 96 * 64).reshape(64, 96).astype(np.uint8))
     image = photo().quantize(64).convert("PA") if mode == "PA" else photo().convert("LA" if mode == "LA" else "RGB")
     color = image.convert("RGB")
@@ -191,7 +191,7 @@ def test_alpha_lies_on_white(mode):
 
 
 @pytest.mark.parametrize("transparency", [1, b"\xff\x00"], ids=["one colour", "bytes"])
-def test_palette_transparency_lies_on_white(transparency):
+def test_to_rgb_palette_transparency_lies_on_white(transparency):
     image = Image.new("P", (2, 1))
     image.putpalette([10, 20, 30, 200, 0, 0])
     image.putdata([0, 1])
@@ -199,7 +199,7 @@ def test_palette_transparency_lies_on_white(transparency):
     assert array(result).tolist() == [[[10, 20, 30], [255, 255, 255]]]
 
 
-def test_palette_with_partial_transparency():
+def test_to_rgb_palette_with_partial_transparency():
     image = Image.new("P", (1, 1))
     image.putpalette([0, 100, 200])
     result = decoding.load_rgb(encode(image, "PNG", transparency=b"\x80"))
@@ -207,7 +207,7 @@ def test_palette_with_partial_transparency():
 
 
 @pytest.mark.parametrize(("mode", "colour"), [("L", 7), ("RGB", (7, 8, 9))])
-def test_colour_key_lies_on_white(mode, colour):
+def test_to_rgb_colour_key_lies_on_white(mode, colour):
     image = Image.new(mode, (2, 1), colour)
     image.putpixel((1, 0), 100 if mode == "L" else (100, 100, 100))
     result = decoding.load_rgb(encode(image, "PNG", transparency=colour))
@@ -215,13 +215,13 @@ def test_colour_key_lies_on_white(mode, colour):
 
 
 @pytest.mark.parametrize("mode", ["I;16", "I;16L", "I;16B"])
-def test_16_bit_is_scaled_not_clipped(mode):
+def test_to_rgb_16_bit_is_scaled_not_clipped(mode):
     image = Image.frombytes(mode, (4, 1), struct.pack(">4H" if mode == "I;16B" else "<4H", 0, 257, 32896, 65535))
     assert array(decoding.to_rgb(image))[0, :, 0].tolist() == [0, 1, 128, 255]
 
 
 @pytest.mark.parametrize("format", ["PNG", "TIFF", "JPEG2000"])
-def test_16_bit_files(format):
+def test_to_rgb_16_bit_files(format):
     values = np.linspace(0, 65535, 96 * 64).round().reshape(64, 96).astype(np.uint16)
     result = array(decoding.load_rgb(encode(Image.fromarray(values), format)))
     assert np.abs(result - (values / 257)[..., None]).max() <= (1 if format == "JPEG2000" else 0.5)
@@ -236,7 +236,7 @@ def big_endian_tiff(values):
     return header + struct.pack(f">{len(values)}H", *values)
 
 
-def test_16_bit_pgm_and_big_endian_tiff():
+def test_to_rgb_16_bit_pgm_and_big_endian_tiff():
     values = 0, 32896, 65535
     for data in (b"P5 3 1 65535\n" + struct.pack(">3H", *values), big_endian_tiff(values)):
         assert array(decoding.load_rgb(data))[0, :, 1].tolist() == [0, 128, 255]
@@ -252,7 +252,7 @@ def test_16_bit_pgm_and_big_endian_tiff():
         ([0, 50000, 100000], [0, 128, 255]),
     ],
 )
-def test_mode_i(values, expected):
+def test_to_rgb_mode_i(values, expected):
     data = encode(Image.fromarray(np.array([values], np.int32)), "TIFF")
     assert decoding.open_image(data).mode == "I"
     assert array(decoding.load_rgb(data))[0, :, 2].tolist() == expected
@@ -269,13 +269,13 @@ def test_mode_i(values, expected):
         ([np.nan, 0.5, 1], [0, 128, 255]),
     ],
 )
-def test_mode_f(values, expected):
+def test_to_rgb_mode_f(values, expected):
     data = encode(Image.fromarray(np.array([values], np.float32)), "TIFF")
     assert array(decoding.load_rgb(data))[0, :, 0].tolist() == expected
 
 
 @pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG", "TIFF", "AVIF"])
-def test_first_frame_of_several(tmp_path, format):
+def test_to_rgb_first_frame_of_several(tmp_path, format):
     path = tmp_path / f"a.{format.lower()}"
     frames = [photo(seed=seed) for seed in range(3)]
     frames[0].save(path, format, save_all=True, append_images=frames[1:])
@@ -284,7 +284,7 @@ def test_first_frame_of_several(tmp_path, format):
     assert distance(result, frames[0]) < 12 < distance(result, frames[1])
 
 
-def test_heic_is_read_and_turned_once(tmp_path):
+def test_to_rgb_heic_is_read_and_turned_once(tmp_path):
     pillow_heif.register_heif_opener()
     path = tmp_path / "phone.HEIC"
     image = photo()
@@ -295,14 +295,14 @@ def test_heic_is_read_and_turned_once(tmp_path):
         assert distance(decoding.to_rgb(image), photo().transpose(Image.ROTATE_270)) < 6
 
 
-def test_avif_suffix(tmp_path):
+def test_to_rgb_avif_suffix(tmp_path):
     photo().save(tmp_path / "a.avif", quality=95)
     assert distance(decoding.load_rgb(str(tmp_path / "a.avif")), photo()) < 4
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
-def test_orientation(format, orientation):
+def test_to_rgb_orientation(format, orientation):
     data = encode(photo(), format, exif=exif(orientation))
     turned = photo()
     turned.getexif()[0x0112] = orientation
@@ -315,7 +315,7 @@ def test_orientation(format, orientation):
     assert np.array_equal(ImageOps.exif_transpose(result), result)
 
 
-def test_orientation_behind_the_pixels_of_a_png():
+def test_to_rgb_orientation_behind_the_pixels_of_a_png():
     data = encode(photo(), "PNG")
     body = b"eXIf" + exif(6).tobytes().removeprefix(b"Exif\0\0")
     chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
@@ -324,14 +324,14 @@ def test_orientation_behind_the_pixels_of_a_png():
         assert np.array_equal(decoding.to_rgb(image), photo().transpose(Image.ROTATE_270))
 
 
-def test_16_bit_is_turned_too():
+def test_to_rgb_16_bit_is_turned_too():
     values = np.arange(6, dtype=np.uint16).reshape(2, 3) * 257
     result = decoding.load_rgb(encode(Image.fromarray(values), "PNG", exif=exif(3)))
     assert array(result)[..., 0].tolist() == [[5, 4, 3], [2, 1, 0]]
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 77])
-def test_orientation_out_of_range_is_none(orientation):
+def test_to_rgb_orientation_out_of_range_is_none(orientation):
     data = encode(photo(), "PNG", exif=exif(orientation))
     assert np.array_equal(decoding.load_rgb(data), photo())
 
@@ -339,13 +339,13 @@ def test_orientation_out_of_range_is_none(orientation):
 @pytest.mark.parametrize(
     "payload", [b"Exif\0\0garbage!", b"Exif\0\0II*\0\xff\xff\xff\x7f", b"Exif\0\0MM\0*\0\0\0\x08\0\x02\x01"]
 )
-def test_broken_exif_leaves_the_image_readable(payload):
+def test_to_rgb_broken_exif_leaves_the_image_readable(payload):
     data = encode(photo(), "JPEG", exif=payload)
     assert decoding.load_rgb(data).size == (96, 64)
     assert unreadable_reason(data) is None
 
 
-def test_result_is_a_copy_that_outlives_the_file(tmp_path):
+def test_to_rgb_result_is_a_copy_that_outlives_the_file(tmp_path):
     photo().save(tmp_path / "a.png")
     with decoding.open_image(tmp_path / "a.png") as image:
         result = decoding.to_rgb(image)
@@ -371,7 +371,7 @@ def test_result_is_a_copy_that_outlives_the_file(tmp_path):
         ((0.2, 0.2), (101, 76)),
     ],
 )
-def test_jpeg_is_decoded_at_the_smallest_scale_that_covers(mode, at_least, size):
+def test_to_rgb_jpeg_is_decoded_at_the_smallest_scale_that_covers(mode, at_least, size):
     data = encode(photo(801, 601).convert(mode), "JPEG", quality=95)
     full = decoding.load_rgb(data)
     with decoding.open_image(data) as image:
@@ -381,7 +381,7 @@ def test_jpeg_is_decoded_at_the_smallest_scale_that_covers(mode, at_least, size)
     assert distance(result, full.reduce(round(801 / size[0]))) < 2
 
 
-def test_at_least_is_meant_as_displayed():
+def test_to_rgb_at_least_is_meant_as_displayed():
     data = encode(photo(800, 400), "JPEG", exif=exif(6), quality=95)
     with decoding.open_image(data) as image:
         assert decoding.displayed_size(image) == (400, 800)
@@ -391,7 +391,7 @@ def test_at_least_is_meant_as_displayed():
 
 
 @pytest.mark.parametrize("format", ["PNG", "WEBP", "TIFF"])
-def test_other_formats_are_decoded_in_full(format):
+def test_to_rgb_other_formats_are_decoded_in_full(format):
     data = encode(photo(), format)
     assert decoding.to_rgb(decoding.open_image(data), (8, 8)).size == (96, 64)
 
@@ -416,7 +416,7 @@ def test_other_formats_are_decoded_in_full(format):
         ("JPEG2000", {}),
     ],
 )
-def test_truncated(tmp_path, format, options, share):
+def test_to_rgb_refuses_truncated_files(tmp_path, format, options, share):
     pillow_heif.register_heif_opener()
     data = encode(photo(320, 240), format, **options)
     data = data[: int(len(data) * share)]
@@ -433,7 +433,7 @@ def test_truncated(tmp_path, format, options, share):
 @pytest.mark.parametrize("size", [(500, 400), (1999, 1501)])
 @pytest.mark.parametrize("progressive", [False, True])
 @pytest.mark.parametrize("lost", [2, 3, 20, 500])
-def test_eighth_scale_finds_what_full_decoding_finds(size, progressive, lost):
+def test_to_rgb_at_an_eighth_finds_the_same_errors(size, progressive, lost):
     data = encode(photo(*size), "JPEG", quality=88, progressive=progressive)
     assert unreadable_reason(data) is None
     with pytest.raises(ImageError, match="truncated"):
@@ -441,7 +441,7 @@ def test_eighth_scale_finds_what_full_decoding_finds(size, progressive, lost):
     assert "truncated" in unreadable_reason(data[:-lost])
 
 
-def test_broken_data_of_every_kind():
+def test_to_rgb_raises_image_error_for_broken_data_of_every_kind():
     """Flipped bytes make decoders raise nearly anything; all of it must come as ImageError or as pixels."""
     rng = np.random.default_rng(1)
     pillow_heif.register_heif_opener()
@@ -462,7 +462,7 @@ def test_broken_data_of_every_kind():
     ("content", "reason"),
     [(b"", "empty"), (b"not an image at all", "not an image"), (b"%!PS-Adobe-3.0 EPSF", "not an")],
 )
-def test_not_an_image(tmp_path, content, reason):
+def test_open_image_refuses_what_is_not_an_image(tmp_path, content, reason):
     path = tmp_path / "a.jpg"
     path.write_bytes(content)
     with pytest.raises(ImageError, match=rf"a\.jpg: .*{reason}"):
@@ -471,7 +471,7 @@ def test_not_an_image(tmp_path, content, reason):
     assert reason in unreadable_reason(content)
 
 
-def test_missing_and_folder(tmp_path):
+def test_open_image_refuses_missing_files_and_folders(tmp_path):
     with pytest.raises(ImageError, match=r"gone\.png: No such file"):
         decoding.open_image(tmp_path / "gone.png")
     with pytest.raises(ImageError, match="directory"):
@@ -479,14 +479,14 @@ def test_missing_and_folder(tmp_path):
 
 
 @pytest.mark.skipif(ROOT, reason="root may read everything")
-def test_forbidden(tmp_path):
+def test_open_image_refuses_a_file_without_permission(tmp_path):
     path = tmp_path / "a.png"
     photo().save(path)
     path.chmod(0)
     assert unreadable_reason(path) == "Permission denied"
 
 
-def test_forbidden_as_root_sees_it(monkeypatch):
+def test_open_image_reports_permission_errors(monkeypatch):
     def refuse(*_, **__):
         raise PermissionError(13, "Permission denied", "/data/a.png")
 
@@ -494,7 +494,7 @@ def test_forbidden_as_root_sees_it(monkeypatch):
     assert unreadable_reason("/data/a.png") == "Permission denied"
 
 
-def test_bomb(monkeypatch):
+def test_open_image_refuses_a_decompression_bomb(monkeypatch):
     data = encode(photo(), "PNG")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 96 * 64 - 1)
     assert decoding.load_rgb(data).size == (96, 64)  # above the limit, below twice of it
@@ -503,7 +503,7 @@ def test_bomb(monkeypatch):
         decoding.open_image(data)
 
 
-def test_a_good_image_has_no_reason(tmp_path):
+def test_to_rgb_accepts_a_good_image(tmp_path):
     photo().save(tmp_path / "a.jpg")
     assert unreadable_reason(tmp_path / "a.jpg") is None
 
@@ -511,7 +511,7 @@ def test_a_good_image_has_no_reason(tmp_path):
 # --- warnings and threads
 
 
-def test_warnings_stay_quiet_in_threads_and_others_are_heard():
+def test_load_rgb_ignores_decoder_warnings_in_threads_and_no_others():
     noisy = encode(photo(), "TIFF")[:-2]  # warns "Corrupt EXIF data"
     clear = threading.Event()
     with warnings.catch_warnings():
@@ -525,7 +525,7 @@ def test_warnings_stay_quiet_in_threads_and_others_are_heard():
     assert sum(r is None for r in reasons) in (100, 200)
 
 
-def test_repeated_reading_adds_one_filter_only():
+def test_load_rgb_adds_one_warning_filter_only():
     decoding.load_rgb(encode(photo(), "PNG"))
     before = list(warnings.filters)
     for _ in range(5):
@@ -533,7 +533,7 @@ def test_repeated_reading_adds_one_filter_only():
     assert list(warnings.filters) == before
 
 
-def test_file_is_closed(tmp_path):
+def test_load_rgb_closes_the_file(tmp_path):
     frames = [photo(seed=seed) for seed in range(2)]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
     (tmp_path / "b.png").write_bytes(encode(photo(), "PNG")[:500])

@@ -7,7 +7,7 @@ from sklearn.datasets import load_digits
 from imgcls.data import demo_digits
 
 
-def test_all_digits_are_there_with_their_pixels(tmp_path):
+def test_write_demo_digits_writes_all_digits_with_their_pixels(tmp_path):
     folder = demo_digits.write_demo_digits(tmp_path)
     source = load_digits()
     files = sorted(folder.glob("*/*.png"), key=lambda f: f.name)
@@ -20,7 +20,7 @@ def test_all_digits_are_there_with_their_pixels(tmp_path):
         assert np.abs(written[1:-1, 1:-1] - pixels * 255 / 16).max() <= 0.5
 
 
-def test_they_are_written_once_and_no_half_folder_stays(tmp_path):
+def test_write_demo_digits_writes_once_and_leaves_no_partial_folder(tmp_path):
     folder = demo_digits.write_demo_digits(tmp_path)
     times = {f: f.stat().st_mtime_ns for f in folder.rglob("*.png")}
     assert demo_digits.write_demo_digits(tmp_path) == folder

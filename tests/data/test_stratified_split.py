@@ -29,7 +29,7 @@ def table(labels, found):
 
 
 @pytest.mark.parametrize("fractions", [ONE, {"validation": 0.01}, {"validation": 0.9}], ids=str)
-def test_classes_of_two_are_on_both_sides(fractions):
+def test_stratified_group_split_has_classes_of_two_on_both_sides(fractions):
     for seed in range(150):
         labels = random_labels(np.random.default_rng(seed))
         for counts in table(labels, stratified_group_split(labels, fractions, seed)).values():
@@ -40,7 +40,7 @@ def test_classes_of_two_are_on_both_sides(fractions):
 
 
 @pytest.mark.parametrize("fractions", [TWO, {"validation": 0.01, "test": 0.01}, {"validation": 0.3, "test": 0.3}])
-def test_classes_of_three_are_in_all_splits(fractions):
+def test_stratified_group_split_has_classes_of_three_in_all_splits(fractions):
     for seed in range(150):
         labels = random_labels(np.random.default_rng(seed))
         for counts in table(labels, stratified_group_split(labels, fractions, seed)).values():
@@ -52,11 +52,11 @@ def test_classes_of_three_are_in_all_splits(fractions):
 
 @pytest.mark.parametrize("fractions", [{"validation": 0.9, "test": 0.09}, {"validation": 0.6, "test": 0.3}])
 @pytest.mark.parametrize("size", range(3, 12))
-def test_a_greedy_first_split_leaves_one_for_the_second(fractions, size):
+def test_stratified_group_split_leaves_one_for_the_second_split(fractions, size):
     assert set(stratified_group_split(["a"] * size, fractions, 0)) == {"train", "validation", "test"}
 
 
-def test_sizes_are_near_the_fraction():
+def test_stratified_group_split_sizes_are_near_the_fraction():
     for seed in range(150):
         labels = random_labels(np.random.default_rng(seed))
         for counts in table(labels, stratified_group_split(labels, TWO, seed)).values():
