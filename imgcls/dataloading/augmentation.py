@@ -1,5 +1,7 @@
-"""How training images are augmented: the plan, and its device-side half on batches; `random_params` has the random
-numbers."""
+"""How training images are augmented: the plan, and what is done to a batch on the device.
+
+`random_params` computes the parameters of each image, `crops` and `image_datasets` crop and flip on the CPU.
+"""
 
 from __future__ import annotations
 
