@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from accelerate import PartialState
 from accelerate.utils.memory import clear_device_cache
 from transformers import TrainerCallback
 from transformers.trainer_utils import HubStrategy
@@ -53,7 +54,7 @@ class FinishedTraining:
 
     def leave(self) -> None:
         """Wait for the other processes of the launch, and close the connections to them."""
-        hardware.shutdown(self.request.training.distributed_state)
+        hardware.shutdown(PartialState())
 
     def push(self) -> str | None:
         """Push the run if the options said so; returns the address of its page. Raises HubError."""

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.special import softmax
-from torch import nn
-from transformers import BaseImageProcessor
+from transformers import BaseImageProcessor, PreTrainedModel
 
 from imgcls.data.dataset import image_source
 from imgcls.data.splits import DatasetSplits
@@ -57,7 +56,7 @@ def write_results(
             logits[name] = inference.all_logits(network, images, args)
     if not args.should_save:
         return
-    labels = {name: splits[name].labels for name in logits}
+    labels = {name: np.asarray(splits[name].labels) for name in logits}
     metrics = {name: compute_metrics(values, labels[name], splits.classes) for name, values in logits.items()}
     history = trainer.state.log_history
     findings = trainer.diagnosis.finish(history, metrics["validation"])
@@ -101,7 +100,9 @@ def complete_pages(run: RunFolder, splits: DatasetSplits, device: torch.device) 
         card_file.write_model_card(run)
 
 
-def _write_report(run: RunFolder, splits: DatasetSplits, network: nn.Module, processor: BaseImageProcessor) -> None:
+def _write_report(
+    run: RunFolder, splits: DatasetSplits, network: PreTrainedModel, processor: BaseImageProcessor
+) -> None:
     position = {path: (split, i) for _, split in splits.items() for i, path in enumerate(split.paths)}
 
     def open_source(path: str) -> str | bytes:

@@ -165,7 +165,7 @@ def _describe_task(setup: TrainingSetup) -> diagnosis.TrainingTask:
 
 
 class HeadModel(nn.Module):
-    """The head of a network as a model of its own over features; the network shares its weights."""
+    """The head of a network as a separate model over features; the network shares its weights."""
 
     def __init__(self, head: nn.Linear, config: PretrainedConfig):
         super().__init__()
