@@ -1,1 +1,1 @@
-"""A finished run at work."""
+"""Use of a finished run: prediction, evaluation with a report, ONNX export, demo page."""

@@ -32,7 +32,7 @@ def predict_files(options: PredictOptions, inputs: Sequence[str]) -> Counter[str
     total = None if lines else sum(1 for _ in input_files.expand_inputs(inputs))
     if total == 0:
         raise FolderError(f"Expected images in {shorten(inputs)}, got none.")
-    weights = array_cache.file_state(model.folder / run_folder.WEIGHTS)
+    weights = array_cache.file_state(str(model.folder / run_folder.WEIGHTS))
     settings = (formatter, inputs, options.sort_into, options.fast, weights)
     pixels = model.pixels
     if options.fast:

@@ -96,15 +96,24 @@ class DemoModel:
 
     @property
     def threshold_text(self) -> str:
-        """Which predictions are marked unsure, as the end of a sentence."""
+        """Which predictions are marked unsure, as a sentence."""
         known = self.model.calibration
         if known is None:
-            return "never: the model has no predictions of validation images, so its confidence is not calibrated"
+            return (
+                "Answers are never marked unsure: the model comes without predictions of validation images, so its "
+                "confidence is not calibrated."
+            )
         threshold = known["threshold"]
         target = f"{100 * threshold['min_precision']:g} %"
         if threshold["confidence"] is None:
-            return f"always: on {known['images']} validation images, no confidence reaches a precision of {target}"
-        return f"below {percent(threshold['confidence'])}; above it, {target} were right on the validation images"
+            return (
+                f"All answers are marked unsure: on {known['images']} validation images, no confidence reaches a "
+                f"precision of {target}."
+            )
+        return (
+            f"Answers below {percent(threshold['confidence'])} are marked unsure; above it, {target} were right on the "
+            "validation images."
+        )
 
 
 def load_demo_model(run: str, min_precision: float, batch_size: int) -> DemoModel:

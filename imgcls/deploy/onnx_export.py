@@ -51,7 +51,7 @@ def export_model(model: LoadedModel, folder: str | Path | None = None) -> dict:
     target = Path(folder) if folder is not None else model.run / EXPORT
     _check_free(target)
     # exported on the CPU; a network on a GPU stays where it is
-    network = model.network if model.device.type == "cpu" else copy.deepcopy(model.network).cpu()
+    network: nn.Module = model.network if model.device.type == "cpu" else copy.deepcopy(model.network).cpu()
     examples = _generated_images(GENERATED_IMAGES)
     real = _validation_pixels(model)
     pixels = _stacked(real or [model.spec.pixel_values(image).numpy() for image in examples])

@@ -53,19 +53,18 @@ class TrainedModel(LoadedModel):
         scripts/validate.py, such as split="test", tta=True or name="new". The results and a report are written to
         RUN/validation/NAME/. Raises OptionError for an unknown option.
         """
-        values = {
+        own = {
             "run": self.name,
             "batch_size": self.batch_size,
             "min_precision": self.min_precision,
             "data": None if data is None else str(data),
-            **options,
         }
-        known = [field.name for kind in (SourceOptions, ValidateOptions) for field in fields(kind)]
-        for name in values.keys() - set(known):
-            close = ", ".join(nearest(name, known))
+        names = {field.name for kind in (SourceOptions, ValidateOptions) for field in fields(kind)} - own.keys()
+        for name in options.keys() - names:
+            close = ", ".join(nearest(name, names))
             raise OptionError(f"Expected an option of scripts/validate.py, got {name}. Nearest: {close}.")
-        given = ParsedOptions(values)
-        evaluation = evaluate.evaluate_model(self, given.make(ValidateOptions), given.make(SourceOptions))
+        values = ParsedOptions(own | options)
+        evaluation = evaluate.evaluate_model(self, values.make(ValidateOptions), values.make(SourceOptions))
         write_evaluation_report(evaluation)
         return evaluation.metrics
 

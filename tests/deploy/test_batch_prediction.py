@@ -1,4 +1,4 @@
-"""scripts/predict.py from files to answers: as pipeline answers, whatever happens to it on the way."""
+"""scripts/predict.py: the predictions of pipeline, in all formats, also after a stop."""
 
 import csv
 import json
@@ -74,7 +74,7 @@ def rows(file):
 
 
 @pytest.mark.parametrize("name", tiny.HUB_IDS)
-def test_all_architectures_answer_as_pipeline(predict, tmp_path, photos, name):
+def test_predict_files_of_all_architectures_equals_pipeline(predict, tmp_path, photos, name):
     folder = saved(name, tmp_path)
     code, _, err = predict("--run", folder, photos, "--out", tmp_path / "a.csv", "--top_k", 3, "--batch_size", 5)
     assert code == parser.EXIT_OK
@@ -94,7 +94,7 @@ def test_all_architectures_answer_as_pipeline(predict, tmp_path, photos, name):
     assert found["broken.jpg"]["predicted"] == ""
 
 
-def test_formats_lists_and_patterns(predict, run, photos, tmp_path):
+def test_predict_files_prints_all_formats_of_lists_and_patterns(predict, run, photos, tmp_path):
     code, out, _ = predict("--run", run, photos / "00.jpg", photos / "empty.png", "--min_confidence", 1)
     assert code == parser.EXIT_OK
     assert out.splitlines()[0].endswith("unsure")
@@ -108,11 +108,15 @@ def test_formats_lists_and_patterns(predict, run, photos, tmp_path):
     assert found[1]["error"]
 
 
-def test_sorting_and_mistakes(predict, run, photos, tmp_path):
+def test_predict_files_sorts_copies_into_class_folders(predict, run, photos, tmp_path):
     code, _, _ = predict("--run", run, photos, "--out", tmp_path / "a.csv", "--sort_into", tmp_path / "sorted")
     assert code == parser.EXIT_OK
     copied = {p.name: p.parent.name for p in (tmp_path / "sorted").rglob("*.jpg")}
     assert copied == {os.path.basename(r["path"]): r["predicted"] for r in rows(tmp_path / "a.csv") if not r["error"]}
+
+
+def test_predict_files_errors_are_one_line(predict, run, photos, tmp_path):
+    (tmp_path / "a.csv").touch()
     for arguments, words in (
         (["--run", run, photos, "--out", tmp_path / "a.csv"], "exists"),
         (["--run", run, tmp_path / "nothing"], "does not exist"),
@@ -178,7 +182,7 @@ def by_class(row):
 @pytest.mark.parametrize(("name", "to_px"), [
     ("vit-base", 224), ("resnet-18", 256), ("mobilenetv3-small", 256), ("efficientnet-b0", None),
 ])  # fmt: skip
-def test_fast_decodes_smaller_and_answers_nearly_the_same(both, decoded, tmp_path, large_photos, name, to_px):
+def test_predict_files_fast_decodes_smaller_and_predicts_alike(both, decoded, tmp_path, large_photos, name, to_px):
     folder = saved(name, tmp_path / "model")
     exact, fast, err = both(folder, large_photos)
     assert [line for line in err.splitlines() if "--fast" in line and "may differ" in line]
@@ -197,7 +201,7 @@ def test_fast_decodes_smaller_and_answers_nearly_the_same(both, decoded, tmp_pat
     assert fast != exact
 
 
-def test_fast_is_exact_where_nothing_can_be_decoded_smaller(both, decoded, run, tmp_path):
+def test_predict_files_fast_is_exact_where_nothing_can_be_decoded_smaller(both, decoded, run, tmp_path):
     folder = tmp_path / "photos"
     folder.mkdir()
     photo(1300, 1000, 1).save(folder / "large.png")
@@ -213,7 +217,7 @@ def test_fast_is_exact_where_nothing_can_be_decoded_smaller(both, decoded, run, 
     assert decoded[: len(decoded) // 2] == decoded[len(decoded) // 2 :]
 
 
-def test_fast_sees_that_a_large_photo_is_torn(both, run, large_photos, tmp_path):
+def test_predict_files_fast_detects_truncated_files(both, run, large_photos, tmp_path):
     file = tmp_path / "torn.jpg"
     whole = (large_photos / "0.jpg").read_bytes()
     file.write_bytes(whole[: len(whole) // 2])
@@ -222,7 +226,7 @@ def test_fast_sees_that_a_large_photo_is_torn(both, run, large_photos, tmp_path)
     assert fast == exact
 
 
-def test_fast_does_not_go_on_with_exact_answers(predict, run, photos, tmp_path, monkeypatch):
+def test_predict_files_fast_does_not_resume_exact_predictions(predict, run, photos, tmp_path, monkeypatch):
     def stop(_):
         raise OptionError("stopped")
 
@@ -236,7 +240,7 @@ def test_fast_does_not_go_on_with_exact_answers(predict, run, photos, tmp_path, 
     assert len(rows(tmp_path / "a.csv")) == 14
 
 
-def test_calibrated_answers_of_a_run(predict, train, shapes, resnet, tmp_path):
+def test_predict_files_of_a_run_are_calibrated(predict, train, shapes, resnet, tmp_path):
     folder = tmp_path / "run"
     assert train("--model", resnet, "--data", shapes, "--epochs", 2, "--output_dir", folder).returncode == 0
     trust = json.loads((folder / "calibration.json").read_text())
@@ -250,7 +254,7 @@ def test_calibrated_answers_of_a_run(predict, train, shapes, resnet, tmp_path):
         assert float(row["confidence"]) != pytest.approx(plain["score"], abs=1e-4)
 
 
-def test_a_killed_command_goes_on(run, tmp_path):
+def test_predict_files_resumes_after_a_kill(run, tmp_path):
     data = class_folders(tmp_path / "data", per_class=400)
     out = tmp_path / "a.csv"
     command = [sys.executable, str(PREDICT), "--run", str(run), str(data), "--out", str(out), "--batch_size", "4"]
@@ -273,3 +277,10 @@ def test_a_killed_command_goes_on(run, tmp_path):
 
 def size(folder):
     return sum(p.stat().st_size for p in folder.glob("*.partial"))
+
+
+def test_predict_files_refuses_a_backbone_without_a_trained_head(predict, tmp_path):
+    folder = tiny.write("vit-base", tmp_path / "backbone")
+    code, _, err = predict("--run", folder, tmp_path)
+    assert code == parser.EXIT_ERROR
+    assert "Train it first" in err

@@ -1,4 +1,4 @@
-"""scripts/demo.py: answers as predict.py's whatever is uploaded, by many at once; flagged pictures stay as they are."""
+"""The demo page: predictions equal those of predict.py, many users at once, and flagged images are saved unchanged."""
 
 import asyncio
 import csv
@@ -126,7 +126,7 @@ def rows(file):
         return list(csv.DictReader(text))
 
 
-def test_answers_are_those_of_predict(run, shown, pictures, predicted):
+def test_answer_equals_predict_py(run, shown, pictures, predicted):
     expected = predicted(run, pictures, top_k=3)
     for picture in pictures:
         row, heat = shown.answer(str(picture))
@@ -142,7 +142,7 @@ def test_answers_are_those_of_predict(run, shown, pictures, predicted):
         assert float(percent) == pytest.approx(100 * row["confidence"], abs=0.06)
 
 
-def test_what_cannot_be_read_is_said_before_it_is_decoded(shown, bad, monkeypatch):
+def test_answer_text_names_unreadable_files_before_decoding_them(shown, bad, monkeypatch):
     for file, reason in bad.items():
         if file.name != "cut.jpg":
             monkeypatch.setattr(decoding, "to_rgb", None)  # would decode it
@@ -154,12 +154,12 @@ def test_what_cannot_be_read_is_said_before_it_is_decoded(shown, bad, monkeypatc
             shown.answer(str(file))
 
 
-def test_doubt_is_said_in_words(shown, pictures):
+def test_threshold_text_is_in_the_heading_and_in_unsure_answers(shown, pictures):
     file = str(pictures[0])
     for known, threshold, words in (
-        ({"images": 9, "threshold": {"min_precision": 0.95, "confidence": 0.999}}, 1.0, "below 99.9 %"),
-        ({"images": 9, "threshold": {"min_precision": 0.95, "confidence": None}}, 1.01, "always: on 9 validation"),
-        (None, None, "never"),
+        ({"images": 9, "threshold": {"min_precision": 0.95, "confidence": 0.999}}, 1.0, "Answers below 99.9 %"),
+        ({"images": 9, "threshold": {"min_precision": 0.95, "confidence": None}}, 1.01, "on 9 validation images"),
+        (None, None, "never marked unsure"),
     ):
         model = demo_model.replace(shown.model)
         model.calibration = known
@@ -172,7 +172,7 @@ def test_doubt_is_said_in_words(shown, pictures):
         assert words in demo_app.heading(other)
 
 
-def test_names_stay_text_and_some_networks_have_no_heat_map(tmp_path, pictures, monkeypatch):
+def test_answer_text_escapes_names_and_may_have_no_heat_map(tmp_path, pictures, monkeypatch):
     other = demo_model.load_demo_model(str(saved("resnet-18", tmp_path, STRANGE)), 0.95, 4)
     monkeypatch.setattr(demo_model.heatmaps, "heatmap_pictures", lambda *_: None)
     text = demo_app.answer_text(other, str(pictures[0])) + demo_app.heading(other)
@@ -183,7 +183,7 @@ def test_names_stay_text_and_some_networks_have_no_heat_map(tmp_path, pictures, 
 
 
 @pytest.mark.parametrize("name", ["resnet-18", "vit-base"])
-def test_many_at_once_get_the_answers_of_one_alone(tmp_path, pictures, name):
+def test_answer_in_many_threads_equals_one_thread(tmp_path, pictures, name):
     other = demo_model.load_demo_model(str(saved(name, tmp_path, "abcdef")), 0.95, 2)
     files = [str(path) for path in pictures] * 4
     alone = [other.answer(file) for file in files[: len(pictures)]] * 4
@@ -199,7 +199,7 @@ def test_many_at_once_get_the_answers_of_one_alone(tmp_path, pictures, name):
     assert next(other.heatmap_network.parameters()) is next(other.model.network.parameters())
 
 
-def test_a_batch_ends_with_the_page(shown, pictures, tmp_path):
+def test_answer_all_ends_with_the_page(shown, pictures, tmp_path):
     other = demo_model.replace(shown, model=demo_model.replace(shown.model, batch_size=1), closing=threading.Event())
     files = [(str(pictures[0]), f"{i}.png") for i in range(500)]
     found = other.answer_all(files, tmp_path / "a.csv", lambda done: other.closing.set())
@@ -207,7 +207,7 @@ def test_a_batch_ends_with_the_page(shown, pictures, tmp_path):
     assert [row["path"] for row in rows(tmp_path / "a.csv")] == [name for _, name in files[: len(found)]]
 
 
-def test_flagged_pictures_are_class_folders(tmp_path, pictures, bad):
+def test_save_flagged_makes_class_folders(tmp_path, pictures, bad):
     root = tmp_path / "flagged"
     names = ["cat", "قطة", "../../x", "..", "/etc", "a\\b", ".hidden", "__MACOSX", "_unsure", "a\0b\n", "<b>"]
     for name in names:
@@ -225,19 +225,19 @@ def test_flagged_pictures_are_class_folders(tmp_path, pictures, bad):
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["flagged"]
 
 
-def test_what_cannot_be_flagged_is_said(tmp_path, pictures, bad):
+def test_flagged_text_says_what_cannot_be_saved(tmp_path, pictures, bad):
     root, picture = tmp_path / "flagged", str(pictures[0])
     (tmp_path / "photo.txt").write_bytes(pictures[0].read_bytes())
     (tmp_path / "file").touch()
     for path, name, into, words in (
-        (None, "cat", root, "Give one first"),
+        (None, "cat", root, "Choose one first"),
         (picture, None, root, "Choose it"),
         (picture, " ", root, "Choose it"),
         (picture, "x" * 300, root, "one too long"),
         (str(tmp_path / "photo.txt"), "cat", root, "Rename it"),
         (str(next(iter(bad))), "cat", root, "not an image"),
         (str(tmp_path / "gone.jpg"), "cat", root, "No such file"),
-        (picture, "cat", tmp_path / "file", "Not kept in"),
+        (picture, "cat", tmp_path / "file", "Not saved in"),
     ):
         text = demo_app.flagged_text(path, name, into)
         assert 'role="alert"' in text
@@ -246,7 +246,7 @@ def test_what_cannot_be_flagged_is_said(tmp_path, pictures, bad):
     assert demo_model.flagged_folder("owner/name") == Path("runs/name/flagged")
 
 
-def test_examples_are_validation_pictures_that_are_still_there(run, shapes, tmp_path, monkeypatch):
+def test_examples_are_validation_images_that_still_exist(run, shapes, tmp_path, monkeypatch):
     found = demo_model.examples(str(run))
     assert [name for _, name in found] == sorted(name.name for name in shapes.iterdir())
     split = {row["path"]: row["split"] for row in run_folder.RunFolder(run).read_csv(run_folder.SPLIT)}
@@ -256,18 +256,22 @@ def test_examples_are_validation_pictures_that_are_still_there(run, shapes, tmp_
     assert demo_model.examples(str(run)) == []
 
 
-def test_a_long_table_is_cut_and_an_app_is_made_of_any_model(tmp_path, run, app):
+def test_rows_text_cuts_a_long_table():
     row = {"path": "<i>", "predicted": "a", "confidence": 0.5, "unsure": 1, "error": ""}
-    text = demo_app.rows_text([row] * (demo_app.MOST_ROWS + 1))
-    assert text.count("&lt;i&gt;") == demo_app.MOST_ROWS
+    text = demo_app.rows_text([row] * (demo_app.MAX_ROWS + 1))
+    assert text.count("&lt;i&gt;") == demo_app.MAX_ROWS
     assert "The first 1,000 of 1,001" in text
+
+
+def test_build_app_without_flag_into_has_no_flagging(tmp_path, run, app):
     labels = [block.label for block in app(str(run)).blocks.values() if hasattr(block, "label")]
-    assert "Right class, or a new one" not in labels  # without flag_into
+    assert "Picture" in labels
+    assert "Right class, or a new one" not in labels
     with pytest.raises(ModelError, match=r"config\.json"):
         app(str(tmp_path))
 
 
-def test_ports_hosts_and_links_that_are_not_to_be_had(run, monkeypatch, app):
+def test_serve_refuses_unusable_ports_hosts_and_links(run, monkeypatch, app):
     blocks = app(str(run))
     with demo_app.socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -281,7 +285,7 @@ def test_ports_hosts_and_links_that_are_not_to_be_had(run, monkeypatch, app):
     assert not blocks.is_running
 
 
-def test_without_gradio_the_command_that_installs_it_is_said(monkeypatch, capsys, run):
+def test_demo_without_gradio_names_the_pip_command(monkeypatch, capsys, run):
     monkeypatch.setitem(sys.modules, "gradio", None)
     monkeypatch.delitem(sys.modules, "imgcls.deploy.demo_app")
     monkeypatch.delattr(imgcls.deploy, "demo_app")
@@ -313,7 +317,7 @@ class Addresses(HTMLParser):
             self.found += [value for name, value in attributes if name in ("src", "href")]
 
 
-def test_a_live_page(run, pictures, bad, predicted, tmp_path):
+def test_demo_serves_a_live_page(run, pictures, bad, predicted, tmp_path):
     from gradio_client import Client, handle_file
 
     command = [sys.executable, str(SCRIPT), "--run", str(run), "--flag_into", str(tmp_path / "flagged")]

@@ -1,4 +1,4 @@
-"""What predict.py is given: files, folders, patterns, lists, URLs."""
+"""Inputs of predict.py: files, folders, patterns, lists, URLs."""
 
 import http.server
 import os
@@ -25,11 +25,11 @@ def folder(tmp_path, monkeypatch):
     return root
 
 
-def test_a_folder(folder):
+def test_expand_inputs_of_a_folder(folder):
     assert list(input_files.expand_inputs(["in"])) == ["in/a.jpg", "in/odd", "in/b/c.png", "in/b/d/e.jpg"]
 
 
-def test_files_and_patterns(folder):
+def test_expand_inputs_of_files_and_patterns(folder):
     assert list(input_files.expand_inputs(["in/notes.txt"])) == [
         "in/notes.txt"
     ]  # named by a person: the answer will say why not
@@ -39,7 +39,7 @@ def test_files_and_patterns(folder):
     assert list(input_files.expand_inputs(["in/b[1].jpg"])) == ["in/b[1].jpg"]  # a name, though it looks like a pattern
 
 
-def test_a_list(folder):
+def test_expand_inputs_of_a_list(folder):
     assert list(input_files.expand_inputs(["-", "in/a.jpg"], ["x.jpg\n", "\n", "y z.jpg\r\n"])) == [
         "x.jpg",
         "y z.jpg",
@@ -56,16 +56,16 @@ def test_a_list(folder):
         (["http://h/x.jpg"], "--allow_urls"),
     ],
 )
-def test_mistakes(folder, inputs, words):
+def test_check_inputs_refuses_missing_inputs_and_urls(folder, inputs, words):
     with pytest.raises(OptionError, match=words):
         input_files.check_inputs(inputs, allow_urls=False)
 
 
-def test_what_is_there_is_fine(folder):
+def test_check_inputs_accepts_what_exists(folder):
     input_files.check_inputs(["in", "in/a.jpg", "in/*.jpg", "-", "HTTPS://h/x.jpg"], allow_urls=True)
 
 
-def test_urls(folder):
+def test_read_input_downloads_urls(folder):
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *_):
             pass
@@ -84,13 +84,20 @@ def test_urls(folder):
 
 
 @pytest.mark.parametrize("url", ["http://h/a b.jpg", "http://h/é.jpg", "http://[bad/x.jpg", f"http://{'a' * 70}/x.jpg"])
-def test_addresses_that_are_none(url):
+def test_read_input_refuses_malformed_urls(url):
     with pytest.raises(ImageError):
         input_files.read_input(url, allow_urls=True)
 
 
-def test_deep_patterns_give_each_image_once(folder):
+def test_expand_inputs_of_recursive_patterns_has_each_image_once(folder):
     os.unlink(folder / "b" / "up")
     for pattern in ("in/**", "in/**/*"):
         found = list(input_files.expand_inputs([pattern]))
         assert sorted(found) == ["in/a.jpg", "in/b/c.png", "in/b/d/e.jpg", "in/odd"]
+
+
+def test_check_inputs_refuses_a_sort_folder_inside_of_an_input(folder):
+    input_files.check_inputs(["in"], allow_urls=False, sort_into="out")
+    for sort_into in ("in", "in/b/sorted"):
+        with pytest.raises(OptionError, match="--sort_into outside"):
+            input_files.check_inputs(["in"], allow_urls=False, sort_into=sort_into)

@@ -85,7 +85,7 @@ IN_DEFAULT_RUN = ("resnet-18", "vit-base", "mobilenetv3-small")
     "name",
     [n if n in IN_DEFAULT_RUN else pytest.param(n, marks=pytest.mark.nightly) for n in tiny.HUB_IDS],
 )
-def test_all_architectures_answer_as_pipeline(run_export, tmp_path, name):
+def test_export_of_all_architectures_predicts_as_pipeline(run_export, tmp_path, name):
     folder = saved(name, tmp_path)
     code, out, err = run_export("--run", folder)
     assert (code, err) == (parser.EXIT_OK, "")
@@ -115,7 +115,7 @@ def test_all_architectures_answer_as_pipeline(run_export, tmp_path, name):
         )
 
 
-def test_a_run_is_proven_on_its_validation_images(run_export, train, shapes, resnet, tmp_path, capsys):
+def test_export_of_a_run_is_verified_on_its_validation_images(run_export, train, shapes, resnet, tmp_path, capsys):
     folder = tmp_path / "run"
     assert train("--model", resnet, "--data", shapes, "--epochs", 1, "--output_dir", folder).returncode == 0
     run = run_folder.RunFolder(folder)
@@ -153,7 +153,7 @@ def corrupt(file):
     onnx.save(content, file)
 
 
-def test_a_file_that_answers_otherwise_is_refused(run_export, monkeypatch, folder, same_graph):
+def test_export_that_predicts_differently_is_refused(run_export, monkeypatch, folder, same_graph):
     def save(graph, file, told):
         written(graph, file, told)
         corrupt(file)
@@ -169,14 +169,14 @@ def test_a_file_that_answers_otherwise_is_refused(run_export, monkeypatch, folde
     assert "export/export.json" in before
 
 
-def test_nothing_is_left_of_a_failure(tmp_path):
+def test_atomic_folder_leaves_nothing_after_an_error(tmp_path):
     with contextlib.suppress(ModelError), onnx_export._atomic_folder(tmp_path / "run" / "export") as new:
         (new / "model.onnx").write_bytes(b"half")
         raise ModelError
     assert not list(tmp_path.iterdir())
 
 
-def test_what_the_proof_lets_pass():
+def test_parity_proof_allows_ties_and_rounding_only():
     pixels = np.arange(3, dtype=np.float32)
     asked = []
 
@@ -200,7 +200,7 @@ def test_what_the_proof_lets_pass():
         onnx_export.parity_proof(says(plain[0], [np.nan] * 3, plain[2]), says(*plain), pixels)
 
 
-def test_mistakes_in_one_line(run_export, monkeypatch, folder, tmp_path):
+def test_export_errors_are_one_line(run_export, monkeypatch, folder, tmp_path):
     (tmp_path / "taken/export").mkdir(parents=True)
     (tmp_path / "taken/export/notes.txt").write_text("mine")
     for file in folder.glob("*.*"):
@@ -222,7 +222,7 @@ def test_mistakes_in_one_line(run_export, monkeypatch, folder, tmp_path):
     assert err.endswith("pip install onnx onnxruntime\n")
 
 
-def test_large_weights_lie_beside_and_the_example_runs(run_export, monkeypatch, folder, same_graph, capsys):
+def test_export_puts_large_weights_into_a_second_file(run_export, monkeypatch, folder, same_graph, capsys):
     monkeypatch.setattr(onnx_model, "MAX_FILE_BYTES", 1000)
     before = files(folder)
     code, out, _ = run_export("--run", folder)
@@ -236,7 +236,7 @@ def test_large_weights_lie_beside_and_the_example_runs(run_export, monkeypatch, 
     assert capsys.readouterr().out.strip() in CLASSES
 
 
-def test_a_model_of_the_hub_gets_a_run_folder(run_export, monkeypatch, folder, same_graph, tmp_path):
+def test_export_of_a_hub_model_makes_a_run_folder(run_export, monkeypatch, folder, same_graph, tmp_path):
     cached = Path(constants.HF_HUB_CACHE, "models--someone--tiny")
     shutil.copytree(folder, cached / "snapshots/abc", ignore=shutil.ignore_patterns("export"))
     (cached / "refs").mkdir()
@@ -246,7 +246,7 @@ def test_a_model_of_the_hub_gets_a_run_folder(run_export, monkeypatch, folder, s
     assert {p.name for p in (tmp_path / "runs/someone-tiny/export").iterdir()} == {"model.onnx", "export.json"}
 
 
-def test_a_network_that_onnx_cannot_hold():
+def test_to_onnx_program_refuses_data_dependent_networks():
     class Branching(nn.Module):
         def forward(self, pixel_values):
             rows = pixel_values.mean((2, 3))

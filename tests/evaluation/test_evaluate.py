@@ -1,4 +1,4 @@
-"""scripts/validate.py and scripts/compare.py on small finished runs."""
+"""scripts/validate.py on a small finished run."""
 
 import csv
 import json
@@ -7,32 +7,42 @@ import sys
 
 import numpy as np
 import pytest
-from commands import TESTS, main_of
+from commands import TESTS, TRAIN, main_of
 from drawings import class_folders, photo
 
 from imgcls.config import parser
 
-SCRIPTS = TESTS.parent / "scripts"
+VALIDATE = TESTS.parent / "scripts" / "validate.py"
 
 
 @pytest.fixture
-def script(monkeypatch, capsys):
-    def run(name, *arguments):
-        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
-        code = parser.run_main(main_of(SCRIPTS / name))
-        shown = capsys.readouterr()
-        return code, shown.out, shown.err
+def validate(monkeypatch, capsys):
+    """Run scripts/validate.py: (exit code, stdout, stderr)."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", [str(VALIDATE), *map(str, arguments)])
+        code = parser.run_main(main_of(VALIDATE))
+        output = capsys.readouterr()
+        return code, output.out, output.err
 
     return run
 
 
-@pytest.fixture
-def run(train, shapes, resnet, tmp_path):
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, shapes, resnet):
     """A finished run on the shapes, with a test split."""
-    folder = tmp_path / "run"
-    done = train("--model", resnet, "--data", shapes, "--epochs", 2, "--test_fraction", 0.25, "--output_dir", folder)
-    assert done.returncode == 0, done.stderr
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    arguments = ("--model", resnet, "--data", shapes, "--epochs", 2, "--test_fraction", 0.25, "--output_dir", folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [str(TRAIN), *map(str, arguments)])
+        assert parser.run_main(main_of(TRAIN)) == parser.EXIT_OK
     return folder
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    """A copy of the finished run."""
+    return shutil.copytree(finished, tmp_path / "run")
 
 
 def rows(file):
@@ -40,28 +50,26 @@ def rows(file):
         return list(csv.DictReader(text))
 
 
-def test_what_was_held_out_gives_the_run_s_own_numbers(script, run):
+def test_evaluate_run_on_held_out_images_repeats_the_numbers_of_training(validate, run):
     before = {p: p.read_bytes() for p in run.iterdir() if p.is_file()}
-    code, out, err = script("validate.py", "--run", run)
+    code, out, err = validate("--run", run)
     assert code == parser.EXIT_OK, err
-    found = run / "validation" / "test"
-    mine, own = (json.loads((f / "metrics.json").read_text())["test"] for f in (found, run))
-    assert mine["accuracy"] == own["accuracy"]
-    assert mine["confusion_matrix"] == own["confusion_matrix"]
-    assert mine["loss"] == pytest.approx(own["loss"], abs=1e-5)
-    assert {p.name for p in found.iterdir()} == {
+    folder = run / "validation" / "test"
+    repeated, trained = (json.loads((f / "metrics.json").read_text())["test"] for f in (folder, run))
+    assert repeated["accuracy"] == trained["accuracy"]
+    assert repeated["confusion_matrix"] == trained["confusion_matrix"]
+    assert repeated["loss"] == pytest.approx(trained["loss"], abs=1e-5)
+    assert {p.name for p in folder.iterdir()} == {
         "metrics.json", "predictions.csv", "logits.npz", "report.html", "suspects.csv", "figures",
     }  # fmt: skip
-    assert before == {
-        p: p.read_bytes() for p in run.iterdir() if p.is_file()
-    }  # the training's own files are as they were
+    assert before == {p: p.read_bytes() for p in run.iterdir() if p.is_file()}  # files of the training are unchanged
     assert "accuracy" in out
 
 
-def test_a_labelled_folder_is_matched_by_name(script, run, tmp_path):
+def test_evaluate_run_matches_the_classes_of_a_folder_by_name(validate, run, tmp_path):
     other = class_folders(tmp_path / "other", classes=("square", "circle"), per_class=5, seed=9)
     (other / "circle" / "broken.jpg").write_bytes(b"no image")
-    code, out, err = script("validate.py", "--run", run, "--data", other, "--tta", "--corruptions", "--name", "x")
+    code, out, err = validate("--run", run, "--data", other, "--tta", "--corruptions", "--name", "x")
     assert code == parser.EXIT_OK, err
     assert "broken.jpg" in err
     assert "no images of cross" in err
@@ -76,33 +84,19 @@ def test_a_labelled_folder_is_matched_by_name(script, run, tmp_path):
     assert "Robustness" in (run / "validation/x/report.html").read_text()
 
 
-def test_two_runs(script, run, shapes, tmp_path):
-    second = tmp_path / "second"
-    shutil.copytree(run, second)
-    code, out, err = script("validate.py", "--run", run, "--compare", second)
+def test_compare_models_of_equal_runs_finds_no_difference(validate, run, tmp_path):
+    second = shutil.copytree(run, tmp_path / "second")
+    code, out, err = validate("--run", run, "--compare", second)
     assert code == parser.EXIT_OK, err
     assert "p = 1" in out
     assert rows(run / "validation/test/differences.csv") == []
-    code, out, err = script("compare.py", run, second, tmp_path, "--out", tmp_path / "c.html")
-    assert code == parser.EXIT_OK
-    assert f"skipped: Expected a finished run in {tmp_path}" in err
-    assert [line.split()[0] for line in out.splitlines()[1:3]] == [str(run), str(second)]
-    assert "options that differ" not in out
-    assert "<table" in (tmp_path / "c.html").read_text()
-    code, out, _ = script("compare.py", run, "--json")
-    (row,) = json.loads(out)["runs"]
-    own = json.loads((run / "metrics.json").read_text())["test"]
-    assert (row["accuracy"], row["judged_by"]) == (own["accuracy"], "test")
-    assert row["latency_ms"] > 0
-    assert script("compare.py", tmp_path)[0] == parser.EXIT_ERROR
 
 
-def test_mistakes(script, run, shapes, tmp_path):
+def test_evaluate_run_errors_are_one_line(validate, run, tmp_path):
     strange = tmp_path / "strange"
     for name in ("circle", "hexagon"):
         (strange / name).mkdir(parents=True)
         photo(40, 30, 0).save(strange / name / "a.jpg")
-    options = (run / "options.yaml").read_text()
     for arguments, words in (
         (["--run", run, "--data", strange], ["hexagon", "circle, cross, square"]),
         (["--run", run, "--data", tmp_path / "none"], ["none"]),
@@ -111,65 +105,40 @@ def test_mistakes(script, run, shapes, tmp_path):
         (["--run", run, "--name", "a/b"], ["--name"]),
         ([], ["--run"]),
     ):
-        code, _, err = script("validate.py", *arguments)
+        code, _, err = validate(*arguments)
         assert code == parser.EXIT_ERROR
         assert err.count("error:") == 1
         assert all(word in err for word in words), err
-    code, _, err = script("validate.py", "--run", run, "--data", shapes)
+
+
+def test_open_evaluation_set_warns_of_training_images(validate, run, shapes):
+    code, _, err = validate("--run", run, "--data", shapes)
     assert code == parser.EXIT_OK
     assert "was trained on" in err
+
+
+def test_open_evaluation_set_without_the_training_data_asks_for_data(validate, run, shapes, tmp_path):
+    options = (run / "options.yaml").read_text()
     (run / "options.yaml").write_text(options.replace(str(shapes), str(tmp_path / "moved")))
-    code, _, err = script("validate.py", "--run", run)
+    code, _, err = validate("--run", run)
     assert code == parser.EXIT_ERROR
     assert "--data" in err
 
 
-def test_suspects_of_folds_are_read_by_exclude(train, shapes, resnet, tmp_path):
-    folder = tmp_path / "folds"
-    arguments = ("--model", resnet, "--data", shapes, "--max_steps", 2, "--folds", 2, "--output_dir", folder)
-    assert train(*arguments).returncode == 0
-    with np.load(folder / "out_of_fold.npz") as kept:
-        assert kept["out_of_fold"].shape == (36, 3)
-        assert kept["probes"].shape == (36, 3, 3)
-    page = (folder / "report.html").read_text()
-    assert "cross-validated" in page
-    found = rows(folder / "suspects.csv")
-    assert all(row["label"] != row["suggested"] for row in found)
-    if found:
-        again = train("--model", resnet, "--data", shapes, "--max_steps", 2, "--exclude", folder / "suspects.csv",
-                      "--output_dir", tmp_path / "second")  # fmt: skip
-        assert again.returncode == 0, again.stderr
-        excluded = {row["path"] for row in rows(tmp_path / "second/exclude.csv")}
-        assert {row["path"] for row in found} <= excluded
-
-
-def test_what_a_reader_found(script, run, shapes, tmp_path, monkeypatch):
-    """Another folder of the same name, a plain file among the runs, a fold without weights, a run by its home."""
+def test_check_not_other_evaluation_refuses_another_folder_of_the_same_name(validate, run, tmp_path):
     for parent in ("one", "two"):
         class_folders(tmp_path / parent / "photos", per_class=3)
-    assert script("validate.py", "--run", run, "--data", tmp_path / "one/photos")[0] == parser.EXIT_OK
-    assert script("validate.py", "--run", run, "--data", tmp_path / "one/photos")[0] == parser.EXIT_OK
-    code, _, err = script("validate.py", "--run", run, "--data", tmp_path / "two/photos")
+    assert validate("--run", run, "--data", tmp_path / "one/photos")[0] == parser.EXIT_OK
+    assert validate("--run", run, "--data", tmp_path / "one/photos")[0] == parser.EXIT_OK
+    code, _, err = validate("--run", run, "--data", tmp_path / "two/photos")
     assert code == parser.EXIT_ERROR
     assert "--name" in err
-    (tmp_path / "notes.txt").write_text("no run")
-    shutil.copytree(run, tmp_path / "bare")
-    (tmp_path / "bare/model.safetensors").unlink()
-    code, _, err = script("compare.py", run, tmp_path / "notes.txt", tmp_path / "bare")
-    assert code == parser.EXIT_OK
-    assert err.count("skipped") == 2
+
+
+def test_evaluate_run_expands_the_home_folder_and_keeps_the_logits_of_training(validate, run, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    code, _, err = script("validate.py", "--run", f"~/{run.name}", "--name", "home")
+    code, _, err = validate("--run", f"~/{run.name}", "--name", "home")
     assert code == parser.EXIT_OK, err
     assert (run / "validation/home/metrics.json").exists()
-    with np.load(run / "logits.npz") as kept:
-        assert set(kept) == {"validation", "test"}
-
-
-def test_a_backbone_is_no_classifier(script, tmp_path):
-    import tiny
-
-    folder = tiny.write("vit-base", tmp_path / "backbone")
-    code, _, err = script("predict.py", "--run", folder, tmp_path)
-    assert code == parser.EXIT_ERROR
-    assert "Train it first" in err
+    with np.load(run / "logits.npz") as logits:
+        assert set(logits) == {"validation", "test"}

@@ -75,3 +75,21 @@ def test_write_training_suspects_reads_all_splits(run):
     known = {row["path"] for row in run.read_csv(run_folder.PREDICTIONS)}
     assert {row["path"] for row in run.read_csv(run_folder.SUSPECTS)} <= known
     assert (run / run_folder.SUSPECTS).read_text().startswith("path,label,suggested,score\n")
+
+
+def test_write_training_suspects_of_folds_are_read_by_exclude(train, shapes, resnet, tmp_path):
+    folder = tmp_path / "folds"
+    arguments = ("--model", resnet, "--data", shapes, "--max_steps", 2, "--folds", 2, "--output_dir", folder)
+    assert train(*arguments).returncode == 0
+    logits = RunFolder(folder).read_logits(run_folder.OUT_OF_FOLD_LOGITS)
+    assert logits["out_of_fold"].shape == (36, 3)
+    assert logits["probes"].shape == (36, 3, 3)
+    assert "cross-validated" in (folder / "report.html").read_text()
+    suspects = RunFolder(folder).read_csv(run_folder.SUSPECTS)
+    assert all(row["label"] != row["suggested"] for row in suspects)
+    if suspects:
+        again = train("--model", resnet, "--data", shapes, "--max_steps", 2, "--exclude", folder / "suspects.csv",
+                      "--output_dir", tmp_path / "second")  # fmt: skip
+        assert again.returncode == 0, again.stderr
+        excluded = {row["path"] for row in RunFolder(tmp_path / "second").read_csv(run_folder.EXCLUDE)}
+        assert {row["path"] for row in suspects} <= excluded
