@@ -15,7 +15,7 @@ from transformers import BaseImageProcessor, PreTrainedModel
 
 from imgcls.data import decoding
 from imgcls.dataloading.processor_spec import ProcessorSpec
-from imgcls.errors import ImageError, OptionError
+from imgcls.errors import OptionError
 from imgcls.evaluation import calibration, run_calibration
 from imgcls.models import classifier_head, inference, source
 from imgcls.models.feature_extraction import extract_features
@@ -130,16 +130,14 @@ class LoadedModel:
         with extract_features(self.network) as compute:
             return self._outputs(lambda pixels: compute(pixels, False), images, dimensions)
 
-    def stream_logits(
-        self, items: Iterable, pixels: Callable[[Any], torch.Tensor]
-    ) -> Iterator[tuple[list, np.ndarray, dict[int, ImageError]]]:
+    def stream_logits(self, items: Iterable, pixels: Callable[[Any], torch.Tensor]) -> Iterator[inference.OutputBatch]:
         """Logits of any number of items, batch by batch; see `inference.stream_outputs`."""
         forward = inference.logits_function(self.network)
         return inference.stream_outputs(forward, items, pixels, batch=self.batch_size, device=self.device)
 
     def _outputs(
         self,
-        forward: Callable[[torch.Tensor], torch.Tensor],
+        forward: inference.Forward,
         images: Images,
         dimensions: int,
     ) -> np.ndarray:
