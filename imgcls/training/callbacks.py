@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from tqdm import tqdm
-from transformers import EarlyStoppingCallback, TrainerCallback
+from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
 from imgcls.config.training_options import TrainingOptions
@@ -27,7 +27,9 @@ class EvaluateEveryEpochsCallback(TrainerCallback):
     def __init__(self, epochs: int):
         self.epochs = epochs
 
-    def on_epoch_end(self, args, state, control, **kwargs):
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs
+    ) -> TrainerControl:
         last = control.should_training_stop or state.global_step >= state.max_steps
         if not last and round(state.epoch) % self.epochs:
             control.should_evaluate = control.should_save = False
@@ -41,13 +43,13 @@ class StopwatchCallback(TrainerCallback, ExportableState):
         self.seconds = 0.0
         self._last = None
 
-    def on_train_begin(self, args, state, control, **kwargs):
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         self._last = time.monotonic()
 
-    def on_step_end(self, args, state, control, **kwargs):
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         self._add_elapsed()
 
-    def on_evaluate(self, args, state, control, **kwargs):
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         self._add_elapsed()
 
     def _add_elapsed(self) -> None:
@@ -56,7 +58,7 @@ class StopwatchCallback(TrainerCallback, ExportableState):
             self.seconds += now - self._last
             self._last = now
 
-    def on_train_end(self, args, state, control, **kwargs):
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         self._last = None
 
     def state(self) -> dict:
@@ -70,13 +72,13 @@ class HistoryCallback(TrainerCallback):
     def __init__(self, run: run_folder.RunFolder):
         self.run = run
 
-    def on_evaluate(self, args, state, control, **kwargs):
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         self._write(state)
 
-    def on_train_end(self, args, state, control, **kwargs):
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         self._write(state)
 
-    def _write(self, state) -> None:
+    def _write(self, state: TrainerState) -> None:
         if state.is_world_process_zero:
             self.run.write_lines(run_folder.HISTORY, state.log_history)
 
@@ -93,13 +95,15 @@ class ProgressBarCallback(TrainerCallback):
         self.last_log_time = self.last_cache_time = 0.0
         self.latest_logs: dict[str, float] = {}
 
-    def on_train_begin(self, args, state, control, **kwargs):
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         if state.is_world_process_zero and self.show_bar:
             self.bar = tqdm(
                 total=state.max_steps, initial=state.global_step, unit="step", leave=False, dynamic_ncols=True
             )
 
-    def on_step_end(self, args, state, control, **kwargs):
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs
+    ) -> TrainerControl:
         # A log waits for the accelerator, which otherwise works while the host prepares the next steps. Several
         # processes must log together.
         is_asynchronous = args.device.type != "cpu" and args.world_size == 1
@@ -120,11 +124,20 @@ class ProgressBarCallback(TrainerCallback):
         if fraction == 1:
             self.cache_progress = None
 
-    def on_epoch_end(self, args, state, control, **kwargs):
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs
+    ) -> TrainerControl:
         control.should_log = True  # so that each evaluation's line shows the loss of its own epoch
         return control
 
-    def on_log(self, args, state, control, logs: dict[str, float] | None = None, **kwargs):
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs,
+    ) -> None:
         self.last_log_time = time.monotonic()
         self.latest_logs |= logs or {}
         if self.bar is not None and logs and "loss" in logs:
@@ -132,7 +145,14 @@ class ProgressBarCallback(TrainerCallback):
                 f"loss {logs['loss']:.3f}, lr {logs['learning_rate']:.1e}, {logs['images_per_second']:.0f} img/s"
             )
 
-    def on_evaluate(self, args, state, control, metrics: dict[str, float] | None = None, **kwargs):
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float] | None = None,
+        **kwargs,
+    ) -> None:
         if metrics is None or not state.is_world_process_zero:
             return
         line = self._evaluation_line(state.epoch, metrics)
@@ -154,7 +174,7 @@ class ProgressBarCallback(TrainerCallback):
             parts.append(f"{speed:.0f} img/s")
         return "  ".join(parts) + (f", {waiting:.0%} of the time waiting for images" if waiting else "")
 
-    def on_train_end(self, args, state, control, **kwargs):
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         if self.bar is not None:
             self.bar.close()
             self.bar = None

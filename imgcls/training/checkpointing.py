@@ -6,8 +6,10 @@ import contextlib
 import shutil
 from collections.abc import Sized
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
@@ -20,6 +22,11 @@ from imgcls.system import hardware
 from imgcls.training.cuda_graph import CapturingTrainer
 from imgcls.training.ema import EmaCallback
 
+if TYPE_CHECKING:
+    import optuna
+
+    Trial = optuna.Trial | dict[str, Any] | None  # of --search
+
 
 class CheckpointingTrainer(CapturingTrainer):
     """A Trainer with checkpoints in a run folder, and the averaged weights in them if there is an average."""
@@ -29,14 +36,14 @@ class CheckpointingTrainer(CapturingTrainer):
     ema: EmaCallback | None = None
     _is_saving = False
 
-    def _get_dataloader(self, *args, **kwargs):
+    def _get_dataloader(self, *args, **kwargs) -> DataLoader:
         return with_own_generator(super()._get_dataloader(*args, **kwargs))
 
     def evaluated_weights(self) -> contextlib.AbstractContextManager:
         """Within this context the module has the weights that are evaluated: the average, if there is one."""
         return self.ema.in_place() if self.ema else contextlib.nullcontext()
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         self._load_network(resume_from_checkpoint)
         if self.ema:
@@ -61,10 +68,10 @@ class CheckpointingTrainer(CapturingTrainer):
             saved = type(self.model).from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
             self.model.load_state_dict(saved.state_dict())
 
-    def _get_output_dir(self, trial) -> str:
+    def _get_output_dir(self, trial: Trial) -> str:
         return str(self.run / (run_folder.PARTIAL if self._is_saving else run_folder.CHECKPOINTS))
 
-    def _save_checkpoint(self, model, trial) -> None:
+    def _save_checkpoint(self, model: nn.Module, trial: Trial) -> None:
         """Save in another folder, then rename it: a checkpoint folder is complete, whenever the process is killed."""
         folder, partial = self.run / run_folder.CHECKPOINTS, self.run / run_folder.PARTIAL
         name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
@@ -103,7 +110,7 @@ class CheckpointingTrainer(CapturingTrainer):
             "the last checkpoint."
         ) from error
 
-    def _determine_best_metric(self, metrics: dict[str, float], trial) -> bool:
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Trial) -> bool:
         """The best model is the latest whose metric is within one standard error of the highest so far.
 
         On few images the highest of many evaluations is mostly luck, and the later model has learned more: on 357

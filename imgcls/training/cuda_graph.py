@@ -15,7 +15,9 @@ from functools import partial
 import numpy as np
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
+from torch import nn
 from transformers import Trainer
+from transformers.trainer_utils import TrainOutput
 
 from imgcls.errors import ModelError
 
@@ -52,15 +54,17 @@ class CapturingTrainer(Trainer):
     clipping and the optimizer stay outside.
     """
 
-    model: torch.nn.Module
+    model: nn.Module
     captures = True  # whether it may be tried
     is_compiled = False  # whether torch.compile runs the network, which then has no graph of ours
     _signature: list | None = None  # of the batches that the graph is for
     _warm_up = 0  # eager steps of this signature so far
     _step: CapturedStep | None = None
-    _gradients: list[tuple[torch.nn.Parameter, torch.Tensor]] | None = None  # where the graph writes them
+    _gradients: list[tuple[nn.Parameter, torch.Tensor]] | None = None  # where the graph writes them
 
-    def training_step(self, model, inputs: dict, num_items_in_batch=None) -> torch.Tensor:
+    def training_step(
+        self, model: nn.Module, inputs: dict, num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
         """Trainer's step, from a graph once there is one for batches like this."""
         tensors = [*inputs.values(), num_items_in_batch]
         if not self._may_capture(tensors):
@@ -89,7 +93,7 @@ class CapturingTrainer(Trainer):
             log.info("CUDA graph disabled: the training step %s", obstacle)
         return loss
 
-    def train(self, *args, **kwargs):
+    def train(self, *args, **kwargs) -> TrainOutput:
         """Trainer's training, after which the memory of the graph is free."""
         try:
             return super().train(*args, **kwargs)
@@ -109,8 +113,8 @@ class CapturingTrainer(Trainer):
         )
 
     def _capture(
-        self, model, names: list[str], tensors: list[torch.Tensor]
-    ) -> tuple[CapturedStep, list[tuple[torch.nn.Parameter, torch.Tensor]]]:
+        self, model: nn.Module, names: list[str], tensors: list[torch.Tensor]
+    ) -> tuple[CapturedStep, list[tuple[nn.Parameter, torch.Tensor]]]:
         """The graph of a step, and the gradients that it writes. names: of all tensors but the last."""
         step = super().training_step
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from imgcls.evaluation import diagnosis
 from imgcls.training.throughput import ThroughputCallback
@@ -30,10 +30,10 @@ class DiagnosisCallback(TrainerCallback):
         self.task, self.throughput, self.latest_metrics = task, throughput, latest_metrics
         self.reported: set[str] = set()  # codes of findings
 
-    def on_train_begin(self, args, state, control, **kwargs):
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         self._report(diagnosis.initial_findings(self.task))
 
-    def on_log(self, args, state, control, **kwargs):
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         done = state.global_step / max(state.max_steps, 1)
         self._report(diagnosis.history_findings(self.task, state.log_history, done))
         if state.global_step >= MIN_STEPS:
@@ -41,7 +41,7 @@ class DiagnosisCallback(TrainerCallback):
             remaining_s = (waiting_s + working_s) * (1 / max(done, 1e-9) - 1)
             self._report(diagnosis.throughput_findings(waiting_s, working_s, remaining_s, args.dataloader_num_workers))
 
-    def on_evaluate(self, args, state, control, **kwargs):
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         done = state.global_step / max(state.max_steps, 1)
         self._report(diagnosis.evaluation_findings(self.task, state.log_history, done))
         metrics = self.latest_metrics()

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 FILE = "averaged.safetensors"  # in a checkpoint, next to the raw weights from which training resumes
 
@@ -29,10 +29,10 @@ class EmaCallback(TrainerCallback):
         self.module = module
         self._ema = ModelEmaV3(module, decay=decay, use_warmup=True)
 
-    def on_train_begin(self, args, state, control, **kwargs):
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         self._ema.to(args.device)
 
-    def on_step_end(self, args, state, control, **kwargs):
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         self._ema.update(self.module, step=state.global_step)
 
     def reset_to(self, weights: Mapping[str, torch.Tensor]) -> None:

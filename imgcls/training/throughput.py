@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 
 class ThroughputCallback(TrainerCallback):
@@ -16,29 +16,29 @@ class ThroughputCallback(TrainerCallback):
         self._logged_step, self._logged_time = 0, time.monotonic()
         self._logged_waiting_s = self._logged_working_s = 0.0
 
-    def on_train_begin(self, args, state, control, **kwargs):
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         self._last = None
         self._logged_step, self._logged_time = state.global_step, time.monotonic()
 
-    def on_step_begin(self, args, state, control, **kwargs):
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         now = time.monotonic()
         if self._last is not None:
             self.waiting_s += now - self._last
         self._last = now
 
-    def on_step_end(self, args, state, control, **kwargs):
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         now = time.monotonic()
         if self._last is not None:
             self.working_s += now - self._last
         self._last = now
 
-    def on_log(self, args, state, control, **kwargs):
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         self._restart_clock()
 
-    def on_save(self, args, state, control, **kwargs):
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         self._restart_clock()
 
-    def on_evaluate(self, args, state, control, **kwargs):
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         self._restart_clock()
 
     def _restart_clock(self) -> None:

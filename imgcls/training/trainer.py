@@ -1,4 +1,4 @@
-"""Options, data and model -> a `transformers.Trainer` with one loss, whole checkpoints and exact resume.
+"""Options, data and model -> a `transformers.Trainer` with one loss, complete checkpoints and exact resume.
 
 What imgcls changes of transformers' Trainer. Public methods:
     train, training_step     cuda_graph (a step as a CUDA graph); here: whole weights after FSDP
@@ -20,19 +20,21 @@ Private methods, which an upgrade of transformers may change (tests/training/tes
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedModel, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.trainer_utils import EvalPrediction, TrainOutput
 
 from imgcls.config.training_options import METRICS, TrainingOptions
 from imgcls.dataloading.augmentation import DeviceAugmentation
@@ -79,7 +81,7 @@ class TrainingParts:
 
 
 class ImageTrainer(CheckpointingTrainer):
-    """Trainer on uint8 batches with augmentation on the device, one loss for all models and whole checkpoints."""
+    """Trainer on uint8 batches with augmentation on the device, one loss for all models and complete checkpoints."""
 
     args: TrainingOptions
     train_dataset: TrainingDataset | FeatureDataset
@@ -144,7 +146,7 @@ class ImageTrainer(CheckpointingTrainer):
         """What is trained, without the wrappers of several processes and mixed precision."""
         return self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
 
-    def train(self, *args, **kwargs):
+    def train(self, *args, **kwargs) -> TrainOutput:
         """Trainer's training. Where FSDP spread the weights over processes, each has all of them afterwards."""
         whole = copy.deepcopy(self.model) if self.is_fsdp_enabled else None
         output = super().train(*args, **kwargs)
@@ -168,7 +170,7 @@ class ImageTrainer(CheckpointingTrainer):
         if self.ema:
             self.ema.reset_to(weights)
 
-    def create_optimizer(self, model=None) -> torch.optim.Optimizer:
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Trainer's optimizer with layer-wise learning rates, and no weight decay of vectors."""
         if self.optimizer is None:
             optimizer_class, settings = self.get_optimizer_cls_and_kwargs(self.args, cast(PreTrainedModel, self.model))
@@ -178,14 +180,14 @@ class ImageTrainer(CheckpointingTrainer):
             self.optimizer = optimizer_class(groups, **settings)
         return self.optimizer
 
-    def _compute_metrics(self, prediction, compute_result: bool = True) -> dict:
+    def _compute_metrics(self, prediction: EvalPrediction, compute_result: bool = True) -> dict:
         self.metric.add_batch(predictions=prediction.predictions, references=prediction.label_ids)
         if not compute_result:
             return {}
         self.latest_metrics = self.metric.compute()
         return {name: self.latest_metrics[name] for name in METRICS}
 
-    def _get_train_sampler(self, train_dataset=None) -> EpochSampler:
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> EpochSampler:
         data_seed = self.args.data_seed if self.args.data_seed is not None else self.args.seed
         images_per_step = self._train_batch_size * self.args.world_size
         weights = None
@@ -195,7 +197,7 @@ class ImageTrainer(CheckpointingTrainer):
         self.sampler = EpochSampler(len(self.train_dataset), images_per_step, data_seed, weights)
         return self.sampler
 
-    def _run_epoch(self, *, epoch: int, train_dataloader: DataLoader, **kwargs):
+    def _run_epoch(self, *, epoch: int, train_dataloader: DataLoader, **kwargs) -> Any:
         if self.resident is not None:
             train_dataloader = self._resident_batches(self.resident, train_dataloader)
         # Trainer's own set_epoch does not reach the sampler once batches are skipped in several processes.
@@ -229,7 +231,9 @@ class ImageTrainer(CheckpointingTrainer):
         """0: skips Trainer's FLOP counting, which walks all parameters each step."""
         return 0
 
-    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+    def prediction_step(
+        self, model: nn.Module, inputs: dict, prediction_loss_only: bool, ignore_keys: list[str] | None = None
+    ) -> tuple[None, torch.Tensor, torch.Tensor]:
         """(None, logits, labels): evaluation's loss is plain cross-entropy from the logits, not the training loss."""
         inputs = self._prepare_inputs(inputs)
         labels = inputs.pop("labels")
@@ -250,7 +254,7 @@ class ImageTrainer(CheckpointingTrainer):
             logs |= self.throughput.since_last_log(self.state.global_step, self.get_total_train_batch_size(self.args))
         super().log(logs, start_time)
 
-    def compute_loss_context_manager(self):
+    def compute_loss_context_manager(self) -> contextlib.AbstractContextManager:
         """Trainer's precision, or bf16 where `acceleration` measured that it is faster on this CPU."""
         if self.cpu_autocast is None:
             return super().compute_loss_context_manager()
