@@ -44,7 +44,7 @@ class Backbone:
     def network(self) -> nn.Module:
         """The network in evaluation mode, on the device."""
         network = self._build().network
-        return network.to(self._device, memory_format=classifier.memory_layout(network)).eval()
+        return network.to(self._device).to(memory_format=classifier.memory_layout(network)).eval()
 
 
 @torch.inference_mode()

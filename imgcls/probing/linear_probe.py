@@ -130,7 +130,7 @@ def _regressions(
         weight, bias = np.asarray(model.coef_), np.asarray(model.intercept_)
         if len(model.classes_) == 2:  # scikit-learn has one row for two classes: the difference of their logits
             weight, bias = np.concatenate([-weight / 2, weight / 2]), np.concatenate([-bias / 2, bias / 2])
-        weight = weight / scaler.scale_
+        weight = weight / np.asarray(scaler.scale_)
         yield weight.astype(np.float32), (bias - weight @ np.asarray(scaler.mean_)).astype(np.float32), model.classes_
 
 
