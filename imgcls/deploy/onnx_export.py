@@ -50,8 +50,7 @@ def export_model(model: LoadedModel, folder: str | Path | None = None) -> dict:
     """
     target = Path(folder) if folder is not None else model.run / EXPORT
     _check_free(target)
-    # exported on the CPU; a network on a GPU stays where it is
-    network: nn.Module = model.network if model.device.type == "cpu" else copy.deepcopy(model.network).cpu()
+    network = _on_cpu(model.network)
     examples = _generated_images(GENERATED_IMAGES)
     real = _validation_pixels(model)
     pixels = _stacked(real or [model.spec.pixel_values(image).numpy() for image in examples])
@@ -60,12 +59,19 @@ def export_model(model: LoadedModel, folder: str | Path | None = None) -> dict:
     graph = onnx_model.to_onnx_program(network, pixels.shape[1:])
     with _atomic_folder(target) as new:
         onnx_model.save_onnx(graph, new / FILE, {name: record[name] for name in METADATA})
-        network.to(memory_format=classifier.memory_layout(network))  # as in prediction
+        network.to(memory_format=classifier.memory_layout(model.network))  # as in prediction
         onnx_function = onnx_model.onnx_function(new / FILE, torch.get_num_threads())
         record |= parity_proof(_torch_function(network), onnx_function, pixels)
         record |= _measure(network, new, pixels[:1])
         RunFolder(new).write_json(EXPORT_RECORD, record)
     return record
+
+
+def _on_cpu(network: nn.Module) -> nn.Module:
+    """The network itself if it is on the CPU, else a copy there."""
+    if next(network.parameters()).device.type == "cpu":
+        return network
+    return copy.deepcopy(network).cpu()
 
 
 def _record(model: LoadedModel, pixels: np.ndarray, example: Image.Image) -> dict:
