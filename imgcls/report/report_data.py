@@ -11,7 +11,7 @@ from imgcls.evaluation import diagnosis, held_out
 from imgcls.evaluation.held_out import HeldOutPredictions
 from imgcls.report import heatmaps, report_page
 from imgcls.report.html_page import Cell
-from imgcls.report.report_page import Evaluation, ReportContent, ReportImages, TrainingRecord
+from imgcls.report.report_page import ReportContent, ReportedEvaluation, ReportImages, TrainingRecord
 from imgcls.storage import run_folder
 from imgcls.storage.run_folder import RunFolder
 
@@ -28,7 +28,7 @@ def write_training_report(
     metrics, options = run.read_json(run_folder.METRICS), run.read_options() or {}
     folded = held_out.read_out_of_fold(run, metrics["classes"])
     predictions = folded or held_out.read_predictions(run, metrics["classes"])[-1]
-    evaluation = Evaluation(
+    evaluation = ReportedEvaluation(
         predictions,
         metrics["cross_validation"] if folded else metrics[predictions.name],
         run.read_json(run_folder.CALIBRATION)["temperature"],
@@ -72,7 +72,7 @@ def write_evaluation_report(
     """
     metrics = folder.read_json(run_folder.METRICS)
     (predictions,) = held_out.read_predictions(folder, metrics["classes"])
-    evaluation = Evaluation(
+    evaluation = ReportedEvaluation(
         predictions,
         metrics["test"],
         metrics["calibration"]["temperature"],

@@ -43,7 +43,7 @@ class ReportImages:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class ReportedEvaluation:
     """Numbers of a model on images that it was not trained on.
 
     numbers: the part of metrics.json for these images. calibrated_on: whether the temperature was fitted on them.
@@ -91,7 +91,7 @@ class ReportContent:
 
     run: Path
     subtitle: str
-    evaluation: Evaluation
+    evaluation: ReportedEvaluation
     images: ReportImages
     findings: Sequence[Mapping] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
@@ -156,7 +156,7 @@ def render_report(content: ReportContent, figures: Mapping[str, Figure]) -> str:
     )
 
 
-def _headline(evaluation: Evaluation) -> dict:
+def _headline(evaluation: ReportedEvaluation) -> dict:
     numbers = evaluation.numbers
     others = [
         ("macro F1", numbers["macro_f1"], numbers.get("macro_f1_ci95")),
@@ -193,7 +193,7 @@ def _issue(issue: Mapping) -> dict:
     return {**issue, "label": label}
 
 
-def _class_rows(evaluation: Evaluation) -> list[list]:
+def _class_rows(evaluation: ReportedEvaluation) -> list[list]:
     matrix = np.asarray(evaluation.numbers["confusion_matrix"])
     classes = evaluation.predictions.classes
     rows: list[list] = [["class", "images", "recall", "95 % interval", "precision", "F1", "most often confused with"]]
@@ -240,7 +240,7 @@ def _pairs(predictions: HeldOutPredictions, images: ReportImages) -> list[dict]:
     return pairs
 
 
-def _mistakes(evaluation: Evaluation, images: ReportImages) -> list[dict]:
+def _mistakes(evaluation: ReportedEvaluation, images: ReportImages) -> list[dict]:
     """Wrong predictions with the highest confidence, with heat maps of the wrong class if they are available."""
     predictions, p = evaluation.predictions, evaluation.probabilities
     wrong = np.flatnonzero((predictions.predicted != predictions.labels) & np.isfinite(p).all(1))
@@ -268,7 +268,7 @@ def _suspects(suspects: Sequence[Mapping[str, str]], images: ReportImages) -> li
     return [{**row, "encoded": encoded} for row, encoded in zip(most, thumbnails, strict=True)]
 
 
-def _confidence(evaluation: Evaluation) -> dict:
+def _confidence(evaluation: ReportedEvaluation) -> dict:
     """Calibration error, and for some target precisions the confidence from which on it is reached."""
     predictions, p = evaluation.predictions, evaluation.probabilities
     rows: list[list] = [["target precision", "confidence from", "fraction of images", "precision", "95 % interval"]]

@@ -48,7 +48,8 @@ PRECISION = "checkpoints/precision.json"  # whether training steps use bf16 on t
 BATCH = "checkpoints/batch.json"  # batch size and accumulation steps, once a larger batch did not fit into memory
 WEIGHTS = "model.safetensors"
 FIGURE_NAMES = ("curves", "confusion_matrix", "reliability", "coverage")
-# What a finished run leaves. The first is written last and removed first: it tells that the run is finished.
+# What a finished run leaves. The first, which marks the run as finished, is written after the others and removed first;
+# of these files only report.html comes later.
 RESULTS = (
     METRICS,
     HISTORY,
@@ -80,7 +81,7 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        """Whether the run is complete: metrics.json, which is written last, exists."""
+        """Whether the run is complete: metrics.json, which is written after the other results, exists."""
         return (self / METRICS).is_file()
 
     def write_json(self, name: str, content: Any) -> None:

@@ -18,13 +18,13 @@ def test_render_escapes_text_and_shows_control_characters():
 
 
 def test_render_escapes_text_that_no_filter_touches():
-    page = html_page.render("demo_heading.html", name="", classes=[], doubt=HOSTILE)
+    page = html_page.render("demo_heading.html", name="", classes=[], threshold=HOSTILE)
     assert "&lt;b&gt;" in page
     assert "\u202e" not in page
 
 
 def test_render_refuses_a_missing_value():
-    with pytest.raises(jinja2.UndefinedError, match="doubt"):
+    with pytest.raises(jinja2.UndefinedError, match="threshold"):
         html_page.render("demo_heading.html", name="", classes=[])
 
 

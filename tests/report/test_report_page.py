@@ -12,7 +12,7 @@ from imgcls.evaluation import calibration
 from imgcls.evaluation.held_out import HeldOutPredictions
 from imgcls.evaluation.metrics import compute_metrics
 from imgcls.report import confusion_matrix, report_page
-from imgcls.report.report_page import Evaluation, ReportContent, ReportImages, TrainingRecord
+from imgcls.report.report_page import ReportContent, ReportedEvaluation, ReportImages, TrainingRecord
 from imgcls.storage import run_folder
 
 HOSTILE = ["<script>alert(1)", "<img src=x onerror=alert(2)>", '"q" & \'s\'', "emoji 🐸 é", "line\nbreak",
@@ -43,7 +43,7 @@ def content(images, classes, n=None, seed=0, correct=0.7):
     return ReportContent(
         run=Path("runs", classes[0].replace("/", "")),
         subtitle="a model",
-        evaluation=Evaluation(
+        evaluation=ReportedEvaluation(
             HeldOutPredictions("test", classes, paths, labels, logits),
             compute_metrics(logits, labels, classes),
             calibration.fit_calibration(logits, labels)["temperature"],
