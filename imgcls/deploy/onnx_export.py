@@ -50,7 +50,7 @@ def export_model(model: LoadedModel, folder: str | Path | None = None) -> dict:
     """
     target = Path(folder) if folder is not None else model.run / EXPORT
     _check_free(target)
-    network = _on_cpu(model.network)
+    network: nn.Module = _on_cpu(model.network)
     examples = _generated_images(GENERATED_IMAGES)
     real = _validation_pixels(model)
     pixels = _stacked(real or [model.spec.pixel_values(image).numpy() for image in examples])

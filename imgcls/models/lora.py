@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import warnings
+from typing import cast
 
 import peft
 from torch import nn
+from transformers import PreTrainedModel
 
 from imgcls.models.classifier import Classifier
 from imgcls.models.classifier_head import head_of
@@ -52,6 +54,6 @@ def save_adapter(wrapped: peft.PeftModel, folder: str) -> None:
     wrapped.save_pretrained(folder, save_embedding_layers=False)
 
 
-def merge_adapter(wrapped: peft.PeftModel) -> nn.Module:
+def merge_adapter(wrapped: peft.PeftModel) -> PreTrainedModel:
     """The classifier's network with the adapters added to its weights."""
-    return wrapped.merge_and_unload()
+    return cast(PreTrainedModel, wrapped.merge_and_unload())

@@ -5,9 +5,11 @@ from __future__ import annotations
 import functools
 import logging
 import time
+from typing import cast
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from imgcls.models import classifier, input_size, model_config
 from imgcls.models.feature_extraction import extract_features
@@ -41,10 +43,12 @@ class Backbone:
         self._build = functools.partial(classifier.build_classifier, source, classes, image_px=image_px, aspect=aspect)
 
     @functools.cached_property
-    def network(self) -> nn.Module:
+    def network(self) -> PreTrainedModel:
         """The network in evaluation mode, on the device."""
         network = self._build().network
-        return network.to(self._device).to(memory_format=classifier.memory_layout(network)).eval()
+        module = cast(nn.Module, network).to(self._device)
+        module.to(memory_format=classifier.memory_layout(network)).eval()
+        return network
 
 
 @torch.inference_mode()

@@ -7,9 +7,11 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from typing import cast
 
 import numpy as np
 import torch
+from torch import nn
 
 from imgcls.audit import screening
 from imgcls.config import recipes
@@ -82,7 +84,7 @@ def training_plan(recommendation: Recommendation, splits: DatasetSplits, device:
     )
     recipe = {choice.option: choice.value for choice in recipes.choose_options(facts)}
     epochs, images = recipe["num_train_epochs"], facts.images
-    built.network.to(device)
+    cast(nn.Module, built.network).to(device)
     step_time = _time_step(built, splits, device)
     seconds = step_time.seconds(images * epochs, images + len(splits.validation) * epochs)
     return {

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from peft import PeftModel
+from transformers import BaseImageProcessor
 
 from imgcls.models import lora
 from imgcls.storage import run_folder
@@ -22,9 +23,14 @@ def save_model(trainer: ImageTrainer, run: run_folder.RunFolder) -> None:
     if isinstance(trained, PeftModel):
         _write_then_move(run / run_folder.ADAPTER, lambda folder: lora.save_adapter(trained, folder), run)
         network = lora.merge_adapter(trained)
-    _write_then_move(run.path, network.save_pretrained, run)
+    _write_then_move(run.path, lambda folder: network.save_pretrained(folder), run)
     if _has_processor_file(trainer):
-        _write_then_move(run.path, trainer.classifier.processor.save_pretrained, run)
+        processor = trainer.classifier.processor
+        _write_then_move(run.path, lambda folder: _save_processor(processor, folder), run)
+
+
+def _save_processor(processor: BaseImageProcessor, folder: str) -> None:
+    processor.save_pretrained(folder)
 
 
 def write_model(trainer: ImageTrainer, folder: Path) -> None:

@@ -153,7 +153,8 @@ class ImageTrainer(CheckpointingTrainer):
         if whole is not None:
             shards = self.model.state_dict()
             whole.load_state_dict({k: v.full_tensor() if isinstance(v, DTensor) else v for k, v in shards.items()})
-            self.classifier.network = self.model = self.model_wrapped = whole.to(self.args.device)
+            self.model = self.model_wrapped = whole.to(self.args.device)
+            self.classifier.network = cast(PreTrainedModel, self.model)
         return output
 
     def finish(self, checkpoint: Path) -> None:
