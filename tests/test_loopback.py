@@ -81,6 +81,7 @@ print(json.dumps(result))
 """
 
 
+@pytest.mark.nightly
 def test_loopback_hub_serves_all_eight_checkpoints_as_their_repositories(hub, tmp_path):
     photos = []
     for seed in (1, 2):

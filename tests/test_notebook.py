@@ -14,6 +14,7 @@ NOTEBOOK = ROOT / "notebooks" / "finetune_colab.ipynb"
 SETTINGS = 'REPO = "tester/notebook"\nOPTIONS = "--tune full --epochs 1 --check off"'
 
 
+@pytest.mark.nightly
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the client's own event loop
 def test_it_runs_from_nothing_to_a_pushed_model(tmp_path, monkeypatch):
     notebook = nbformat.read(NOTEBOOK, as_version=4)

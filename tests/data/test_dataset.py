@@ -38,6 +38,7 @@ def test_open_images_takes_a_broken_link_as_an_unreadable_image(shapes):
     assert [i for i, reason in enumerate(audited.reasons) if reason] == [at]
 
 
+@pytest.mark.nightly
 def test_open_images_trains_on_a_hub_dataset(staged, shapes, tmp_path):
     with LoopbackHub() as hub:
         hub.add_dataset("tester/shapes", parquet_repo(tmp_path / "repo", shapes))

@@ -254,6 +254,7 @@ def test_predict_files_of_a_run_are_calibrated(predict, train, shapes, resnet, t
         assert float(row["confidence"]) != pytest.approx(plain["score"], abs=1e-4)
 
 
+@pytest.mark.nightly
 def test_predict_files_resumes_after_a_kill(run, tmp_path):
     data = class_folders(tmp_path / "data", per_class=400)
     out = tmp_path / "a.csv"

@@ -97,6 +97,7 @@ def test_prepare_push_refuses_on_all_ranks(server, env, launch, command, tmp_pat
     assert done.stderr.count("Invalid token") == 2
 
 
+@pytest.mark.nightly
 def test_push_finished_run_that_fails_leaves_a_whole_run_to_push_later(server, env, staged, command, launch, tmp_path):
     server.fault(".*", ".*", 503)
     done = staged(command("later", "--hub_check", "off"), env=env)
@@ -115,6 +116,7 @@ def test_push_finished_run_that_fails_leaves_a_whole_run_to_push_later(server, e
     assert server.read("tester/later", "model.safetensors") == (tmp_path / "later/model.safetensors").read_bytes()
 
 
+@pytest.mark.nightly
 def test_push_every_save_callback_uploads_during_training(server, env, staged, command, tmp_path):
     every = ("--hub_strategy", "every_save", "--epochs", 4, "--hub_private_repo", "true")
     broken = command("broken", *every)

@@ -42,6 +42,7 @@ def test_cross_validate_evaluates_every_image_by_a_run_that_held_it_out(train, c
     assert "finished" in train(*command, "--folds", 3).stderr
 
 
+@pytest.mark.nightly
 def test_cross_validate_resumes(train, command, monkeypatch):
     kept = run.weight_selection.select_weights
 
@@ -60,6 +61,7 @@ def test_cross_validate_resumes(train, command, monkeypatch):
     assert again.stderr.count("is finished: nothing to train") == 1
 
 
+@pytest.mark.nightly
 def test_run_search_resumes_and_trains_with_the_best(train, command, tmp_path, monkeypatch):
     arguments = [*command, "--weight_decay", 0.03, "--search", 4]
     objective, asked = ImageTrainer._report_to_hp_search, []

@@ -55,7 +55,8 @@ def test_probe_then_full_holds_statistics_and_trains_the_rest(fit, resnet):
         assert any("embedder" in n for n in moved)
 
 
-@pytest.mark.parametrize(("lr", "kept"), [pytest.param(1e-3, "fine-tuned", marks=pytest.mark.nightly), (1e-9, "probe")])
+@pytest.mark.nightly
+@pytest.mark.parametrize(("lr", "kept"), [(1e-3, "fine-tuned"), (1e-9, "probe")])
 def test_auto_on_a_large_set_starts_from_a_fresh_head_and_must_beat_the_probe(fit, monkeypatch, lr, kept):
     monkeypatch.setattr(recipes, "SMALL_DATASET", 10)
     found = numbers(fit("auto", "--epochs", 20, "--lr", lr))["selection"]
@@ -106,7 +107,7 @@ def test_auto_logs_its_trials_and_its_model_predicts_as_reported(fit, shapes):
         (("--tune", "head", "--from_scratch", "--model", "resnet-18"), "--tune full with random weights"),
         (("--tune", "head", "--mixup", 0.2), "without --mixup"),
         (("--sampler", "balanced", "--class_weights", "balanced"), "count twice"),
-        (("--drop_path", 0.1), "drop residual branches"),
+        (("--drop_path", 0.1), "stochastic depth"),
     ],
 )
 def test_resolve_mode_refuses_impossible_modes(train, resnet, shapes, tmp_path, options, said):

@@ -71,6 +71,7 @@ def test_recommend_measures_models_on_the_images(launch, resnet, shapes, tmp_pat
     assert "is skipped" in done.stderr
 
 
+@pytest.mark.nightly
 def test_recommend_by_rules_gives_reasons_and_minutes(launch, shapes):
     done = launch("--data", shapes, "--priority", "size", script=RECOMMEND)
     assert done.returncode == 0, done.stderr

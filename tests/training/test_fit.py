@@ -79,6 +79,7 @@ def test_fit_ends_with_advice_when_one_image_does_not_fit(fit, monkeypatch):
     assert not (run / "metrics.json").exists()
 
 
+@pytest.mark.nightly
 def test_fit_resumes_a_checkpoint_with_former_names_of_callbacks(fit, staged, resnet, shapes, tmp_path):
     run = tmp_path / "run"
     options = ("--model", resnet, "--data", shapes, "--tune", "full", "--output_dir", run, "--epochs", 2)
