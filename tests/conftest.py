@@ -20,6 +20,8 @@ os.environ |= {
     "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
 }
+if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores: more threads than cores make all of them slow
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 for name in ("HF_HUB_CACHE", "HF_DATASETS_CACHE", "HF_ENDPOINT"):
     os.environ.pop(name, None)
 
