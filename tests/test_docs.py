@@ -48,7 +48,7 @@ def test_every_flag_named_exists(capsys):
             parser.parse(options, ["--help_all"], description="", examples="")
     known = set(re.findall(r"--\w+", capsys.readouterr().out)) | {"--help", "--help_all"}
     of_others = {
-        "--tables", "--pairs",
+        "--tables", "--pairs", "--dist",
         "--config_file", "--nproc_per_node", "--num_processes", "--machine_rank", "--main_process_ip", "--seeds",
         "--arm", "--only_folds", "--flavor", "--timeout", "--secrets", "--depth", "--dry", "--nodes", "--gpus",
     }  # fmt: skip
@@ -75,7 +75,7 @@ def test_the_tree_names_every_package():
 
 
 def test_ci_runs_the_test_command_of_the_readme():
-    (command,) = re.findall(r"^    (python3 -m venv .*pytest tests -n 2)$", README, re.MULTILINE)
+    (command,) = re.findall(r"^    (python3 -m venv .*pytest tests -n 2 --dist worksteal)$", README, re.MULTILINE)
     ci = (ROOT / ".ci/run").read_text()
     _, _, install, tests = command.split(" && ")
     assert install.replace("pip install", "pip install -q") in ci
