@@ -93,7 +93,7 @@ def preprocessing_steps(spec: ProcessorSpec, image: Image.Image) -> dict:
         difference = np.abs(apply_steps({**geometry, **colours}, image) - expected)
         levels_missed = float(difference.mean((1, 2)) @ std * 255 / 3)
     if geometry is None or not levels_missed <= MAX_LEVELS_MISSED:
-        name = f"{type(spec.processor).__name__} of transformers with the settings below, which has a way of its own"
+        name = f"{type(spec.processor).__name__} of transformers with the settings below: no simpler steps equal it"
         return {"in_words": name, **colours, "processor": settings}
     steps = {**geometry, **colours}
     is_standard = "image_std" not in settings or np.allclose(std, settings["image_std"], atol=1e-4)

@@ -82,8 +82,7 @@ class FeatureExtractor:
         crop: 0 for the images as they are evaluated; any other number for a random crop and flip of each image.
         """
         images = self.splits[split] if indices is None else self.splits[split].select(indices)
-        assert self.source.folder is not None, "the files of the checkpoint are fetched"
-        weights = sorted(str(array_cache.file_state(str(f))) for f in self.source.folder.glob("*.safetensors"))
+        weights = sorted(str(array_cache.file_state(str(f))) for f in self.source.local_folder.glob("*.safetensors"))
         spec = ProcessorSpec(backbone.processor)
         settings = [weights, backbone.config.to_json_string(), spec.settings]
         bf16 = self._decide_bf16(backbone, settings)
